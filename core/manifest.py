@@ -1,0 +1,218 @@
+"""Manifests: one row a recording, in Hugging Face's AudioFolder convention (`metadata.jsonl` beside the audio)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from core.audio import read_audio
+from core.digest import digest_of, file_digest
+from core.errors import AudioError, ManifestError
+
+FILE_NAME = "metadata.jsonl"
+SPLITS = ("train", "valid", "test")
+MOST_PROBLEMS_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording and what is known of it.
+
+    Attributes:
+        id: unique in the manifest.
+        path: the audio file.
+        split: train, valid or test.
+        labels: whatever the row holds besides: text, speaker, keyword, intent (slot -> value), and unlabelled notes.
+        line: where it stands in its metadata.jsonl, from 1.
+    """
+
+    id: str
+    path: Path
+    split: str
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+    def audio_digest(self) -> str:
+        """sha256 of the file's bytes."""
+        return file_digest(self.path)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The recordings of a corpus, in the order of their rows."""
+
+    name: str
+    source: Path
+    utterances: tuple[Utterance, ...]
+
+    def with_label(self, label: str) -> Manifest:
+        """The rows that carry a label.
+
+        Raises: ManifestError: no row does.
+        """
+        rows = tuple(utterance for utterance in self.utterances if utterance.labels.get(label) is not None)
+        if not rows:
+            found = sorted({name for utterance in self.utterances for name in utterance.labels})
+            raise ManifestError(
+                f"{self.source}: no row has the label '{label}' (labels found: {', '.join(found) or 'none'}); "
+                f"add it to the rows or choose another task"
+            )
+        return Manifest(self.name, self.source, rows)
+
+    def split(self, name: str) -> tuple[Utterance, ...]:
+        """The rows of one split.
+
+        Raises: ManifestError: it is empty.
+        """
+        rows = tuple(utterance for utterance in self.utterances if utterance.split == name)
+        if not rows:
+            raise ManifestError(f"{self.source}: split '{name}' is empty; give some rows \"split\": \"{name}\"")
+        return rows
+
+    @cached_property
+    def audio_digests(self) -> Mapping[str, str]:
+        """Utterance id -> sha256 of its audio file."""
+        with ThreadPoolExecutor(_threads()) as pool:
+            digests = pool.map(Utterance.audio_digest, self.utterances)
+            return dict(zip((utterance.id for utterance in self.utterances), digests, strict=True))
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the content: ids, splits, labels and audio bytes, whatever the folder is called."""
+        return digest_of(
+            [
+                [utterance.id, utterance.split, utterance.labels, self.audio_digests[utterance.id]]
+                for utterance in sorted(self.utterances, key=lambda utterance: utterance.id)
+            ]
+        )
+
+
+def read_manifest(source: Path, name: str | None = None) -> Manifest:
+    """Reads `metadata.jsonl`, or the folder that holds it.
+
+    Raises: ManifestError: there is none, or rows are malformed; all of them are named, with line numbers.
+    """
+    path = source / FILE_NAME if source.is_dir() else source
+    if not path.is_file():
+        raise ManifestError(f"{source}: no {FILE_NAME} there; name a folder that holds one, or the file itself")
+    problems: list[str] = []
+    utterances = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip():
+            try:
+                utterances.append(_utterance(line, number, path.parent))
+            except ManifestError as problem:
+                problems.append(f"line {number}: {problem}")
+    problems += _duplicates(utterances)
+    refuse(path, problems)
+    if not utterances:
+        raise ManifestError(f"{path}: has no rows; write one JSON object a recording")
+    return Manifest(name or path.parent.resolve().name, path, tuple(utterances))
+
+
+def _utterance(line: str, number: int, folder: Path) -> Utterance:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"not JSON ({error})") from None
+    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+        raise ManifestError('"file_name" is missing')
+    if row.get("split") not in SPLITS:
+        raise ManifestError(f"split is {row.get('split')!r}, must be one of {', '.join(SPLITS)}")
+    labels = {key: value for key, value in row.items() if key not in {"file_name", "id", "split"}}
+    identifier = str(row.get("id", Path(row["file_name"]).with_suffix("")))
+    return Utterance(identifier, folder / row["file_name"], row["split"], labels, number)
+
+
+def _duplicates(utterances: Iterable[Utterance]) -> list[str]:
+    first: dict[str, int] = {}
+    problems = []
+    for utterance in utterances:
+        if utterance.id in first:
+            problems.append(
+                f"line {utterance.line} (utterance '{utterance.id}'): id stands already in line {first[utterance.id]}"
+            )
+        first.setdefault(utterance.id, utterance.line)
+    return problems
+
+
+def validate(
+    manifest: Manifest, categorical: Sequence[str] = (), advance: Callable[[], None] = lambda: None
+) -> None:
+    """Decodes every recording and compares labels across splits.
+
+    Args:
+        manifest: what to check.
+        categorical: labels whose valid and test values must occur in train.
+        advance: called once for each recording, for a progress bar.
+
+    Raises: ManifestError: names every bad row in one go.
+    """
+
+    def problem_of(utterance: Utterance) -> str | None:
+        try:
+            read_audio(utterance.path)
+        except AudioError as error:
+            return f"line {utterance.line} (utterance '{utterance.id}'): {error}"
+        finally:
+            advance()
+        return None
+
+    with ThreadPoolExecutor(_threads()) as pool:
+        problems = [problem for problem in pool.map(problem_of, manifest.utterances) if problem]
+    for label in categorical:
+        problems += unseen_labels(manifest, label)
+    refuse(manifest.source, problems)
+
+
+def unseen_labels(manifest: Manifest, label: str) -> list[str]:
+    """A line for each valid or test row with a value of `label` that no train row has; slots are looked at singly."""
+    rows = [utterance for utterance in manifest.utterances if utterance.labels.get(label) is not None]
+    known = {pair for row in rows if row.split == "train" for pair in slots_of(row.labels[label], label)}
+    problems = []
+    for row in rows:
+        for slot, value in slots_of(row.labels[label], label):
+            if (slot, value) not in known:
+                problems.append(
+                    f"line {row.line} (utterance '{row.id}'): {slot} '{value}' is in {row.split}, but not in train"
+                )
+    return problems
+
+
+def slots_of(value: object, label: str) -> list[tuple[str, str]]:
+    """A categorical label as (slot, value) pairs: an object has its slots, a plain value is one slot."""
+    if isinstance(value, Mapping):
+        return [(str(slot), str(item)) for slot, item in sorted(value.items())]
+    return [(label, str(value))]
+
+
+def refuse(source: Path, problems: Sequence[str]) -> None:
+    """Raises one ManifestError for all problems of a file, if there are any."""
+    if not problems:
+        return
+    shown = list(problems[:MOST_PROBLEMS_SHOWN])
+    if len(problems) > len(shown):
+        shown.append(f"... and {len(problems) - len(shown)} more")
+    count = f"{len(problems)} bad row{'s' if len(problems) > 1 else ''}"
+    raise ManifestError("\n  ".join([f"{source}: {count}; correct or remove:", *shown]))
+
+
+def summarise(manifest: Manifest) -> dict[str, Counter[str]]:
+    """Label -> rows by split, for `prepare` to show."""
+    counts: dict[str, Counter[str]] = {}
+    for utterance in manifest.utterances:
+        for label, value in utterance.labels.items():
+            if value is not None:
+                counts.setdefault(label, Counter())[utterance.split] += 1
+    return counts
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)

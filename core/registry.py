@@ -1,0 +1,77 @@
+"""A registry: names to entries, filled by importing a package's plain-named modules and by entry points."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import pkgutil
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+from core.errors import BenchmarkError, UnknownNameError
+
+Entry = TypeVar("Entry")
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """The error for a name that is not known, with the nearest one that is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
+    return UnknownNameError(f"unknown {kind} '{name}': {hint}")
+
+
+class Registry(Generic[Entry]):
+    """Entries of one kind by name.
+
+    Args:
+        kind: the word for an entry in messages, such as "upstream".
+        package: package whose modules register entries when imported; underscored ones are machinery and skipped.
+        group: entry-point group through which installed packages add entries.
+    """
+
+    def __init__(self, kind: str, package: str, group: str | None = None) -> None:
+        self.kind = kind
+        self._package = package
+        self._group = group
+        self._entries: dict[str, Entry] = {}
+        self._discovered = False
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Registers an entry.
+
+        Raises: BenchmarkError: the name is taken by another entry.
+        """
+        if self._entries.get(name, entry) is not entry:
+            raise BenchmarkError(f"{self.kind} '{name}' is registered twice: rename one of them")
+        self._entries[name] = entry
+
+    def get(self, name: str) -> Entry:
+        """The entry of that name.
+
+        Raises: UnknownNameError: there is none; the message names the nearest.
+        """
+        self._discover()
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries)
+        return self._entries[name]
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._discover()
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter([self._entries[name] for name in self.names()])
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True
+        package = importlib.import_module(self._package)
+        for module in pkgutil.walk_packages(package.__path__, prefix=f"{self._package}."):
+            if not any(part.startswith("_") for part in module.name.split(".")):
+                importlib.import_module(module.name)
+        for point in importlib.metadata.entry_points(group=self._group) if self._group else ():
+            self.add(point.name, point.load())

@@ -1,0 +1,197 @@
+"""The upstream contract: padded waveforms in, one hidden state a layer out, and nothing learns."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, final
+
+import torch
+from torch import nn
+
+from core.audio import PREPROCESSING, SAMPLE_RATE
+from core.digest import digest_of, tensors_digest
+from core.errors import ContractError
+from core.hidden_states import HiddenStates
+from core.lengths import padding_mask
+from core.registry import Registry
+
+
+@dataclass(frozen=True)
+class UpstreamCard:
+    """What is known of an upstream before it is built.
+
+    Attributes:
+        name: what one types on the command line and reads in the table.
+        title: one line for `list`.
+        paper: where it comes from.
+        version: raised whenever the code's output changes; enters every digest.
+        tolerance: largest difference allowed between alone and padded in a batch.
+        tolerance_reason: needed above 1e-4.
+        known_failures: check -> reason, for checks that can't hold; a check that passes nevertheless is an error.
+    """
+
+    name: str
+    title: str
+    paper: str
+    version: int = 1
+    tolerance: float = 1e-4
+    tolerance_reason: str = ""
+    known_failures: Mapping[str, str] = field(default_factory=dict)
+
+
+class Upstream(nn.Module, ABC):
+    """A frozen featurizer of waveforms.
+
+    A subclass sets `card`, gives the four properties in its constructor, and writes `encode` and `frame_lengths`.
+
+    Attributes:
+        num_layers: how many hidden states `extract` returns.
+        hidden_size: their width, the same for all.
+        downsample_rate: input samples per frame: 160 is 10 ms, 320 is 20 ms.
+        min_samples: the shortest legal input, in samples.
+        label: the name in tables where the card's does not tell enough.
+        sizes: name -> configuration, for those that `pretrain` can train; empty for the others.
+    """
+
+    card: ClassVar[UpstreamCard]
+    sizes: ClassVar[Mapping[str, Any]] = {}
+    num_layers: int
+    hidden_size: int
+    downsample_rate: int
+    min_samples: int
+    label: str | None = None
+
+    @abstractmethod
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """The hidden states of a batch.
+
+        Args:
+            wavs: float32 (batch, samples) in [-1, 1] at 16 kHz, zero on padding.
+            wav_lengths: valid samples, int64 (batch,).
+        """
+
+    @abstractmethod
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        """Valid frames for valid samples, int64 (batch,): the one formula of this upstream."""
+
+    def configuration(self) -> Mapping[str, Any]:
+        """All that shapes the output besides the weights, as JSON values; enters the digest."""
+        return {}
+
+    def pretrain_loss(
+        self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """The self-supervised loss of a batch, a scalar; only where `sizes` is not empty.
+
+        Args:
+            wavs: float32 (batch, samples) at 16 kHz, zero on padding.
+            wav_lengths: valid samples, int64 (batch,).
+            generator: the only source of randomness for masks.
+        """
+        raise ContractError(f"{self.card.name} can't be pretrained here: it has no pretrain_loss")
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | None) -> Upstream:
+        """Builds the upstream from what stands behind `@` on the command line.
+
+        Raises: ContractError: a checkpoint is named, but this upstream takes none.
+        """
+        if checkpoint is not None:
+            raise ContractError(f"{cls.card.name} takes no checkpoint: leave out '@{checkpoint}'")
+        return cls()
+
+    @property
+    def display_name(self) -> str:
+        """The name in tables."""
+        return self.label or self.card.name
+
+    @final
+    def freeze(self) -> Upstream:
+        """Evaluation mode, and no parameter asks for a gradient."""
+        self.requires_grad_(False)
+        return self.eval()
+
+    @final
+    @torch.no_grad()
+    def extract(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """The hidden states of a padded batch, checked against the contract, zero on padding.
+
+        Args:
+            wavs: float32 (batch, samples) in [-1, 1] at 16 kHz, zero on padding.
+            wav_lengths: valid samples, int64 (batch,).
+
+        Returns: `num_layers` tensors (batch, frames, hidden_size) and their valid lengths.
+        Raises: ContractError: an utterance is too short, or `encode` broke a promise.
+        """
+        shortest = int(wav_lengths.min())
+        if shortest < self.min_samples:
+            raise ContractError(
+                f"{self.display_name}: an utterance has {shortest} samples ({shortest / SAMPLE_RATE:.3f} s), "
+                f"the shortest legal input is {self.min_samples}; leave it out of the manifest"
+            )
+        states = self.encode(wavs, wav_lengths)
+        expected = self.frame_lengths(wav_lengths)
+        if not torch.equal(states.lengths.cpu(), expected.cpu()):
+            raise ContractError(
+                f"{self.display_name}: encode gave {states.lengths.tolist()} valid frames, "
+                f"frame_lengths says {expected.tolist()}; make both use the same formula"
+            )
+        frames = int(expected.max())
+        if len(states.layers) != self.num_layers:
+            raise ContractError(f"{self.display_name}: {len(states.layers)} layers, num_layers is {self.num_layers}")
+        for index, layer in enumerate(states.layers):
+            if layer.shape[0] != len(wavs) or layer.shape[1] < frames or layer.shape[2:] != (self.hidden_size,):
+                raise ContractError(
+                    f"{self.display_name}: layer {index} has shape {tuple(layer.shape)}, "
+                    f"must be ({len(wavs)}, at least {frames}, {self.hidden_size})"
+                )
+        mask = padding_mask(states.lengths, frames)[:, :, None]
+        layers = tuple(layer[:, :frames].float().masked_fill(mask, 0) for layer in states.layers)
+        return HiddenStates(layers, states.lengths)
+
+    @final
+    def num_params(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @final
+    def digest(self) -> str:
+        """sha256 of all that decides the features: code version, configuration, weights and preprocessing."""
+        return digest_of(
+            {
+                "name": self.card.name,
+                "code": _code_version(type(self)),
+                "configuration": self.configuration(),
+                "weights": tensors_digest(self.state_dict()),
+                "preprocessing": PREPROCESSING,
+            }
+        )
+
+
+def _code_version(upstream: type[Upstream]) -> str:
+    """The card's version for our own upstreams; for a plug-in the digest of its file, which nobody versions by hand."""
+    if upstream.__module__.startswith("upstreams."):
+        return str(upstream.card.version)
+    source = inspect.getsourcefile(sys.modules[upstream.__module__])
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else str(upstream.card.version)
+
+
+UPSTREAMS: Registry[type[Upstream]] = Registry("upstream", "upstreams", group="frostbench.upstreams")
+UpstreamClass = TypeVar("UpstreamClass", bound=type[Upstream])
+
+
+def register_upstream(card: UpstreamCard) -> Callable[[UpstreamClass], UpstreamClass]:
+    """Class decorator: gives an upstream its card and enters it in the registry."""
+
+    def register(upstream: UpstreamClass) -> UpstreamClass:
+        upstream.card = card
+        UPSTREAMS.add(card.name, upstream)
+        return upstream
+
+    return register

@@ -1,0 +1,79 @@
+"""Frostbench's own checkpoints: one safetensors file whose metadata names the upstream and its configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from core.digest import canonical_json, written_then_renamed
+from core.errors import CheckpointError
+
+FORMAT = "frostbench-1"
+
+
+def save(path: Path, name: str, configuration: Mapping[str, Any], module: nn.Module, notes: Mapping[str, Any]) -> None:
+    """Writes weights, configuration and notes (how it was trained) atomically."""
+    metadata = {
+        "format": FORMAT,
+        "upstream": name,
+        "configuration": canonical_json(configuration),
+        "notes": canonical_json(notes),
+    }
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+    with written_then_renamed(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Configuration and notes of a checkpoint.
+
+    Raises: CheckpointError: missing, damaged, or not one of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train one with: run_benchmark.py pretrain")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a Frostbench checkpoint; its metadata has {sorted(metadata) or 'nothing'}")
+    return {
+        "upstream": metadata["upstream"],
+        "configuration": json.loads(metadata["configuration"]),
+        "notes": json.loads(metadata["notes"]),
+    }
+
+
+def configuration_for(path: Path, name: str) -> dict[str, Any]:
+    """The configuration stored in a checkpoint of the upstream `name`.
+
+    Raises: CheckpointError: it is another upstream's.
+    """
+    metadata = read_metadata(path)
+    if metadata["upstream"] != name:
+        raise CheckpointError(
+            f"{path}: is a checkpoint of '{metadata['upstream']}', not of '{name}'; "
+            f"write {metadata['upstream']}@{path}"
+        )
+    return dict(metadata["configuration"])
+
+
+def load_weights(path: Path, module: nn.Module) -> None:
+    """Loads a checkpoint's weights, all of them and no others.
+
+    Raises: CheckpointError: names or shapes do not fit.
+    """
+    with safe_open(path, framework="pt") as file:
+        tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: weights do not fit the stored configuration: {error}") from None

@@ -1,0 +1,88 @@
+"""From what is typed on the command line to a frozen upstream.
+
+    fbank   apc@checkpoints/apc.safetensors   hf:ORG/NAME   hf:./folder   my_module.py:MyUpstream[@checkpoint]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from core.errors import BenchmarkError, CheckpointError, ContractError, UnknownNameError
+from core.registry import unknown_name
+from upstreams._base import UPSTREAMS, Upstream
+
+
+def upstream_class(spec: str) -> tuple[type[Upstream], str | None]:
+    """The class a specification names, and the checkpoint behind it.
+
+    Raises: UnknownNameError: no such upstream. ContractError: the user's file has no such class.
+    """
+    prefix, colon, rest = spec.partition(":")
+    if colon and not prefix.endswith(".py"):
+        if prefix not in UPSTREAMS.names():
+            raise UnknownNameError(
+                f"unknown kind of upstream '{prefix}:' in '{spec}': write NAME, NAME@CHECKPOINT, hf:ID_OR_FOLDER "
+                f"or FILE.py:CLASS[@CHECKPOINT]"
+            )
+        return UPSTREAMS.get(prefix), rest
+    name, at, checkpoint = spec.partition("@")
+    if ".py:" in name:
+        return _class_in_file(*name.rsplit(":", 1)), checkpoint if at else None
+    if name not in UPSTREAMS.names():
+        raise unknown_name("upstream", name, UPSTREAMS.names())
+    return UPSTREAMS.get(name), checkpoint if at else None
+
+
+def build_upstream(spec: str) -> Upstream:
+    """Builds and freezes the upstream a specification names.
+
+    Raises: BenchmarkError: unknown name, missing or unfit checkpoint, or a plug-in that can't be built.
+    """
+    upstream, checkpoint = upstream_class(spec)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # an untrained upstream is the same one everywhere
+            return upstream.from_checkpoint(checkpoint).freeze()
+    except BenchmarkError:
+        raise
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{spec}: {error.filename or error} does not exist; correct the path") from None
+
+
+def load_module(path: Path) -> ModuleType:
+    """Imports a user's Python file under a name made from its path; twice the same file is one module.
+
+    Raises: ContractError: no such file, or it fails while being imported.
+    """
+    if not path.is_file():
+        raise ContractError(f"{path}: no such file; name a Python file with an upstream class in it")
+    name = f"plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ContractError(f"{path}: fails when imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _class_in_file(file: str, name: str) -> type[Upstream]:
+    module = load_module(Path(file))
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, Upstream)):
+        known = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Upstream)]
+        raise ContractError(f"{file}: has no upstream class '{name}' (found: {', '.join(known) or 'none'})")
+    if not hasattr(found, "card"):
+        raise ContractError(f"{file}: {name} has no card; decorate it with @register_upstream(UpstreamCard(...))")
+    return found

@@ -1,0 +1,1 @@
+"""Trained to generate speech features: future frames, or masked ones."""

@@ -1,0 +1,106 @@
+"""APC: autoregressive predictive coding (Chung et al., Interspeech 2019, arXiv:1904.03240).
+
+One-way GRUs read log mel frames and predict the frame a few steps ahead. The published configuration (3 x 512,
+prediction 5 frames ahead) follows the authors' released recipe; the paper itself used LSTMs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from core.hidden_states import HiddenStates
+from core.lengths import padding_mask
+from upstreams import _checkpoint, _kaldi
+from upstreams._base import Upstream, UpstreamCard, register_upstream
+
+
+@dataclass(frozen=True)
+class APCConfig:
+    """Sizes of the network and of the prediction task."""
+
+    num_layers: int = 3
+    hidden_size: int = 512
+    num_mel_bins: int = 80
+    dropout: float = 0.1
+    residual: bool = True
+    steps_ahead: int = 5
+    window_type: str = "hamming"
+    cmvn: bool = True
+
+
+@register_upstream(
+    UpstreamCard(name="apc", title="Autoregressive predictive coding, one-way GRUs", paper="arXiv:1904.03240")
+)
+class APC(Upstream):
+    """Hidden states are the outputs of the GRU layers, residual connections included; time never runs backwards."""
+
+    downsample_rate = _kaldi.HOP_LENGTH
+    min_samples = _kaldi.WIN_LENGTH
+    sizes: ClassVar[Mapping[str, APCConfig]] = {"paper": APCConfig(), "tiny": APCConfig(hidden_size=256)}
+
+    def __init__(self, config: APCConfig = APCConfig()) -> None:
+        super().__init__()
+        self.config = config
+        self.num_layers = config.num_layers
+        self.hidden_size = config.hidden_size
+        inputs = [config.num_mel_bins] + [config.hidden_size] * (config.num_layers - 1)
+        self.rnn_layers = nn.ModuleList(nn.GRU(size, config.hidden_size, batch_first=True) for size in inputs)
+        self.dropout = nn.Dropout(config.dropout)
+        self.postnet = nn.Linear(config.hidden_size, config.num_mel_bins)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | None) -> APC:
+        """Loads a checkpoint that `pretrain apc` wrote; without one the weights are untrained."""
+        if checkpoint is None:
+            upstream = cls(cls.sizes["tiny"])
+            upstream.label = f"{cls.card.name} (untrained)"
+            return upstream
+        path = Path(checkpoint)
+        upstream = cls(APCConfig(**_checkpoint.configuration_for(path, cls.card.name)))
+        _checkpoint.load_weights(path, upstream)
+        return upstream
+
+    def configuration(self) -> Mapping[str, Any]:
+        """See Upstream.configuration."""
+        return asdict(self.config)
+
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        """See Upstream.frame_lengths."""
+        return _kaldi.frame_lengths(wav_lengths)
+
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """See Upstream.encode."""
+        mel = self._mel(wavs, wav_lengths)
+        return HiddenStates(self._layers(mel.layers[0]), mel.lengths)
+
+    def pretrain_loss(
+        self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """L1 distance between the prediction and the frame `steps_ahead` later, per valid frame and mel bin."""
+        mel = self._mel(wavs, wav_lengths)
+        ahead = self.config.steps_ahead
+        predicted = self.postnet(self._layers(mel.layers[0][:, :-ahead])[-1])
+        mask = padding_mask((mel.lengths - ahead).clamp(min=0), predicted.shape[1])[:, :, None]
+        errors = (predicted - mel.layers[0][:, ahead:]).abs().masked_fill(mask, 0)
+        return errors.sum() / ((~mask).sum() * self.config.num_mel_bins)
+
+    def _mel(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        return _kaldi.batch_of(self._mel_of_one, wavs, wav_lengths)
+
+    def _mel_of_one(self, wav: torch.Tensor) -> torch.Tensor:
+        mel = _kaldi.fbank(wav, self.config.num_mel_bins, self.config.window_type)
+        return _kaldi.cmvn(mel) if self.config.cmvn else mel
+
+    def _layers(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        layers: list[torch.Tensor] = []
+        for rnn in self.rnn_layers:
+            inputs = layers[-1] if layers else mel
+            outputs = self.dropout(rnn(inputs)[0])
+            layers.append(outputs + inputs if layers and self.config.residual else outputs)
+        return tuple(layers)

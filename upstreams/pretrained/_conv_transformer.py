@@ -1,0 +1,122 @@
+"""Hugging Face encoders of the wav2vec 2.0 shape (convolutions, then a transformer), made exact under padding.
+
+transformers lets padding in at three places: a group norm over time takes its statistics from padded samples, models
+published with `return_attention_mask: false` attend to padding, and data2vec's stacked positional convolutions read
+frames behind the end. Here each is confined to the valid frames, so that an utterance has the same hidden states alone
+and in a batch; alone, nothing differs from transformers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.hidden_states import HiddenStates
+from core.lengths import padding_mask
+
+MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
+NORMALISATION_EPSILON = 1e-7  # Wav2Vec2FeatureExtractor's
+
+
+class ValidGroupNorm(nn.Module):
+    """A GroupNorm over (batch, channels, frames) whose statistics come from the valid frames alone."""
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.lengths: list[int] = []
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Normalises each row over its own valid frames; frames behind them become zero."""
+        if all(length == hidden.shape[2] for length in self.lengths):
+            return self.norm(hidden)  # type: ignore[no-any-return]
+        normed = torch.zeros_like(hidden)
+        for row, length in enumerate(self.lengths):
+            normed[row : row + 1, :, :length] = self.norm(hidden[row : row + 1, :, :length])
+        return normed
+
+
+class ConvTransformer(nn.Module):
+    """A transformers model with convolutional front end, padding confined.
+
+    Args:
+        model: Wav2Vec2Model, HubertModel, WavLMModel, Data2VecAudioModel or a relative.
+        do_normalize: whether a waveform is brought to zero mean and unit variance first.
+    """
+
+    def __init__(self, model: Any, do_normalize: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.do_normalize = do_normalize
+        self.kernels_and_strides = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
+        first = model.feature_extractor.conv_layers[0]
+        self.group_norm = None
+        if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
+            self.group_norm = first.layer_norm = ValidGroupNorm(first.layer_norm)
+        if getattr(model, "adapter", None) is not None:
+            model.adapter = None  # added for fine-tuning; it would shorten and change the last hidden state
+        self._mask: torch.Tensor | None = None
+        for layer in getattr(model.encoder.pos_conv_embed, "layers", ()):
+            layer.register_forward_hook(self._confine)
+
+    def _confine(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        assert self._mask is not None, "encode sets the mask before the model runs"
+        return output.masked_fill(self._mask[:, None, :], 0)  # output: (batch, hidden_size, frames)
+
+    @property
+    def num_layers(self) -> int:
+        """The input of the first block, and the output of every block."""
+        return int(self.model.config.num_hidden_layers) + 1
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the transformer."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def downsample_rate(self) -> int:
+        """Product of the convolutions' strides."""
+        rate = 1
+        for _, stride in self.kernels_and_strides:
+            rate *= stride
+        return rate
+
+    @property
+    def min_samples(self) -> int:
+        """Receptive field of one frame."""
+        samples = 1
+        for kernel, stride in reversed(self.kernels_and_strides):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        """Each convolution's own formula, one after the other."""
+        for kernel, stride in self.kernels_and_strides:
+            wav_lengths = (wav_lengths - kernel).div(stride, rounding_mode="floor") + 1
+        return wav_lengths
+
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """See Upstream.encode."""
+        lengths = self.frame_lengths(wav_lengths)
+        if self.group_norm is not None:
+            kernel, stride = self.kernels_and_strides[0]
+            self.group_norm.lengths = ((wav_lengths - kernel).div(stride, rounding_mode="floor") + 1).tolist()
+        self._mask = padding_mask(lengths, int(self.frame_lengths(torch.tensor(wavs.shape[1]))))
+        outputs = self.model(
+            self._normalised(wavs, wav_lengths) if self.do_normalize else wavs,
+            attention_mask=(~padding_mask(wav_lengths, wavs.shape[1])).long(),  # transformers: 1 is valid
+            output_hidden_states=True,
+        )
+        # transformers 5 records the last block before the encoder's final layer norm, transformers 4 after it, which
+        # is what the field reports; where there is no final norm both are the same.
+        return HiddenStates((*outputs.hidden_states[:-1], outputs.last_hidden_state), lengths)
+
+    @staticmethod
+    def _normalised(wavs: torch.Tensor, wav_lengths: torch.Tensor) -> torch.Tensor:
+        normed = torch.zeros_like(wavs)
+        for row, length in enumerate(wav_lengths.tolist()):
+            wav = wavs[row, :length]
+            normed[row, :length] = (wav - wav.mean()) / (wav.var(correction=0) + NORMALISATION_EPSILON).sqrt()
+        return normed

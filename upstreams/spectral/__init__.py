@@ -1,0 +1,1 @@
+"""No parameters: the floor to beat."""
