@@ -104,9 +104,8 @@ class FeatureCache:
         arrays = [self._converted(key, array) for key, array in features.items()]
         index = [[key, len(array)] for key, array in zip(features, arrays, strict=True)]
         path = self.folder / f"{digest_of(index)[:24]}.npy"
-        with written_then_renamed(path) as temporary:
-            with temporary.open("wb") as file:
-                np.save(file, np.concatenate(arrays))
+        with written_then_renamed(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(arrays))
         write_json(path.with_suffix(".json"), index)
         self._take(path.with_suffix(".json"))
 
@@ -123,7 +122,7 @@ class FeatureCache:
 
 def _mapped(path: Path) -> Features:
     try:
-        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+        return np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise CacheError(f"{path}: damaged ({error}); delete {path.parent} and run again") from None
 

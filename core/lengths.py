@@ -8,7 +8,7 @@ import torch
 
 
 def padding_mask(lengths: torch.Tensor, size: int | None = None) -> torch.Tensor:
-    """bool (batch, size), True on padding. `size` is the longest length if left out."""
+    """Bool (batch, size), True on padding. `size` is the longest length if left out."""
     size = int(lengths.max()) if size is None else size
     return torch.arange(size, device=lengths.device)[None, :] >= lengths[:, None]
 
@@ -31,6 +31,8 @@ def unpad(batch: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
 
 def mean_over_valid(batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Mean over the valid positions of dimension 1: (batch, frames, ...) -> (batch, ...)."""
+    if batch.shape[1] == 1:  # pooled features: a thousand updates a second notice the masks
+        return batch[:, 0]
     mask = padding_mask(lengths, batch.shape[1])
     mask = mask.reshape(*mask.shape, *[1] * (batch.dim() - 2))
     counts = lengths.to(batch.dtype).reshape(-1, *[1] * (batch.dim() - 2))

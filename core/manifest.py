@@ -18,6 +18,7 @@ from core.errors import AudioError, ManifestError
 
 FILE_NAME = "metadata.jsonl"
 SPLITS = ("train", "valid", "test")
+RESERVED = {"file_name", "id", "split", "start_sample", "stop_sample"}  # all other keys of a row are labels or notes
 MOST_PROBLEMS_SHOWN = 50
 
 
@@ -31,6 +32,8 @@ class Utterance:
         split: train, valid or test.
         labels: whatever the row holds besides: text, speaker, keyword, intent (slot -> value), and unlabelled notes.
         line: where it stands in its metadata.jsonl, from 1.
+        start: first sample (at 16 kHz) of the piece that counts, `start_sample` in a row.
+        stop: sample behind its last, `stop_sample` in a row; None is the end of the recording.
     """
 
     id: str
@@ -38,10 +41,8 @@ class Utterance:
     split: str
     labels: Mapping[str, Any] = field(default_factory=dict)
     line: int = 0
-
-    def audio_digest(self) -> str:
-        """sha256 of the file's bytes."""
-        return file_digest(self.path)
+    start: int = 0
+    stop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -73,22 +74,30 @@ class Manifest:
         """
         rows = tuple(utterance for utterance in self.utterances if utterance.split == name)
         if not rows:
-            raise ManifestError(f"{self.source}: split '{name}' is empty; give some rows \"split\": \"{name}\"")
+            raise ManifestError(f'{self.source}: split \'{name}\' is empty; give some rows "split": "{name}"')
         return rows
 
     @cached_property
     def audio_digests(self) -> Mapping[str, str]:
         """Utterance id -> sha256 of its audio file."""
+        paths = {utterance.path for utterance in self.utterances}  # several rows may be pieces of one file
         with ThreadPoolExecutor(_threads()) as pool:
-            digests = pool.map(Utterance.audio_digest, self.utterances)
-            return dict(zip((utterance.id for utterance in self.utterances), digests, strict=True))
+            digests = dict(zip(paths, pool.map(file_digest, paths), strict=True))
+        return {utterance.id: digests[utterance.path] for utterance in self.utterances}
 
     @cached_property
     def digest(self) -> str:
         """sha256 of the content: ids, splits, labels and audio bytes, whatever the folder is called."""
         return digest_of(
             [
-                [utterance.id, utterance.split, utterance.labels, self.audio_digests[utterance.id]]
+                [
+                    utterance.id,
+                    utterance.split,
+                    utterance.labels,
+                    self.audio_digests[utterance.id],
+                    utterance.start,
+                    utterance.stop,
+                ]
                 for utterance in sorted(self.utterances, key=lambda utterance: utterance.id)
             ]
         )
@@ -126,9 +135,16 @@ def _utterance(line: str, number: int, folder: Path) -> Utterance:
         raise ManifestError('"file_name" is missing')
     if row.get("split") not in SPLITS:
         raise ManifestError(f"split is {row.get('split')!r}, must be one of {', '.join(SPLITS)}")
-    labels = {key: value for key, value in row.items() if key not in {"file_name", "id", "split"}}
+    start, stop = row.get("start_sample", 0), row.get("stop_sample")
+    if (
+        not isinstance(start, int)
+        or not isinstance(stop, int | None)
+        or not 0 <= start < (start + 1 if stop is None else stop)
+    ):
+        raise ManifestError(f"start_sample {start!r} and stop_sample {stop!r} must be whole numbers, 0 <= start < stop")
+    labels = {key: value for key, value in row.items() if key not in RESERVED}
     identifier = str(row.get("id", Path(row["file_name"]).with_suffix("")))
-    return Utterance(identifier, folder / row["file_name"], row["split"], labels, number)
+    return Utterance(identifier, folder / row["file_name"], row["split"], labels, number, start, stop)
 
 
 def _duplicates(utterances: Iterable[Utterance]) -> list[str]:
@@ -143,9 +159,7 @@ def _duplicates(utterances: Iterable[Utterance]) -> list[str]:
     return problems
 
 
-def validate(
-    manifest: Manifest, categorical: Sequence[str] = (), advance: Callable[[], None] = lambda: None
-) -> None:
+def validate(manifest: Manifest, categorical: Sequence[str] = (), advance: Callable[[], None] = lambda: None) -> None:
     """Decodes every recording and compares labels across splits.
 
     Args:
@@ -158,11 +172,14 @@ def validate(
 
     def problem_of(utterance: Utterance) -> str | None:
         try:
-            read_audio(utterance.path)
+            samples = len(read_audio(utterance.path))
         except AudioError as error:
             return f"line {utterance.line} (utterance '{utterance.id}'): {error}"
         finally:
             advance()
+        if max(utterance.start + 1, utterance.stop or 0) > samples:
+            piece = f"{utterance.start} to {utterance.stop or 'the end'}"
+            return f"line {utterance.line} (utterance '{utterance.id}'): piece {piece} of {samples} samples"
         return None
 
     with ThreadPoolExecutor(_threads()) as pool:

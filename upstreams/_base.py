@@ -45,6 +45,27 @@ class UpstreamCard:
     known_failures: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """How an upstream of one size is trained.
+
+    Attributes:
+        steps: optimiser updates.
+        batch_seconds: audio of a batch, padding included.
+        learning_rate: peak, reached after the warm-up and then decayed linearly to zero.
+        warmup: proportion of the steps.
+        clip: largest gradient norm.
+        weight_decay: AdamW's.
+    """
+
+    steps: int
+    batch_seconds: float
+    learning_rate: float
+    warmup: float = 0.07
+    clip: float = 5.0
+    weight_decay: float = 0.0
+
+
 class Upstream(nn.Module, ABC):
     """A frozen featurizer of waveforms.
 
@@ -56,15 +77,19 @@ class Upstream(nn.Module, ABC):
         downsample_rate: input samples per frame: 160 is 10 ms, 320 is 20 ms.
         min_samples: the shortest legal input, in samples.
         label: the name in tables where the card's does not tell enough.
+        window_samples: inputs are computed in multiples of this; decides how many fit in a batch.
         sizes: name -> configuration, for those that `pretrain` can train; empty for the others.
+        recipes: name of a size -> how it is trained.
     """
 
     card: ClassVar[UpstreamCard]
     sizes: ClassVar[Mapping[str, Any]] = {}
+    recipes: ClassVar[Mapping[str, PretrainRecipe]] = {}
     num_layers: int
     hidden_size: int
     downsample_rate: int
     min_samples: int
+    window_samples: int = 1
     label: str | None = None
 
     @abstractmethod
@@ -84,9 +109,7 @@ class Upstream(nn.Module, ABC):
         """All that shapes the output besides the weights, as JSON values; enters the digest."""
         return {}
 
-    def pretrain_loss(
-        self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def pretrain_loss(self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """The self-supervised loss of a batch, a scalar; only where `sizes` is not empty.
 
         Args:

@@ -15,24 +15,20 @@ from torch import nn
 from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError
 
-FORMAT = "frostbench-1"
+FORMAT = "frostbench-checkpoint-1"
 
 
 def save(path: Path, name: str, configuration: Mapping[str, Any], module: nn.Module, notes: Mapping[str, Any]) -> None:
     """Writes weights, configuration and notes (how it was trained) atomically."""
-    metadata = {
-        "format": FORMAT,
-        "upstream": name,
-        "configuration": canonical_json(configuration),
-        "notes": canonical_json(notes),
-    }
+    # One entry: safetensors writes several in an order that changes from process to process.
+    metadata = {FORMAT: canonical_json({"upstream": name, "configuration": configuration, "notes": notes})}
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
     with written_then_renamed(path) as temporary:
         save_file(tensors, temporary, metadata)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Configuration and notes of a checkpoint.
+    """A checkpoint's upstream, configuration and notes.
 
     Raises: CheckpointError: missing, damaged, or not one of ours.
     """
@@ -43,13 +39,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
-    if metadata.get("format") != FORMAT:
+    if FORMAT not in metadata:
         raise CheckpointError(f"{path}: not a Frostbench checkpoint; its metadata has {sorted(metadata) or 'nothing'}")
-    return {
-        "upstream": metadata["upstream"],
-        "configuration": json.loads(metadata["configuration"]),
-        "notes": json.loads(metadata["notes"]),
-    }
+    return dict(json.loads(metadata[FORMAT]))
 
 
 def configuration_for(path: Path, name: str) -> dict[str, Any]:
@@ -60,8 +52,7 @@ def configuration_for(path: Path, name: str) -> dict[str, Any]:
     metadata = read_metadata(path)
     if metadata["upstream"] != name:
         raise CheckpointError(
-            f"{path}: is a checkpoint of '{metadata['upstream']}', not of '{name}'; "
-            f"write {metadata['upstream']}@{path}"
+            f"{path}: is a checkpoint of '{metadata['upstream']}', not of '{name}'; write {metadata['upstream']}@{path}"
         )
     return dict(metadata["configuration"])
 

@@ -1,6 +1,6 @@
 """From what is typed on the command line to a frozen upstream.
 
-    fbank   apc@checkpoints/apc.safetensors   hf:ORG/NAME   hf:./folder   my_module.py:MyUpstream[@checkpoint]
+fbank   apc@checkpoints/apc.safetensors   hf:ORG/NAME   hf:./folder   my_module.py:MyUpstream[@checkpoint]
 """
 
 from __future__ import annotations

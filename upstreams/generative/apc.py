@@ -17,7 +17,7 @@ from torch import nn
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from upstreams import _checkpoint, _kaldi
-from upstreams._base import Upstream, UpstreamCard, register_upstream
+from upstreams._base import PretrainRecipe, Upstream, UpstreamCard, register_upstream
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class APC(Upstream):
     downsample_rate = _kaldi.HOP_LENGTH
     min_samples = _kaldi.WIN_LENGTH
     sizes: ClassVar[Mapping[str, APCConfig]] = {"paper": APCConfig(), "tiny": APCConfig(hidden_size=256)}
+    recipes: ClassVar[Mapping[str, PretrainRecipe]] = {
+        # 100 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.
+        "paper": PretrainRecipe(steps=325_000, batch_seconds=400, learning_rate=1e-4),
+        "tiny": PretrainRecipe(steps=700, batch_seconds=40, learning_rate=1e-3),
+    }
 
     def __init__(self, config: APCConfig = APCConfig()) -> None:
         super().__init__()
@@ -79,9 +84,7 @@ class APC(Upstream):
         mel = self._mel(wavs, wav_lengths)
         return HiddenStates(self._layers(mel.layers[0]), mel.lengths)
 
-    def pretrain_loss(
-        self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def pretrain_loss(self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """L1 distance between the prediction and the frame `steps_ahead` later, per valid frame and mel bin."""
         mel = self._mel(wavs, wav_lengths)
         ahead = self.config.steps_ahead

@@ -18,7 +18,7 @@ from torch import nn
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from upstreams import _checkpoint, _kaldi
-from upstreams._base import Upstream, UpstreamCard, register_upstream
+from upstreams._base import PretrainRecipe, Upstream, UpstreamCard, register_upstream
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,7 @@ class MockingjayConfig:
 
 
 @register_upstream(
-    UpstreamCard(
-        name="mockingjay", title="Masked reconstruction, bidirectional transformer", paper="arXiv:1910.12638"
-    )
+    UpstreamCard(name="mockingjay", title="Masked reconstruction, bidirectional transformer", paper="arXiv:1910.12638")
 )
 class Mockingjay(Upstream):
     """Hidden states are the input of the first block and the output of every block: num_layers + 1."""
@@ -48,6 +46,10 @@ class Mockingjay(Upstream):
     sizes: ClassVar[Mapping[str, MockingjayConfig]] = {
         "paper": MockingjayConfig(),
         "tiny": MockingjayConfig(num_layers=3, hidden_size=256, num_heads=4, feedforward_size=1024),
+    }
+    recipes: ClassVar[Mapping[str, PretrainRecipe]] = {
+        "paper": PretrainRecipe(steps=500_000, batch_seconds=400, learning_rate=2e-4, weight_decay=0.01),
+        "tiny": PretrainRecipe(steps=1_000, batch_seconds=40, learning_rate=5e-4, weight_decay=0.01),
     }
 
     def __init__(self, config: MockingjayConfig = MockingjayConfig()) -> None:
@@ -102,9 +104,7 @@ class Mockingjay(Upstream):
         mel = self._mel(wavs, wav_lengths)
         return HiddenStates(self._layers(mel.layers[0], mel.lengths), mel.lengths)
 
-    def pretrain_loss(
-        self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator
-    ) -> torch.Tensor:
+    def pretrain_loss(self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """L1 distance between reconstruction and original on the chosen frames, per frame and mel bin."""
         mel = self._mel(wavs, wav_lengths)
         original = mel.layers[0]
@@ -115,9 +115,7 @@ class Mockingjay(Upstream):
         return (predicted - original).abs()[chosen].mean()
 
     def _mel(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        return _kaldi.batch_of(
-            lambda wav: _kaldi.cmvn(_kaldi.fbank(wav, self.config.num_mel_bins)), wavs, wav_lengths
-        )
+        return _kaldi.batch_of(lambda wav: _kaldi.cmvn(_kaldi.fbank(wav, self.config.num_mel_bins)), wavs, wav_lengths)
 
     def _layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         positions = sinusoids(mel.shape[1], self.hidden_size).to(mel)

@@ -8,6 +8,7 @@ and in a batch; alone, nothing differs from transformers.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class ValidGroupNorm(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Normalises each row over its own valid frames; frames behind them become zero."""
         if all(length == hidden.shape[2] for length in self.lengths):
-            return self.norm(hidden)  # type: ignore[no-any-return]
+            return self.norm(hidden)
         normed = torch.zeros_like(hidden)
         for row, length in enumerate(self.lengths):
             normed[row : row + 1, :, :length] = self.norm(hidden[row : row + 1, :, :length])
@@ -44,12 +45,16 @@ class ConvTransformer(nn.Module):
     Args:
         model: Wav2Vec2Model, HubertModel, WavLMModel, Data2VecAudioModel or a relative.
         do_normalize: whether a waveform is brought to zero mean and unit variance first.
+        epsilon: added to that variance; fairseq and torchaudio have 1e-5.
     """
 
-    def __init__(self, model: Any, do_normalize: bool) -> None:
+    window_samples = 1  # any length is computed as it is
+
+    def __init__(self, model: Any, do_normalize: bool, epsilon: float = NORMALISATION_EPSILON) -> None:
         super().__init__()
         self.model = model
         self.do_normalize = do_normalize
+        self.epsilon = epsilon
         self.kernels_and_strides = list(zip(model.config.conv_kernel, model.config.conv_stride, strict=True))
         first = model.feature_extractor.conv_layers[0]
         self.group_norm = None
@@ -104,19 +109,21 @@ class ConvTransformer(nn.Module):
             kernel, stride = self.kernels_and_strides[0]
             self.group_norm.lengths = ((wav_lengths - kernel).div(stride, rounding_mode="floor") + 1).tolist()
         self._mask = padding_mask(lengths, int(self.frame_lengths(torch.tensor(wavs.shape[1]))))
-        outputs = self.model(
-            self._normalised(wavs, wav_lengths) if self.do_normalize else wavs,
-            attention_mask=(~padding_mask(wav_lengths, wavs.shape[1])).long(),  # transformers: 1 is valid
-            output_hidden_states=True,
-        )
+        with warnings.catch_warnings():
+            # transformers' WavLM gives torch a bool and a float mask, which is what it means and is said each time.
+            warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask and attn_mask")
+            outputs = self.model(
+                self._normalised(wavs, wav_lengths) if self.do_normalize else wavs,
+                attention_mask=(~padding_mask(wav_lengths, wavs.shape[1])).long(),  # transformers: 1 is valid
+                output_hidden_states=True,
+            )
         # transformers 5 records the last block before the encoder's final layer norm, transformers 4 after it, which
         # is what the field reports; where there is no final norm both are the same.
         return HiddenStates((*outputs.hidden_states[:-1], outputs.last_hidden_state), lengths)
 
-    @staticmethod
-    def _normalised(wavs: torch.Tensor, wav_lengths: torch.Tensor) -> torch.Tensor:
+    def _normalised(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> torch.Tensor:
         normed = torch.zeros_like(wavs)
         for row, length in enumerate(wav_lengths.tolist()):
             wav = wavs[row, :length]
-            normed[row, :length] = (wav - wav.mean()) / (wav.var(correction=0) + NORMALISATION_EPSILON).sqrt()
+            normed[row, :length] = (wav - wav.mean()) / (wav.var(correction=0) + self.epsilon).sqrt()
         return normed

@@ -48,6 +48,7 @@ class HuggingFaceUpstream(Upstream):
         self.hidden_size = network.hidden_size
         self.downsample_rate = network.downsample_rate
         self.min_samples = network.min_samples
+        self.window_samples = network.window_samples
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None) -> HuggingFaceUpstream:

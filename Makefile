@@ -1,0 +1,36 @@
+# Each target sets up what it needs. Frostbench itself is run_benchmark.py; this file only chains its commands.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python run_benchmark.py
+CHECKPOINTS := checkpoints
+UPSTREAMS := fbank mfcc apc@$(CHECKPOINTS)/apc-tiny.safetensors mockingjay@$(CHECKPOINTS)/mockingjay-tiny.safetensors
+TASKS := ks sid ic asr
+
+.PHONY: benchmark test check format clean
+
+benchmark: .venv/installed  ## pretrain two upstreams, evaluate four on four tasks, print the leaderboard
+	$(RUN) pretrain apc mockingjay --corpus mini --size tiny --output $(CHECKPOINTS)
+	$(RUN) run $(UPSTREAMS:%=--upstream %) $(TASKS:%=--task %) --corpus mini
+
+test: .venv/installed  ## the whole test suite
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/installed  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/installed  ## rewrite in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## forget checkpoints, features and results
+	rm -rf $(CHECKPOINTS) cache results
+
+# Written last, so that an interrupted installation is done again.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Frostbench needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch torchaudio
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

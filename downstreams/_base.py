@@ -1,0 +1,76 @@
+"""The head contract: features in, logits out, a loss and a prediction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from core.registry import Registry
+from downstreams._labels import Labels
+
+Needs = Literal["pooled", "frames"]
+
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What a head has to know of its input.
+
+    Attributes:
+        hidden_size: width of the features.
+        downsample_rate: samples per frame of the upstream, 160 or 320 mostly.
+    """
+
+    hidden_size: int
+    downsample_rate: int
+
+
+class Head(nn.Module, ABC):
+    """A light network on top of mixed features.
+
+    Attributes:
+        needs: "pooled" if the head uses the mean over time alone: features are (batch, 1, hidden_size) then, of length
+            1, and all layers above are linear in it; "frames" if it needs every frame.
+        label_kind: the class that turns its labels into ids.
+        options_type: dataclass of its options, with SUPERB's sizes as defaults.
+    """
+
+    needs: ClassVar[Needs]
+    label_kind: ClassVar[type[Any]]
+    options_type: ClassVar[type[Any]]
+
+    def __init__(self, shape: FeatureShape, labels: Labels, options: Any) -> None:
+        super().__init__()
+        self.shape = shape
+        self.labels = labels
+        self.options = options
+
+    @abstractmethod
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Logits from features (batch, frames, hidden_size) and valid frames (batch,)."""
+
+    @abstractmethod
+    def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Mean loss of a batch, a scalar. `targets` are the encoded labels, `lengths` those of the features."""
+
+    @abstractmethod
+    def predict(self, logits: torch.Tensor, lengths: torch.Tensor) -> list[Any]:
+        """One decoded prediction an utterance."""
+
+
+HEADS: Registry[type[Head]] = Registry("head", "downstreams", group="frostbench.heads")
+HeadClass = TypeVar("HeadClass", bound=type[Head])
+
+
+def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
+    """Class decorator: enters a head in the registry."""
+
+    def register(head: HeadClass) -> HeadClass:
+        HEADS.add(name, head)
+        return head
+
+    return register

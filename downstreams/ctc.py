@@ -1,0 +1,117 @@
+"""Characters by bidirectional LSTMs and CTC: SUPERB's head for ASR (arXiv:2105.01051; CTC: Graves et al., 2006)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from core.lengths import padding_mask
+from downstreams._base import FeatureShape, Head, register_head
+from downstreams._labels import BLANK, CharacterLabels, Labels
+
+
+@dataclass(frozen=True)
+class CTCOptions:
+    """Sizes of the head.
+
+    Attributes:
+        projector_size: width of the first linear layer.
+        lstm_size: units of an LSTM, per direction.
+        lstm_layers: how many bidirectional layers.
+        dropout: after every LSTM layer.
+        frame_samples: consecutive frames are averaged until one spans about so many samples; 0 leaves them as they are.
+    """
+
+    projector_size: int = 1024
+    lstm_size: int = 1024
+    lstm_layers: int = 2
+    dropout: float = 0.2
+    frame_samples: int = 0
+
+
+@register_head("ctc")
+class CTC(Head):
+    """Linear -> BLSTM layers -> Linear -> CTC over characters; greedy decoding."""
+
+    needs = "frames"
+    label_kind = CharacterLabels
+    options_type = CTCOptions
+
+    def __init__(self, shape: FeatureShape, labels: Labels, options: Any) -> None:
+        super().__init__(shape, labels, options)
+        self.stride = max(1, round(options.frame_samples / shape.downsample_rate))
+        self.projector = nn.Linear(shape.hidden_size, options.projector_size)
+        inputs = [options.projector_size] + [2 * options.lstm_size] * (options.lstm_layers - 1)
+        self.lstms = nn.ModuleList(BidirectionalLSTM(size, options.lstm_size) for size in inputs)
+        self.dropout = nn.Dropout(options.dropout)
+        self.classifier = nn.Linear(2 * options.lstm_size, labels.sizes[0])
+
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Logits (batch, frames / stride, symbols)."""
+        hidden = self.projector(self._merged(features, lengths))
+        for lstm in self.lstms:
+            hidden = self.dropout(lstm(hidden, self.output_lengths(lengths)))
+        return self.classifier(hidden)
+
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Valid frames of the logits."""
+        return (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
+
+    def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Sequence[torch.Tensor]) -> torch.Tensor:
+        """CTC, each utterance divided by its length in characters; those too short for their text count as zero."""
+        log_probs = logits.float().log_softmax(dim=2).transpose(0, 1)  # (frames, batch, symbols)
+        target_lengths = torch.tensor([len(target) for target in targets])
+        return functional.ctc_loss(
+            log_probs,
+            torch.cat(list(targets)).to(logits.device),
+            self.output_lengths(lengths).cpu(),
+            target_lengths,
+            blank=BLANK,
+            zero_infinity=True,
+        )
+
+    def predict(self, logits: torch.Tensor, lengths: torch.Tensor) -> list[Any]:
+        """The best symbol of every frame, repeats merged, blanks dropped."""
+        best = logits.argmax(dim=2).cpu()
+        ids = [
+            row[:length].unique_consecutive()
+            for row, length in zip(best, self.output_lengths(lengths).tolist(), strict=True)
+        ]
+        return [self.labels.decode(row[row != BLANK].tolist()) for row in ids]
+
+    def _merged(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Means of `stride` neighbouring frames; a last, incomplete group is the mean of what there is."""
+        if self.stride == 1:
+            return features
+        mask = padding_mask(lengths, features.shape[1])
+        missing = -features.shape[1] % self.stride
+        valid = functional.pad((~mask).to(features.dtype), (0, missing)).unflatten(1, (-1, self.stride))
+        kept = functional.pad(features.masked_fill(mask[:, :, None], 0), (0, 0, 0, missing))
+        counts = valid.sum(dim=2).clamp(min=1)
+        return kept.unflatten(1, (-1, self.stride)).sum(dim=2) / counts[:, :, None]
+
+
+class BidirectionalLSTM(nn.Module):
+    """Two LSTMs, the second reading each utterance from its own end.
+
+    Same result as PyTorch's packed bidirectional LSTM on the valid frames, but several times faster on a CPU: packed
+    sequences leave the fused kernels, and reversing by length keeps padding out of the backward direction as well.
+    """
+
+    def __init__(self, input_size: int, size: int) -> None:
+        super().__init__()
+        self.forth = nn.LSTM(input_size, size, batch_first=True)
+        self.back = nn.LSTM(input_size, size, batch_first=True)
+
+    def forward(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, input_size) -> (batch, frames, 2 * size); values on padding mean nothing."""
+        places = torch.arange(hidden.shape[1], device=hidden.device)[None, :]
+        ends = lengths.to(hidden.device)[:, None]
+        reversal = torch.where(places < ends, ends - 1 - places, places)[:, :, None]
+        back = self.back(hidden.gather(1, reversal.expand_as(hidden)))[0]
+        return torch.cat([self.forth(hidden)[0], back.gather(1, reversal.expand_as(back))], dim=2)

@@ -1,0 +1,1 @@
+"""Records in, tables out. Sees nothing of the project but `core`."""

@@ -1,0 +1,250 @@
+#!/usr/bin/env python
+"""Frostbench's command line. Try: run_benchmark.py list, run_benchmark.py run --help."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+try:
+    import torchaudio  # noqa: F401
+except (ImportError, OSError) as error:  # the wheel of torchaudio 2.11 wants libraries that a CPU-only torch lacks
+    reason = str(error).splitlines()[0]
+    sys.exit(f"torchaudio does not fit the installed torch ({reason}): pip install -c constraints.txt torch torchaudio")
+
+from core.errors import BenchmarkError
+from core.manifest import summarise, validate
+from core.records import RecordStore
+from downstreams._base import HEADS
+from downstreams._labels import SlotLabels
+from leaderboard.aggregate import tidy
+from leaderboard.tables import csv, markdown, rich_tables
+from tasks._base import TASKS
+from tasks._executors import Job, LocalExecutor, choose_device
+from tasks._planner import Grid, Report, run_grid
+from tasks._progress import TerminalWatcher
+from tasks._runner import Folders
+from tasks.corpora._base import CORPORA, open_corpus
+from upstreams._base import UPSTREAMS
+from upstreams._checks import CHECKS, run_check
+from upstreams._pretraining import is_done, planned, pretrain
+from upstreams._resolve import build_upstream
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+out = Console()
+err = Console(stderr=True)
+
+
+class Format(StrEnum):
+    """How `report` writes the leaderboard."""
+
+    table = "table"
+    markdown = "markdown"
+    csv = "csv"
+
+
+Corpus = Annotated[str, typer.Option(help="Name of a corpus, folder with a metadata.jsonl, or that file.")]
+Root = Annotated[Path | None, typer.Option(help="Folder where a corpus known by name lies.")]
+Output = Annotated[Path, typer.Option(help="Folder of results.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if left out.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one a core on a CPU if left out.")]
+Cache = Annotated[Path, typer.Option(help="Folder of cached features; may be deleted at any time.")]
+
+
+@app.command("list")
+def list_entries() -> None:
+    """Show the upstreams, tasks, heads and corpora there are."""
+    for kind, rows in (
+        ("upstreams", [(entry.card.name, entry.card.title, entry.card.paper) for entry in UPSTREAMS]),
+        ("tasks", [(task.name, task.title, f"label '{task.label}', head {task.head}") for task in TASKS]),
+        ("heads", [(name, (HEADS.get(name).__doc__ or "").splitlines()[0], "") for name in HEADS.names()]),
+        ("corpora", [(corpus.name, corpus.title, "") for corpus in CORPORA]),
+    ):
+        table = Table(title=kind, title_justify="left", show_header=False)
+        for row in rows:
+            table.add_row(*map(escape, row))
+        out.print(table)
+
+
+@app.command()
+def check(
+    upstream: Annotated[str, typer.Argument(help="NAME[@CHECKPOINT], hf:ID_OR_FOLDER or FILE.py:CLASS.")],
+) -> None:
+    """Test an upstream against the contract that makes its results trustworthy."""
+    built = build_upstream(upstream)
+    table = Table(title=escape(f"{built.display_name}: {built.num_layers} layers of {built.hidden_size}, "
+                               f"{built.downsample_rate} samples a frame, {built.num_params():,} parameters"),
+                  title_justify="left", show_header=False)  # fmt: skip
+    results = [run_check(each, built) for each in CHECKS]
+    for result in results:
+        verdict = "[green]passed[/]" if result.passed else "[red]FAILED[/]"
+        note = f"known failure: {built.card.known_failures[result.check]}" if result.expected else result.error
+        table.add_row(verdict, result.check, escape(note or ""))
+    out.print(table)
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def prepare(
+    corpus: Annotated[str, typer.Argument(help="Name of a corpus, folder with a metadata.jsonl, or that file.")],
+    root: Root = None,
+) -> None:
+    """Check a corpus: decode every recording, compare labels across splits, and count."""
+    manifest = open_corpus(corpus, root)
+    categorical = [task.label for task in TASKS if HEADS.get(task.head).label_kind is SlotLabels]
+    with TerminalWatcher(err) as watcher:
+        watcher.stage("checking recordings", len(manifest.utterances), "recordings")
+        validate(manifest, categorical, advance=lambda: watcher.advance(1))
+    table = Table(
+        "label",
+        "train",
+        "valid",
+        "test",
+        title=escape(f"{manifest.name}: {len(manifest.utterances)} recordings, all good"),
+    )
+    for label, counts in sorted(summarise(manifest).items()):
+        table.add_row(escape(label), *(str(counts[split]) for split in ("train", "valid", "test")))
+    out.print(table)
+
+
+@app.command("pretrain")
+def pretrain_upstreams(
+    upstreams: Annotated[list[str], typer.Argument(help="Names of upstreams that can be trained here.")],
+    corpus: Corpus = "mini",
+    root: Root = None,
+    size: Annotated[str, typer.Option(help="tiny for two cores, paper for the published size.")] = "tiny",
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates; the size's own number if left out.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and masks.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = Path("checkpoints"),
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Train upstreams from scratch on a corpus' train split, several side by side."""
+    manifest = open_corpus(corpus, root)
+    where = choose_device(device)
+    jobs = []
+    for name in dict.fromkeys(upstreams):
+        pretraining = planned(name, size, seed, steps)
+        path = output / f"{name}-{size}.safetensors"
+        if is_done(path, pretraining, manifest):
+            out.print(f"{path} is there already", markup=False, highlight=False)
+        else:
+            jobs.append(Job(f"pretraining {name}", pretrain, (pretraining, manifest, path, str(where))))
+    if not jobs:
+        return
+    with TerminalWatcher(err) as watcher, LocalExecutor(min(len(jobs), workers or _workers(where.type))) as executor:
+        watcher.stage("pretraining", sum(job.arguments[0].recipe.steps for job in jobs), "updates")
+        outcomes = executor.run(jobs, watcher.advance, watcher.done)
+    for outcome in outcomes:
+        if outcome.error is None:
+            out.print(f"{outcome.job.arguments[2]}: loss {outcome.value:.4f}", markup=False, highlight=False)
+    if any(outcome.error for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(  # noqa: PLR0913
+    upstream: Annotated[
+        list[str], typer.Option(help="NAME[@CHECKPOINT], hf:ID_OR_FOLDER or FILE.py:CLASS[@CHECKPOINT]; several.")
+    ],
+    task: Annotated[list[str], typer.Option(help="Name of a task; several.")],
+    corpus: Corpus = "mini",
+    root: Root = None,
+    seed: Annotated[list[int], typer.Option(help="Of head training; several.")] = [0],  # noqa: B006
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the tasks; each task's default if left out.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Rows a split, for a quick try; stays off the leaderboard.")
+    ] = None,
+    output: Output = Path("results"),
+    cache: Cache = Path("cache"),
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Evaluate frozen upstreams on tasks. Finished cells are skipped, so the same command goes on where it was."""
+    where = choose_device(device)
+    grid = Grid(
+        tuple(upstream),
+        tuple(TASKS.get(name) for name in dict.fromkeys(task)),
+        tuple(dict.fromkeys(seed)),
+        recipe,
+        limit,
+    )
+    with TerminalWatcher(err) as watcher:
+        report = run_grid(
+            grid, open_corpus(corpus, root), Folders(cache, output), where, workers or _workers(where.type), watcher
+        )
+    _show(report, output)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _show(report: Report, output: Path) -> None:
+    runs = {cell.run for cell in report.cells}
+    records = [record for record in RecordStore(output).all() if record.run in runs]
+    if records:
+        for table in rich_tables(tidy(records, custom=True)):
+            out.print(table)
+    for name, error in report.failures.items():
+        err.print(f"failed: {name}: {error}", style="red", markup=False)
+    out.print(
+        f"{len(report.cells) - report.skipped - len(report.failures)} cells computed, {report.skipped} were there, "
+        f"{len(report.failures)} failed; records in {output / 'records'}",
+        markup=False,
+        highlight=False,
+    )
+
+
+@app.command("report")
+def report_results(
+    output: Output = Path("results"),
+    format: Annotated[Format, typer.Option(help="How to write it.")] = Format.table,
+    custom: Annotated[bool, typer.Option(help="Show runs with --limit or changed recipes, too.")] = False,
+) -> None:
+    """Print the leaderboard of a folder of results."""
+    table = tidy(RecordStore(output).all(), custom)
+    if format is Format.table:
+        for drawn in rich_tables(table):
+            out.print(drawn)
+    else:
+        sys.stdout.write(csv(table) if format is Format.csv else markdown(table))
+
+
+def _workers(device: str) -> int:
+    return (os.cpu_count() or 1) if device == "cpu" else 1
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except BenchmarkError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        err.print(f"error: {error.filename or 'output'}: {error.strerror}; free some space or name another folder",
+                  style="red", markup=False, soft_wrap=True)  # fmt: skip
+        sys.exit(2)
+
+
+def main() -> None:
+    """Entry point: what a user can cause is told in one line, exit code 2."""
+    with _one_line_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""What a run consists of: cells (upstream x task x seed), their examples, and the clips they need extracted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from core.audio import SAMPLE_RATE, duration_seconds
+from core.digest import digest_of
+from core.errors import ManifestError
+from core.feature_cache import Kind
+from core.manifest import SPLITS, Manifest, Utterance, refuse, unseen_labels
+from downstreams._base import HEADS
+from downstreams._labels import SlotLabels
+from downstreams._recipe import Recipe
+from tasks._base import Task
+from upstreams._base import Upstream
+from upstreams._extraction import Clip
+
+PROTOCOL_VERSION = 1  # raised whenever the same inputs could give another result
+
+
+@dataclass(frozen=True)
+class UpstreamFacts:
+    """What is recorded of an upstream; `spec` builds it again."""
+
+    name: str
+    spec: str
+    digest: str
+    params: int
+    num_layers: int
+    hidden_size: int
+    downsample_rate: int
+    window_samples: int
+
+    @classmethod
+    def of(cls, spec: str, upstream: Upstream) -> UpstreamFacts:
+        """Reads them off a built upstream."""
+        return cls(
+            name=upstream.display_name,
+            spec=spec,
+            digest=upstream.digest(),
+            params=upstream.num_params(),
+            num_layers=upstream.num_layers,
+            hidden_size=upstream.hidden_size,
+            downsample_rate=upstream.downsample_rate,
+            window_samples=upstream.window_samples,
+        )
+
+    def recorded(self) -> dict[str, Any]:
+        """What belongs to the result; where the checkpoint lies on this machine does not."""
+        return {key: value for key, value in asdict(self).items() if key not in {"spec", "window_samples"}}
+
+
+@dataclass(frozen=True)
+class Example:
+    """An utterance as a task sees it: its id, the cache key of its clip, its label."""
+
+    id: str
+    key: str
+    label: Any
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The rows of a corpus that a task takes.
+
+    Attributes:
+        corpus: its name.
+        utterances: split -> rows.
+        digests: utterance id -> audio digest.
+        limited: whether rows were left out.
+    """
+
+    corpus: str
+    utterances: Mapping[str, tuple[Utterance, ...]]
+    digests: Mapping[str, str]
+    limited: bool
+
+    def examples(self, label: str) -> dict[str, list[Example]]:
+        """Split -> examples."""
+        return {
+            split: [Example(row.id, clip_of(row, self.digests[row.id]).key, row.labels[label]) for row in rows]
+            for split, rows in self.utterances.items()
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: everything that decides its result.
+
+    Attributes:
+        upstream: facts of the frozen upstream.
+        task: what is asked.
+        recipe: how the head is trained.
+        corpus: name of the corpus.
+        examples: split -> examples.
+        seed: of the head's training.
+        custom: whether it stays off the leaderboard.
+    """
+
+    upstream: UpstreamFacts
+    task: Task
+    recipe: Recipe
+    corpus: str
+    examples: Mapping[str, Sequence[Example]]
+    seed: int
+    custom: bool
+
+    @property
+    def name(self) -> str:
+        """For progress and messages."""
+        return f"{self.upstream.name} / {self.task.name} / seed {self.seed}"
+
+    @cached_property
+    def corpus_digest(self) -> str:
+        """sha256 of ids, splits, labels and audio of the rows that the task takes."""
+        return digest_of({split: [asdict(row) for row in rows] for split, rows in self.examples.items()})
+
+    @cached_property
+    def run(self) -> str:
+        """sha256 of all inputs: the name of the record."""
+        return digest_of(
+            {
+                "protocol": PROTOCOL_VERSION,
+                "upstream": self.upstream.digest,
+                "task": self.task.digest(),
+                "recipe": self.recipe,
+                "corpus": self.corpus_digest,
+                "seed": self.seed,
+            }
+        )
+
+
+def kind_of(task: Task, recipe: Recipe) -> Kind:
+    """The kind of features that a task's head is trained on."""
+    if HEADS.get(task.head).needs == "frames":
+        return "frames"
+    return "pooled_normalised" if recipe.normalise else "pooled"
+
+
+def task_data(manifest: Manifest, task: Task, limit: int | None = None) -> TaskData:
+    """The rows a task takes, checked against its needs.
+
+    Args:
+        manifest: of the whole corpus.
+        task: whose label the rows must carry.
+        limit: rows a split at most; None takes all.
+
+    Raises: ManifestError: no row has the label, a split is empty, a label is not in train, or a voice in two splits.
+    """
+    chosen = manifest.with_label(task.label)
+    if HEADS.get(task.head).label_kind is SlotLabels:
+        refuse(manifest.source, unseen_labels(chosen, task.label))
+    if task.disjoint is not None:
+        refuse(manifest.source, _shared(chosen, task.disjoint))
+    utterances = {split: chosen.split(split)[:limit] for split in SPLITS}
+    if limit is not None:  # cutting may lose classes of train; what is left has to fit together
+        known = {str(row.labels[task.label]) for row in utterances["train"]}
+        if HEADS.get(task.head).label_kind is SlotLabels:
+            utterances = _with_known_labels(utterances, task.label, known)
+    return TaskData(manifest.name, utterances, manifest.audio_digests, limit is not None)
+
+
+def _with_known_labels(
+    utterances: Mapping[str, tuple[Utterance, ...]], label: str, known: set[str]
+) -> dict[str, tuple[Utterance, ...]]:
+    kept = {split: tuple(row for row in rows if str(row.labels[label]) in known) for split, rows in utterances.items()}
+    for split, rows in kept.items():
+        if not rows:
+            raise ManifestError(f"--limit leaves no row of split '{split}' with a '{label}' seen in train; raise it")
+    return kept
+
+
+def _shared(manifest: Manifest, key: str) -> list[str]:
+    first: dict[str, Utterance] = {}
+    problems = []
+    for row in manifest.utterances:
+        value = row.labels.get(key)
+        if value is not None and first.setdefault(str(value), row).split != row.split:
+            other = first[str(value)]
+            problems.append(
+                f"line {row.line} (utterance '{row.id}'): {key} '{value}' is in {row.split}, but in line {other.line} "
+                f"in {other.split}"
+            )
+    return problems
+
+
+def clips_of(needs: Iterable[tuple[TaskData, Kind]]) -> list[Clip]:
+    """What has to pass an upstream: each recording once, with all kinds that any task wants of it."""
+    kinds: dict[str, set[Kind]] = defaultdict(set)
+    clips: dict[str, Clip] = {}
+    for data, kind in needs:
+        for utterances in data.utterances.values():
+            for row in utterances:
+                clip = clip_of(row, data.digests[row.id])
+                kinds[clip.key].add(kind)
+                clips.setdefault(clip.key, clip)
+    return [replace(clip, samples=_samples(clip), kinds=frozenset(kinds[key])) for key, clip in clips.items()]
+
+
+def clip_of(row: Utterance, audio_digest: str) -> Clip:
+    """The clip of a row; its length and kinds are not known yet."""
+    return Clip(audio_digest, row.path, 0, frozenset(), row.start, row.stop)
+
+
+def _samples(clip: Clip) -> int:
+    stop = round(duration_seconds(clip.path) * SAMPLE_RATE) if clip.stop is None else clip.stop
+    return stop - clip.start

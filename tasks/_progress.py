@@ -1,0 +1,88 @@
+"""What a person sees while something runs: bars with the time left on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+from tasks._executors import Outcome
+
+LINE_SECONDS = 15.0  # between two lines of a log
+
+
+class Watcher:
+    """What a grid tells while it runs; this one keeps silent."""
+
+    def stage(self, title: str, total: float, unit: str) -> None:
+        """A stage begins: its size, in the unit that `advance` counts."""
+
+    def advance(self, amount: float) -> None:
+        """Something was done of the current stage."""
+
+    def done(self, outcome: Outcome) -> None:
+        """A job ended."""
+
+
+class TerminalWatcher(Watcher):
+    """Draws a bar a stage where there is a terminal, else writes a line now and then.
+
+    Args:
+        console: where to; messages for people go to standard error, so that results can be piped.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeLeftColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bar: TaskID | None = None
+        self._title, self._unit, self._total, self._done = "", "", 0.0, 0.0
+        self._started = self._said = time.monotonic()
+
+    def __enter__(self) -> TerminalWatcher:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, title: str, total: float, unit: str) -> None:
+        """See Watcher.stage."""
+        self._title, self._unit, self._total, self._done = title, unit, total, 0.0
+        self._started = self._said = time.monotonic()
+        if total and self._console.is_terminal:
+            self._bar = self._bars.add_task(title, total=round(total), unit=unit)
+
+    def advance(self, amount: float) -> None:
+        """See Watcher.advance."""
+        self._done += amount
+        if self._bar is not None:
+            self._bars.update(self._bar, completed=round(self._done))
+        elif time.monotonic() - self._said > LINE_SECONDS:
+            self._said = time.monotonic()
+            elapsed = self._said - self._started
+            left = elapsed * (self._total / self._done - 1) if self._done else 0.0
+            self._console.print(
+                f"{self._title}: {self._done:.0f} of {self._total:.0f} {self._unit}, {self._done / elapsed:.0f}/s, "
+                f"about {left:.0f} s left",
+                highlight=False,
+            )
+
+    def done(self, outcome: Outcome) -> None:
+        """See Watcher.done."""
+        if outcome.error is not None:
+            self._console.print(f"failed: {outcome.job.name}: {outcome.error}", style="red", markup=False)

@@ -1,0 +1,55 @@
+"""The corpus contract: a name, and a function from a folder to a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ManifestError
+from core.manifest import FILE_NAME, Manifest, read_manifest
+from core.registry import Registry, unknown_name
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus that Frostbench knows by name.
+
+    Attributes:
+        name: what one types.
+        title: one line for `list`.
+        load: the folder where it lies -> manifest.
+        needs_root: whether that folder has to be named; the built-in corpus knows its own.
+    """
+
+    name: str
+    title: str
+    load: Callable[[Path], Manifest]
+    needs_root: bool = True
+
+
+CORPORA: Registry[Corpus] = Registry("corpus", "tasks.corpora", group="frostbench.corpora")
+
+
+def register_corpus(corpus: Corpus) -> Corpus:
+    """Enters a corpus in the registry."""
+    CORPORA.add(corpus.name, corpus)
+    return corpus
+
+
+def open_corpus(spec: str, root: Path | None = None) -> Manifest:
+    """The manifest behind `--corpus`: a known corpus and the folder where it lies, a folder, or a metadata.jsonl.
+
+    Raises: UnknownNameError: neither a name nor a path. ManifestError: the path holds no manifest, or a wrong one.
+    """
+    if spec in CORPORA.names():
+        corpus = CORPORA.get(spec)
+        if corpus.needs_root and root is None:
+            raise ManifestError(f"corpus '{spec}': where does it lie? Add --root FOLDER")
+        return corpus.load(root or Path())
+    path = Path(spec)
+    if path.exists():
+        return read_manifest(path)
+    if path.suffix or len(path.parts) > 1:
+        raise ManifestError(f"{spec}: no such folder or file; name a folder with a {FILE_NAME}")
+    raise unknown_name("corpus", spec, CORPORA.names())

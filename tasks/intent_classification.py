@@ -1,0 +1,25 @@
+"""Intent classification: what is wanted, in slots (Fluent Speech Commands, arXiv:1904.03670; SUPERB)."""
+
+from downstreams._recipe import Recipe
+from tasks._base import Task, register_task
+
+register_task(
+    Task(
+        name="ic",
+        title="Intent classification",
+        paper="arXiv:1904.03670",
+        label="intent",
+        head="utterance_linear",
+        metric="accuracy",
+        disjoint="voice",
+        recipes={
+            "fast": Recipe(
+                name="fast",
+                steps=3_000,
+                batch_size=32,
+                learning_rates=(1e-1, 1e-2, 1e-3, 1e-4),
+                eval_every=150,
+            ),
+        },
+    )
+)

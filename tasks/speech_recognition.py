@@ -1,0 +1,29 @@
+"""Speech recognition: what is said, in characters (LibriSpeech, Panayotov et al., ICASSP 2015; SUPERB)."""
+
+from downstreams._recipe import Recipe
+from tasks._base import Task, register_task
+
+register_task(
+    Task(
+        name="asr",
+        title="Speech recognition",
+        paper="arXiv:2105.01051",
+        label="text",
+        head="ctc",
+        metric="wer",
+        disjoint="voice",
+        recipes={
+            # An eighth of SUPERB's widths, at 50 frames a second: two cores train it in minutes.
+            "fast": Recipe(
+                name="fast",
+                steps=1_200,
+                batch_size=32,
+                learning_rates=(3e-3, 1e-3),
+                eval_every=100,
+                schedule="linear",
+                patience=5,
+                head={"projector_size": 128, "lstm_size": 128, "frame_samples": 320},
+            ),
+        },
+    )
+)

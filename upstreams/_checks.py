@@ -1,0 +1,210 @@
+"""The upstream contract as a list of checks: one function a promise, run by the tests and by `check UPSTREAM`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from core.audio import SAMPLE_RATE
+from core.errors import BenchmarkError, ContractError
+from core.hidden_states import HiddenStates
+from core.lengths import pad
+from upstreams._base import Upstream
+
+Check = Callable[[Upstream], None]
+STRICT_TOLERANCE = 1e-4  # above it, a card has to give a reason
+
+MOST_FRAMES_OFF = 3  # whole windows of 25 ms every 10 ms lose up to 2.5 frames
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """How a check ended. `expected` tells that the card lists it as a known failure."""
+
+    check: str
+    error: str | None
+    expected: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """A known failure has to fail: the day it passes, the card is wrong."""
+        return (self.error is not None) == self.expected
+
+
+def check_card_complete(upstream: Upstream) -> None:
+    """Name, title and paper are filled in; a wide tolerance has a reason; known failures name checks."""
+    card = upstream.card
+    for field in ("name", "title", "paper"):
+        _require(bool(getattr(card, field)), f"card.{field} is empty: fill it in")
+    _require(
+        card.tolerance <= STRICT_TOLERANCE or bool(card.tolerance_reason),
+        f"card.tolerance is {card.tolerance:g}, above {STRICT_TOLERANCE:g}: give card.tolerance_reason",
+    )
+    unknown = set(card.known_failures) - {check.__name__ for check in CHECKS}
+    _require(not unknown, f"card.known_failures names {sorted(unknown)}, which are no checks")
+
+
+def check_sizes_hold(upstream: Upstream) -> None:
+    """`num_layers` float32 tensors of (batch, frames, hidden_size), finite, as many valid frames as promised."""
+    states = _extract(upstream, _wavs(upstream))
+    for index, layer in enumerate(states.layers):
+        _require(layer.dtype == torch.float32, f"layer {index} is {layer.dtype}, must be float32")
+        _require(bool(torch.isfinite(layer).all()), f"layer {index} has values that are NaN or infinite")
+
+
+def check_frame_lengths_exact(upstream: Upstream) -> None:
+    """`frame_lengths` is what `encode` returns at every length, grows with it, and fits `downsample_rate`."""
+    lengths = torch.arange(upstream.min_samples, upstream.min_samples + 3 * upstream.downsample_rate, 37)
+    frames = upstream.frame_lengths(lengths)
+    _require(bool((frames >= 1).all()), "frame_lengths gives no frame for a legal input: raise min_samples")
+    _require(bool((frames.diff() >= 0).all()), "frame_lengths falls where the input grows")
+    off = (frames - lengths / upstream.downsample_rate).abs().max().item()
+    _require(
+        off <= MOST_FRAMES_OFF,
+        f"frame_lengths is {off:.1f} frames off samples / {upstream.downsample_rate}, at most {MOST_FRAMES_OFF}",
+    )
+    for length in (int(lengths[0]), int(lengths[len(lengths) // 2]), int(lengths[-1])):
+        _extract(upstream, [_wav(length, seed=length)])  # raises where the two differ
+
+
+def check_padding_changes_nothing(upstream: Upstream) -> None:
+    """An utterance alone has the same hidden states as in a padded batch."""
+    wavs = _wavs(upstream)
+    batch = _extract(upstream, wavs)
+    for row, wav in enumerate(wavs):
+        alone = _extract(upstream, [wav])
+        for index, (one, many) in enumerate(zip(alone.layers, batch.layers, strict=True)):
+            difference = (one[0] - many[row, : one.shape[1]]).abs().max().item()
+            _require(
+                difference <= upstream.card.tolerance,
+                f"layer {index} of an utterance of {len(wav) / SAMPLE_RATE:.2f} s differs by {difference:.2g} in a "
+                f"padded batch (allowed {upstream.card.tolerance:g}): keep padding out of norms, convolutions and "
+                f"attention, or encode each utterance alone",
+            )
+
+
+def check_batch_order_changes_nothing(upstream: Upstream) -> None:
+    """The rows of a batch belong to their utterances, whatever the order."""
+    wavs = _wavs(upstream)
+    forth, back = _extract(upstream, wavs), _extract(upstream, wavs[::-1])
+    for index, (one, other) in enumerate(zip(forth.layers, back.layers, strict=True)):
+        difference = (one - other.flip(0)).abs().max().item()
+        _require(
+            difference <= upstream.card.tolerance,
+            f"layer {index} differs by {difference:.2g} when the batch is reversed: rows are mixed up or leak",
+        )
+
+
+def check_same_input_same_bits(upstream: Upstream) -> None:
+    """Twice the same input gives the same bits: dropout, layer drop and dither are off."""
+    wavs = _wavs(upstream)
+    first, second = _extract(upstream, wavs), _extract(upstream, wavs)
+    same = all(torch.equal(one, other) for one, other in zip(first.layers, second.layers, strict=True))
+    _require(same, "twice the same input gives different hidden states: switch dropout, masks and dither off")
+
+
+def check_nothing_moves(upstream: Upstream) -> None:
+    """No parameter or buffer changes, none asks for a gradient, and the input is left alone."""
+    wavs, lengths = pad(_wavs(upstream))
+    before = {name: tensor.clone() for name, tensor in upstream.state_dict().items()}
+    given = wavs.clone()
+    upstream.extract(wavs, lengths)
+    moved = [name for name, tensor in upstream.state_dict().items() if not torch.equal(tensor, before[name])]
+    _require(not moved, f"extract changes {', '.join(moved[:3])}: a frozen upstream must not update statistics")
+    _require(torch.equal(wavs, given), "extract changes the waveforms it is given: work on a copy")
+    asking = [name for name, parameter in upstream.named_parameters() if parameter.requires_grad]
+    _require(not asking, f"parameters ask for gradients, such as {asking[:1]}: freeze() must reach them")
+
+
+def check_silence_is_finite(upstream: Upstream) -> None:
+    """Digital silence gives finite hidden states."""
+    states = _extract(upstream, [torch.zeros(max(SAMPLE_RATE // 2, upstream.min_samples)), _wav(SAMPLE_RATE, seed=1)])
+    finite = all(torch.isfinite(layer).all() for layer in states.layers)
+    _require(finite, "digital silence gives NaN or infinite values: add an epsilon to logarithms and divisions")
+
+
+def check_shortest_input_works(upstream: Upstream) -> None:
+    """An input of `min_samples` gives finite hidden states, alone and in a batch; one sample less is refused."""
+    shortest = _wav(upstream.min_samples, seed=2)
+    for wavs in ([shortest], [shortest, _wav(SAMPLE_RATE, seed=3)]):
+        states = _extract(upstream, wavs)
+        finite = all(torch.isfinite(layer).all() for layer in states.layers)
+        _require(finite, f"an input of min_samples = {upstream.min_samples} gives NaN or infinite values")
+    try:
+        _extract(upstream, [shortest[:-1]])
+    except BenchmarkError:
+        return
+    raise ContractError("an input of min_samples - 1 is not refused: set min_samples to the shortest that works")
+
+
+def check_digest_is_stable(upstream: Upstream) -> None:
+    """The digest does not change by use."""
+    before = upstream.digest()
+    _extract(upstream, _wavs(upstream))
+    _require(upstream.digest() == before, "digest() changes by use: configuration() must not hold state")
+
+
+def check_pretrain_loss_trains(upstream: Upstream) -> None:
+    """Where `sizes` is not empty, the loss is finite, repeatable and reaches a parameter."""
+    if not upstream.sizes:
+        return
+    wavs, lengths = pad(_wavs(upstream))
+    upstream.requires_grad_(True)
+    try:
+        losses = [upstream.pretrain_loss(wavs, lengths, torch.Generator().manual_seed(0)) for _ in range(2)]
+        gradients = torch.autograd.grad(losses[0], list(upstream.parameters()), allow_unused=True)
+    finally:
+        upstream.freeze()
+    _require(bool(torch.isfinite(losses[0])), f"pretrain_loss is {losses[0].item()}")
+    _require(torch.equal(losses[0], losses[1]), "pretrain_loss is random beyond its generator")
+    _require(any(gradient is not None for gradient in gradients), "pretrain_loss reaches no parameter")
+
+
+CHECKS: tuple[Check, ...] = (
+    check_card_complete,
+    check_sizes_hold,
+    check_frame_lengths_exact,
+    check_padding_changes_nothing,
+    check_batch_order_changes_nothing,
+    check_same_input_same_bits,
+    check_nothing_moves,
+    check_silence_is_finite,
+    check_shortest_input_works,
+    check_digest_is_stable,
+    check_pretrain_loss_trains,
+)
+
+
+def run_check(check: Check, upstream: Upstream) -> CheckResult:
+    """Runs one check; whatever an upstream raises is its failure."""
+    expected = check.__name__ in upstream.card.known_failures
+    try:
+        check(upstream)
+    except Exception as error:  # a plug-in may fail in any way, and its author wants to read which
+        kind = "" if isinstance(error, BenchmarkError) else f"{type(error).__name__}: "
+        return CheckResult(check.__name__, f"{kind}{error}", expected)
+    return CheckResult(check.__name__, None, expected)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ContractError(message)
+
+
+def _wav(samples: int, seed: int) -> torch.Tensor:
+    """Noise of a changing level over a tone: no part is like another."""
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(samples) / SAMPLE_RATE
+    level = 0.02 + 0.1 * (0.5 + 0.5 * torch.sin(9 * time))
+    return level * torch.randn(samples, generator=generator) + 0.1 * torch.sin(2 * torch.pi * 220 * time)
+
+
+def _wavs(upstream: Upstream) -> list[torch.Tensor]:
+    lengths = (SAMPLE_RATE, 7_578, upstream.min_samples + 3 * upstream.downsample_rate, 12_345)
+    return [_wav(length, seed) for seed, length in enumerate(lengths)]
+
+
+def _extract(upstream: Upstream, wavs: list[torch.Tensor]) -> HiddenStates:
+    return upstream.extract(*pad(wavs))
