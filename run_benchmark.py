@@ -30,7 +30,7 @@ from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
 from leaderboard.aggregate import tidy
 from leaderboard.tables import csv, markdown, rich_tables
-from tasks._base import TASKS
+from tasks._base import TASKS, resolve_task
 from tasks._executors import Job, LocalExecutor, choose_device
 from tasks._planner import Grid, Report, run_grid
 from tasks._progress import TerminalWatcher
@@ -159,7 +159,7 @@ def run(  # noqa: PLR0913
     upstream: Annotated[
         list[str], typer.Option(help="NAME[@CHECKPOINT], hf:ID_OR_FOLDER or FILE.py:CLASS[@CHECKPOINT]; several.")
     ],
-    task: Annotated[list[str], typer.Option(help="Name of a task; several.")],
+    task: Annotated[list[str], typer.Option(help="Name of a task, or FILE.py:NAME; several.")],
     corpus: Corpus = "mini",
     root: Root = None,
     seed: Annotated[list[int], typer.Option(help="Of head training; several.")] = [0],  # noqa: B006
@@ -167,6 +167,9 @@ def run(  # noqa: PLR0913
     limit: Annotated[
         int | None, typer.Option(min=1, help="Rows a split, for a quick try; stays off the leaderboard.")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option(help="New random crops at every update where the recipe wants them; much slower.")
+    ] = False,
     output: Output = Path("results"),
     cache: Cache = Path("cache"),
     device: Device = None,
@@ -176,10 +179,11 @@ def run(  # noqa: PLR0913
     where = choose_device(device)
     grid = Grid(
         tuple(upstream),
-        tuple(TASKS.get(name) for name in dict.fromkeys(task)),
+        tuple(resolve_task(name) for name in dict.fromkeys(task)),
         tuple(dict.fromkeys(seed)),
         recipe,
         limit,
+        exact,
     )
     with TerminalWatcher(err) as watcher:
         report = run_grid(

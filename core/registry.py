@@ -1,15 +1,20 @@
-"""A registry: names to entries, filled by importing a package's plain-named modules and by entry points."""
+"""Plug-ins: registries (names to entries, from a package's plain-named modules and entry points) and users' files."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar
 
-from core.errors import BenchmarkError, UnknownNameError
+from core.errors import BenchmarkError, ContractError, UnknownNameError
 
 Entry = TypeVar("Entry")
 
@@ -75,3 +80,25 @@ class Registry(Generic[Entry]):
                 importlib.import_module(module.name)
         for point in importlib.metadata.entry_points(group=self._group) if self._group else ():
             self.add(point.name, point.load())
+
+
+def load_module(path: Path) -> ModuleType:
+    """Imports a user's Python file under a name made from its path; twice the same file is one module.
+
+    Raises: ContractError: no such file, or it fails while being imported.
+    """
+    if not path.is_file():
+        raise ContractError(f"{path}: no such file; name the Python file of your plug-in")
+    name = f"plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ContractError(f"{path}: fails when imported: {type(error).__name__}: {error}") from error
+    return module

@@ -12,6 +12,7 @@ from torch import nn
 
 from core.registry import Registry
 from downstreams._labels import Labels
+from downstreams._recipe import Recipe
 
 Needs = Literal["pooled", "frames"]
 
@@ -48,6 +49,11 @@ class Head(nn.Module, ABC):
         self.shape = shape
         self.labels = labels
         self.options = options
+
+    @classmethod
+    def labels_from_train(cls, values: Sequence[Any], name: str, recipe: Recipe) -> Labels:
+        """What is to be known of the labels: collected from the train split's values alone."""
+        return cls.label_kind.from_train(values, name)
 
     @abstractmethod
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -68,27 +68,35 @@ class CharacterLabels:
     """Text as characters: id 0 is CTC's blank, the others stand in the order of `symbols`.
 
     Letter case and repeated spaces carry no meaning in the corpora's transcripts and are folded away.
+
+    Attributes:
+        symbols: the characters.
+        end_marks: targets end with a space and a symbol for the end, which the head has to learn and `decode` drops;
+            two more outputs stay unused. So does s3prl, whose fairseq dictionary adds four special symbols.
     """
 
     symbols: str
+    end_marks: bool = False
 
     @classmethod
-    def from_train(cls, labels: Sequence[Any], name: str) -> CharacterLabels:
+    def from_train(cls, labels: Sequence[Any], name: str, end_marks: bool = False) -> CharacterLabels:
         """Collects the characters that occur."""
-        return cls("".join(sorted(set().union(*(folded(label) for label in labels)))))
+        return cls("".join(sorted(set().union(*(folded(label) for label in labels)))), end_marks)
 
     @property
     def sizes(self) -> list[int]:
-        """One slot: the characters and the blank."""
-        return [len(self.symbols) + 1]
+        """One slot: the blank, the characters, and the end symbol with the two unused ones."""
+        return [1 + len(self.symbols) + (3 if self.end_marks else 0)]
 
     def encode(self, label: Any) -> torch.Tensor:
         """Character ids, int64 (characters,). Characters that train lacks have no id and are left out."""
-        return torch.tensor([self.symbols.index(symbol) + 1 for symbol in folded(label) if symbol in self.symbols])
+        text = folded(label) + (" " if self.end_marks else "")
+        ids = [self.symbols.index(symbol) + 1 for symbol in text if symbol in self.symbols]
+        return torch.tensor([*ids, len(self.symbols) + 1] if self.end_marks else ids, dtype=torch.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids without blanks -> text."""
-        return folded("".join(self.symbols[index - 1] for index in ids))
+        """Ids without blanks -> text; what is no character is dropped."""
+        return folded("".join(self.symbols[index - 1] for index in ids if 0 < index <= len(self.symbols)))
 
     def reference(self, label: Any) -> str:
         """A label in the form that `decode` gives."""
@@ -96,7 +104,7 @@ class CharacterLabels:
 
     def to_json(self) -> dict[str, Any]:
         """For the record and the stored head."""
-        return {"kind": "characters", "symbols": self.symbols}
+        return {"kind": "characters", "symbols": self.symbols, "end_marks": self.end_marks}
 
 
 Labels = SlotLabels | CharacterLabels
@@ -105,7 +113,7 @@ Labels = SlotLabels | CharacterLabels
 def labels_from_json(content: Mapping[str, Any]) -> Labels:
     """The inverse of `to_json`."""
     if content["kind"] == "characters":
-        return CharacterLabels(content["symbols"])
+        return CharacterLabels(content["symbols"], content["end_marks"])
     return SlotLabels(tuple((slot, tuple(classes)) for slot, classes in content["slots"]))
 
 

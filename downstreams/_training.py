@@ -20,6 +20,7 @@ from downstreams._data import Batch, Examples, evaluation_batches, training_batc
 from downstreams._featurizer import Featurizer
 from downstreams._labels import Labels, labels_from_json
 from downstreams._recipe import Recipe
+from downstreams._spec_augment import augment
 
 EVALUATION_BATCH = 64
 
@@ -41,6 +42,7 @@ class Probe(nn.Module):
         # Pooled features are normalised frame by frame before they are pooled; nothing is left to do then.
         self.featurizer = Featurizer(num_layers, recipe.normalise and head.needs == "frames")
         self.head: Head = head(shape, labels, head.options_type(**recipe.head))
+        self.spec_augment = recipe.spec_augment
         self.description = {
             "head": head_name,
             "num_layers": num_layers,
@@ -51,7 +53,10 @@ class Probe(nn.Module):
 
     def forward(self, layers: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Logits from layers (batch, frames, num_layers, hidden_size)."""
-        return self.head(self.featurizer(layers), lengths)
+        features = self.featurizer(layers)
+        if self.training and self.spec_augment is not None:
+            features = augment(features, lengths, self.spec_augment)
+        return self.head(features, lengths)
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def train(
     probe.to(device)
     optimizer = torch.optim.Adam(probe.parameters(), learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
-    order = training_batches(data["train"], recipe.batch_size, torch.Generator().manual_seed(seed))
+    order = training_batches(data["train"], recipe, torch.Generator().manual_seed(seed))
     best: Trained | None = None
     history: list[dict[str, float]] = []
     losses: list[torch.Tensor] = []
@@ -213,7 +218,7 @@ def probe_of(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
         description["num_layers"],
         FeatureShape(**description["shape"]),
         labels_from_json(description["labels"]),
-        Recipe(**description["recipe"]),
+        Recipe.from_json(description["recipe"]),
     )
     probe.load_state_dict(dict(state))
     return probe

@@ -13,6 +13,7 @@ from torch.nn import functional
 from core.lengths import padding_mask
 from downstreams._base import FeatureShape, Head, register_head
 from downstreams._labels import BLANK, CharacterLabels, Labels
+from downstreams._recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class CTCOptions:
         lstm_layers: how many bidirectional layers.
         dropout: after every LSTM layer.
         frame_samples: consecutive frames are averaged until one spans about so many samples; 0 leaves them as they are.
+        end_marks: targets end with a space and an end symbol, and two outputs stay unused, as in s3prl's vocabulary.
     """
 
     projector_size: int = 1024
@@ -32,6 +34,7 @@ class CTCOptions:
     lstm_layers: int = 2
     dropout: float = 0.2
     frame_samples: int = 0
+    end_marks: bool = False
 
 
 @register_head("ctc")
@@ -50,6 +53,11 @@ class CTC(Head):
         self.lstms = nn.ModuleList(BidirectionalLSTM(size, options.lstm_size) for size in inputs)
         self.dropout = nn.Dropout(options.dropout)
         self.classifier = nn.Linear(2 * options.lstm_size, labels.sizes[0])
+
+    @classmethod
+    def labels_from_train(cls, values: Sequence[Any], name: str, recipe: Recipe) -> Labels:
+        """See Head.labels_from_train."""
+        return CharacterLabels.from_train(values, name, cls.options_type(**recipe.head).end_marks)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Logits (batch, frames / stride, symbols)."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.digest import digest_of
-from core.registry import Registry, unknown_name
+from core.errors import ContractError
+from core.registry import Registry, load_module, unknown_name
 from downstreams._recipe import Recipe
 
 
@@ -58,3 +60,21 @@ def register_task(task: Task) -> Task:
     """Enters a task in the registry."""
     TASKS.add(task.name, task)
     return task
+
+
+def resolve_task(spec: str) -> Task:
+    """The task behind `--task`: a registered name, or `FILE.py:NAME` for a declaration in a file of one's own.
+
+    Raises: UnknownNameError: no such task. ContractError: the file has no task of that name.
+    """
+    file, colon, name = spec.rpartition(":")
+    if not colon:
+        return TASKS.get(spec)
+    module = load_module(Path(file))
+    found = getattr(module, name, None)
+    if not isinstance(found, Task):
+        known = [key for key, value in vars(module).items() if isinstance(value, Task)]
+        raise ContractError(
+            f"{file}: has no task '{name}' (found: {', '.join(known) or 'none'}); write {name} = Task(...)"
+        )
+    return found

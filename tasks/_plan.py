@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from core.audio import SAMPLE_RATE, duration_seconds
@@ -57,10 +60,16 @@ class UpstreamFacts:
 
 @dataclass(frozen=True)
 class Example:
-    """An utterance as a task sees it: its id, the cache key of its clip, its label."""
+    """An utterance as a task sees it.
+
+    Attributes:
+        id: of the manifest's row.
+        keys: cache keys of its clips: one, or several crops of which training draws one at a time.
+        label: what the task asks for.
+    """
 
     id: str
-    key: str
+    keys: tuple[str, ...]
     label: Any
 
 
@@ -80,10 +89,25 @@ class TaskData:
     digests: Mapping[str, str]
     limited: bool
 
-    def examples(self, label: str) -> dict[str, list[Example]]:
-        """Split -> examples."""
+    def without_train(self) -> TaskData:
+        """The rows that are only evaluated on."""
+        return replace(self, utterances={**self.utterances, "train": ()})
+
+    def clips(self, recipe: Recipe) -> dict[str, list[list[Clip]]]:
+        """Split -> for each row the clips that the recipe makes of it."""
         return {
-            split: [Example(row.id, clip_of(row, self.digests[row.id]).key, row.labels[label]) for row in rows]
+            split: [clips_of_row(row, self.digests[row.id], recipe, crop=split == "train") for row in rows]
+            for split, rows in self.utterances.items()
+        }
+
+    def examples(self, label: str, recipe: Recipe) -> dict[str, list[Example]]:
+        """Split -> examples."""
+        clips = self.clips(recipe)
+        return {
+            split: [
+                Example(row.id, tuple(clip.key for clip in made), row.labels[label])
+                for row, made in zip(rows, clips[split], strict=True)
+            ]
             for split, rows in self.utterances.items()
         }
 
@@ -100,6 +124,7 @@ class Cell:
         examples: split -> examples.
         seed: of the head's training.
         custom: whether it stays off the leaderboard.
+        live: the train clips where they pass the upstream at every update instead of once; else None.
     """
 
     upstream: UpstreamFacts
@@ -109,6 +134,7 @@ class Cell:
     examples: Mapping[str, Sequence[Example]]
     seed: int
     custom: bool
+    live: tuple[Clip, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -130,6 +156,7 @@ class Cell:
                 "task": self.task.digest(),
                 "recipe": self.recipe,
                 "corpus": self.corpus_digest,
+                "live": self.live is not None,
                 "seed": self.seed,
             }
         )
@@ -189,24 +216,38 @@ def _shared(manifest: Manifest, key: str) -> list[str]:
     return problems
 
 
-def clips_of(needs: Iterable[tuple[TaskData, Kind]]) -> list[Clip]:
-    """What has to pass an upstream: each recording once, with all kinds that any task wants of it."""
+def clips_of(needs: Iterable[tuple[TaskData, Recipe, Kind]]) -> list[Clip]:
+    """What has to pass an upstream: each clip once, with all kinds that any task wants of it."""
     kinds: dict[str, set[Kind]] = defaultdict(set)
     clips: dict[str, Clip] = {}
-    for data, kind in needs:
-        for utterances in data.utterances.values():
-            for row in utterances:
-                clip = clip_of(row, data.digests[row.id])
-                kinds[clip.key].add(kind)
-                clips.setdefault(clip.key, clip)
-    return [replace(clip, samples=_samples(clip), kinds=frozenset(kinds[key])) for key, clip in clips.items()]
+    for data, recipe, kind in needs:
+        for clip in chain.from_iterable(chain.from_iterable(data.clips(recipe).values())):
+            kinds[clip.key].add(kind)
+            clips.setdefault(clip.key, clip)
+    return [replace(clip, samples=samples_of(clip), kinds=frozenset(kinds[key])) for key, clip in clips.items()]
 
 
-def clip_of(row: Utterance, audio_digest: str) -> Clip:
-    """The clip of a row; its length and kinds are not known yet."""
-    return Clip(audio_digest, row.path, 0, frozenset(), row.start, row.stop)
+def clips_of_row(row: Utterance, audio_digest: str, recipe: Recipe, crop: bool) -> list[Clip]:
+    """The clips that a recipe makes of a row: the recording, or random pieces of a long one.
+
+    The places of the pieces follow from the audio alone, so they are the same everywhere and for every upstream.
+    """
+    whole = Clip(audio_digest, row.path, 0, frozenset(), row.start, row.stop, recipe.gain_db)
+    if not crop or not recipe.crop_samples:
+        return [whole]
+    room = samples_of(whole) - recipe.crop_samples
+    if room <= 0:
+        return [whole]
+    starts = random.Random(f"{audio_digest}{row.start}").sample(range(room + 1), min(recipe.crops, room + 1))
+    begins = [row.start + start for start in sorted(starts)]
+    return [replace(whole, start=begin, stop=begin + recipe.crop_samples) for begin in begins]
 
 
-def _samples(clip: Clip) -> int:
-    stop = round(duration_seconds(clip.path) * SAMPLE_RATE) if clip.stop is None else clip.stop
-    return stop - clip.start
+@cache
+def _recording_samples(path: Path) -> int:
+    return round(duration_seconds(path) * SAMPLE_RATE)
+
+
+def samples_of(clip: Clip) -> int:
+    """Its length at 16 kHz, as far as the file's header tells."""
+    return (_recording_samples(clip.path) if clip.stop is None else clip.stop) - clip.start

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,9 +13,10 @@ from core.digest import write_json
 from core.manifest import Manifest, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
+from downstreams._recipe import Recipe
 from tasks._base import Task
 from tasks._executors import Job, LocalExecutor
-from tasks._plan import Cell, TaskData, UpstreamFacts, clips_of, kind_of, task_data
+from tasks._plan import Cell, TaskData, UpstreamFacts, clips_of, kind_of, samples_of, task_data
 from tasks._progress import Watcher
 from tasks._runner import Folders, extract_features, run_cell
 from upstreams._extraction import Clip, caches_of, lay_out, unfinished
@@ -32,6 +33,7 @@ class Grid:
         seeds: of head training.
         recipe: name of the recipe; None is each task's default.
         limit: rows a split at most, for a quick try.
+        exact: where a recipe crops at random, let every crop pass the upstream anew instead of keeping a few.
     """
 
     upstreams: Sequence[str]
@@ -39,6 +41,7 @@ class Grid:
     seeds: Sequence[int]
     recipe: str | None = None
     limit: int | None = None
+    exact: bool = False
 
 
 @dataclass
@@ -70,7 +73,10 @@ def make_cells(grid: Grid, manifest: Manifest) -> tuple[list[Cell], list[TaskDat
         for task, rows in zip(grid.tasks, data, strict=True):
             recipe = task.recipe(grid.recipe)
             for seed in grid.seeds:
-                cell = Cell(facts, task, recipe, rows.corpus, rows.examples(task.label), seed, rows.limited)
+                live = _live(rows, recipe) if grid.exact else None
+                cell = Cell(
+                    facts, task, recipe, rows.corpus, rows.examples(task.label, recipe), seed, rows.limited, live
+                )
                 cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
     return list(cells.values()), data
 
@@ -95,7 +101,11 @@ def run_grid(
     if not pending:
         return report
     validate_once(manifest, data, folders.cache, watcher)
-    needs = [(rows, kind_of(task, task.recipe(grid.recipe))) for task, rows in zip(grid.tasks, data, strict=True)]
+    recipes = [task.recipe(grid.recipe) for task in grid.tasks]
+    needs = [
+        (rows.without_train() if grid.exact and recipe.crop_samples else rows, recipe, kind_of(task, recipe))
+        for task, rows, recipe in zip(grid.tasks, data, recipes, strict=True)
+    ]
     with LocalExecutor(workers) as executor:
         jobs = _extraction_jobs(pending, clips_of(needs), folders.cache, str(device), workers)
         watcher.stage("extracting features", sum(_seconds(job.arguments[2]) for job in jobs), "s")
@@ -113,6 +123,14 @@ def run_grid(
             if outcome.error is not None:
                 report.failures[outcome.job.name] = outcome.error
     return report
+
+
+def _live(rows: TaskData, recipe: Recipe) -> tuple[Clip, ...] | None:
+    """The whole train recordings, where the recipe takes new random pieces of them at every update."""
+    if not recipe.crop_samples:
+        return None
+    whole = rows.clips(replace(recipe, crop_samples=0))["train"]
+    return tuple(replace(clip, samples=samples_of(clip)) for (clip,) in whole)
 
 
 def validate_once(manifest: Manifest, data: Sequence[TaskData], cache: Path, watcher: Watcher) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from core.audio import SAMPLE_RATE
 from core.digest import digest_of, file_digest, write_json, written_then_renamed
 from core.feature_cache import DTYPES, FeatureCache, Kind
 from core.records import RecordStore, ResultRecord
@@ -19,6 +20,7 @@ from downstreams._data import Examples, load_examples
 from downstreams._labels import Labels
 from downstreams._training import Probe, Trained, load_trained, predict, save_trained, train
 from tasks._executors import Advance
+from tasks._live import LiveExamples
 from tasks._metrics import Metric, get_metric
 from tasks._plan import Cell, Example, kind_of
 from tasks._provenance import circumstances
@@ -47,10 +49,11 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
     started = time.monotonic()
     kind = kind_of(cell.task, cell.recipe)
     cache = FeatureCache(folders.cache, cell.upstream.digest, kind)
-    labels: Labels = HEADS.get(cell.task.head).label_kind.from_train(
-        [example.label for example in cell.examples["train"]], cell.task.label
+    labels: Labels = HEADS.get(cell.task.head).labels_from_train(
+        [example.label for example in cell.examples["train"]], cell.task.label, cell.recipe
     )
-    data = {split: _load(cache, rows, labels) for split, rows in cell.examples.items()}
+    data: dict[str, Examples] = {split: _load(cache, cell.examples[split], labels) for split in ("valid", "test")}
+    data["train"] = _live(cell, labels, device) if cell.live else _load(cache, cell.examples["train"], labels)
     loaded = time.monotonic()
     metric = get_metric(cell.task.metric)
     candidates = _candidates(cell, data, labels, metric, folders, device, advance)
@@ -76,7 +79,14 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
 
 
 def _load(cache: FeatureCache, rows: Sequence[Example], labels: Labels) -> Examples:
-    return load_examples(cache, [row.key for row in rows], [row.label for row in rows], labels)
+    return load_examples(cache, [row.keys for row in rows], [row.label for row in rows], labels)
+
+
+def _live(cell: Cell, labels: Labels, device: str) -> Examples:
+    assert cell.live is not None, "only asked for where the clips are live"
+    upstream = build_upstream(cell.upstream.spec).to(device)
+    targets = [labels.encode(example.label) for example in cell.examples["train"]]
+    return LiveExamples(upstream, cell.live, targets, cell.recipe.crop_samples, kind_of(cell.task, cell.recipe))
 
 
 def _new_probe(cell: Cell, labels: Labels) -> Probe:
@@ -182,7 +192,15 @@ def _record(
         ],
         counts={split: len(rows) for split, rows in cell.examples.items()},
         layer_weights=layer_weights,
-        features={"kind": kind, "dtype": DTYPES[kind].__name__},
+        features={"kind": kind, "dtype": DTYPES[kind].__name__, "departures": departures(cell)},
         artifacts=dict(artifacts),
         circumstances=made,
     )
+
+
+def departures(cell: Cell) -> list[str]:
+    """Where the features differ from what the recipe asks for, because they are kept instead of computed anew."""
+    if cell.recipe.crop_samples and cell.live is None:
+        seconds = cell.recipe.crop_samples / SAMPLE_RATE
+        return [f"{cell.recipe.crops} fixed random crops of {seconds:g} s a recording instead of a new one every time"]
+    return []

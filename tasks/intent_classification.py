@@ -1,6 +1,6 @@
 """Intent classification: what is wanted, in slots (Fluent Speech Commands, arXiv:1904.03670; SUPERB)."""
 
-from downstreams._recipe import Recipe
+from downstreams._recipe import POWERS_OF_TEN, Recipe
 from tasks._base import Task, register_task
 
 register_task(
@@ -19,6 +19,14 @@ register_task(
                 batch_size=32,
                 learning_rates=(1e-1, 1e-2, 1e-3, 1e-4),
                 eval_every=150,
+            ),
+            # The prediction is not held to the 31 valid combinations of slots, in s3prl neither.
+            "superb": Recipe(
+                name="superb",
+                steps=200_000,
+                batch_size=32,
+                learning_rates=POWERS_OF_TEN,
+                eval_every=5_000,
             ),
         },
     )

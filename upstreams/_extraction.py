@@ -129,7 +129,7 @@ def extract(
             assert ahead is not None, "there is one batch ahead as long as there is one to do"
             wavs = ahead.result()
             ahead = reader.submit(_read, todo[number + 1]) if number + 1 < len(todo) else None
-            _keep(_states(upstream, batch, wavs, device), batch, pending)
+            _keep(states_of(upstream, batch, wavs, device), batch, pending)
             size = sum(array.nbytes for arrays in pending.values() for array in arrays.values())
             if size > FLUSH_BYTES or time.monotonic() - flushed > FLUSH_SECONDS:
                 _flush(pending, caches)
@@ -143,9 +143,13 @@ def _read(batch: Sequence[Clip]) -> list[torch.Tensor]:
     return [clip.read() for clip in batch]
 
 
-def _states(
+def states_of(
     upstream: Upstream, batch: Sequence[Clip], wavs: Sequence[torch.Tensor], device: torch.device
 ) -> HiddenStates:
+    """The hidden states of clips that were read.
+
+    Raises: ContractError: one is shorter than the upstream's shortest input, or its hidden states are not finite.
+    """
     for clip, wav in zip(batch, wavs, strict=True):
         if len(wav) < upstream.min_samples:
             raise ContractError(
@@ -163,19 +167,21 @@ def _states(
     return states
 
 
-def _keep(states: HiddenStates, batch: Sequence[Clip], pending: dict[Kind, dict[str, Features]]) -> None:
-    kinds = {kind for clip in batch for kind in clip.kinds}
-    rows: dict[Kind, Sequence[torch.Tensor]] = {}
-    if "pooled" in kinds:
-        rows["pooled"] = states.pooled()[:, None].cpu().unbind()
-    if "pooled_normalised" in kinds:
+def rows_of(states: HiddenStates, kind: Kind) -> Sequence[torch.Tensor]:
+    """What a kind keeps of each row of a batch (rows, num_layers, hidden_size), on the CPU."""
+    if kind == "frames":
+        return unpad(states.stacked().cpu(), states.lengths.cpu())
+    if kind == "pooled_normalised":
         normalised = tuple(functional.layer_norm(layer, layer.shape[-1:]) for layer in states.layers)
-        rows["pooled_normalised"] = HiddenStates(normalised, states.lengths).pooled()[:, None].cpu().unbind()
-    if "frames" in kinds:
-        rows["frames"] = unpad(states.stacked().cpu(), states.lengths.cpu())
-    for number, clip in enumerate(batch):
-        for kind in clip.kinds:
-            pending[kind][clip.key] = rows[kind][number].contiguous().numpy()
+        states = HiddenStates(normalised, states.lengths)
+    return states.pooled()[:, None].cpu().unbind()
+
+
+def _keep(states: HiddenStates, batch: Sequence[Clip], pending: dict[Kind, dict[str, Features]]) -> None:
+    for kind in {kind for clip in batch for kind in clip.kinds}:
+        for clip, row in zip(batch, rows_of(states, kind), strict=True):
+            if kind in clip.kinds:
+                pending[kind][clip.key] = row.contiguous().numpy()
 
 
 def _flush(pending: dict[Kind, dict[str, Features]], caches: dict[Kind, FeatureCache]) -> None:

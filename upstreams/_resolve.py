@@ -5,16 +5,12 @@ fbank   apc@checkpoints/apc.safetensors   hf:ORG/NAME   hf:./folder   my_module.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import torch
 
 from core.errors import BenchmarkError, CheckpointError, ContractError, UnknownNameError
-from core.registry import unknown_name
+from core.registry import load_module, unknown_name
 from upstreams._base import UPSTREAMS, Upstream
 
 
@@ -53,28 +49,6 @@ def build_upstream(spec: str) -> Upstream:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{spec}: {error.filename or error} does not exist; correct the path") from None
-
-
-def load_module(path: Path) -> ModuleType:
-    """Imports a user's Python file under a name made from its path; twice the same file is one module.
-
-    Raises: ContractError: no such file, or it fails while being imported.
-    """
-    if not path.is_file():
-        raise ContractError(f"{path}: no such file; name a Python file with an upstream class in it")
-    name = f"plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise ContractError(f"{path}: fails when imported: {type(error).__name__}: {error}") from error
-    return module
 
 
 def _class_in_file(file: str, name: str) -> type[Upstream]:
