@@ -1,6 +1,7 @@
 """From what is typed on the command line to a frozen upstream.
 
-fbank   apc@checkpoints/apc.safetensors   hf:ORG/NAME   hf:./folder   my_module.py:MyUpstream[@checkpoint]
+fbank   apc@checkpoints/apc-tiny.safetensors   hf:ORG/NAME   hf:./folder   s3prl-ckpt:file
+torchaudio:BUNDLE[@file]   s3prl:NAME[@file]   s3prl-expert:folder   my_module.py:MyUpstream[@checkpoint]
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ def upstream_class(spec: str) -> tuple[type[Upstream], str | None]:
     if colon and not prefix.endswith(".py"):
         if prefix not in UPSTREAMS.names():
             raise UnknownNameError(
-                f"unknown kind of upstream '{prefix}:' in '{spec}': write NAME, NAME@CHECKPOINT, hf:ID_OR_FOLDER "
-                f"or FILE.py:CLASS[@CHECKPOINT]"
+                f"unknown kind of upstream '{prefix}:' in '{spec}': write NAME, NAME@CHECKPOINT, hf:ID_OR_FOLDER, "
+                f"s3prl-ckpt:FILE, torchaudio:BUNDLE or FILE.py:CLASS[@CHECKPOINT]"
             )
         return UPSTREAMS.get(prefix), rest
     name, at, checkpoint = spec.partition("@")

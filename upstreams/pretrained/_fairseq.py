@@ -1,0 +1,133 @@
+"""fairseq's wav2vec 2.0 and HuBERT, as s3prl converts them: settings and names in the words of transformers."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from core.errors import CheckpointError
+from upstreams.pretrained import _transformers_model
+from upstreams.pretrained._conv_transformer import ConvTransformer
+
+# fairseq's defaults: a file holds the settings that differ from them, and sometimes all.
+DEFAULTS: Mapping[str, Any] = {
+    "extractor_mode": "default",
+    "encoder_layers": 12,
+    "encoder_embed_dim": 768,
+    "encoder_ffn_embed_dim": 3072,
+    "encoder_attention_heads": 12,
+    "activation_fn": "gelu",
+    "layer_type": "transformer",
+    "layer_norm_first": False,
+    "conv_feature_layers": "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
+    "conv_bias": False,
+    "conv_pos": 128,
+    "conv_pos_groups": 16,
+    "pos_conv_depth": 1,
+    "quantize_input": False,
+}
+# Settings that transformers' models have no counterpart for, with the values that can be taken.
+SUPPORTED: Mapping[str, tuple[Any, ...]] = {
+    "extractor_mode": ("default", "layer_norm"),
+    "activation_fn": ("gelu", "relu"),
+    "layer_type": ("transformer",),
+    "pos_conv_depth": (1,),
+    "quantize_input": (False,),
+}
+# The pre-training's: targets, masks and projections to them.
+UNUSED = re.compile(r"mask_emb$|label_embs_concat$|(final_proj|project_q|quantizer|target_glu)\b")
+NAMES: tuple[tuple[str, str], ...] = (
+    (r"^feature_extractor\.conv_layers\.(\d+)\.0\.", r"feature_extractor.conv_layers.\1.conv."),
+    # Group norm stands alone, layer norm between two transpositions.
+    (r"^feature_extractor\.conv_layers\.(\d+)\.2\.(1\.)?", r"feature_extractor.conv_layers.\1.layer_norm."),
+    (r"^post_extract_proj\.", "feature_projection.projection."),
+    (r"^layer_norm\.", "feature_projection.layer_norm."),
+    (r"^encoder\.pos_conv\.0\.weight_g$", "encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
+    (r"^encoder\.pos_conv\.0\.weight_v$", "encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+    (r"^encoder\.pos_conv\.0\.bias$", "encoder.pos_conv_embed.conv.bias"),
+    (r"\.self_attn\.", ".attention."),
+    (r"\.self_attn_layer_norm\.", ".layer_norm."),
+    (r"\.fc1\.", ".feed_forward.intermediate_dense."),
+    (r"\.fc2\.", ".feed_forward.output_dense."),
+)
+MOST_CONVOLUTIONS = 100
+
+
+def build(source: str, content: Mapping[str, Any]) -> tuple[ConvTransformer, dict[str, Any]]:
+    """The encoder of a converted file, and all that shapes its output besides the weights.
+
+    Args:
+        source: what messages call the checkpoint.
+        content: task_cfg, model_cfg and model_weight; dictionaries_symbols tells that it is HuBERT.
+
+    Raises: CheckpointError: a setting is not supported, or the weights do not fit.
+    """
+    model_type = "hubert" if "dictionaries_symbols" in content else "wav2vec2"
+    settings = _settings(source, {**DEFAULTS, **content["model_cfg"]})
+    normalize = bool(content["task_cfg"].get("normalize", False))
+    tensors = {_renamed(name): tensor for name, tensor in content["model_weight"].items() if not UNUSED.match(name)}
+    if "feature_projection.projection.weight" not in tensors and settings["conv_dim"][-1] == settings["hidden_size"]:
+        # fairseq has no projection between equal widths; transformers always has one.
+        tensors["feature_projection.projection.weight"] = torch.eye(settings["hidden_size"])
+        tensors["feature_projection.projection.bias"] = torch.zeros(settings["hidden_size"])
+    network = _transformers_model.build(source, model_type, settings, tensors, normalize)
+    config = {"kind": model_type, "model": settings, "normalize": normalize, "epsilon": _transformers_model.EPSILON}
+    return network, config
+
+
+def _settings(source: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    for name, values in SUPPORTED.items():
+        if cfg[name] not in values:
+            raise CheckpointError(
+                f"{source}: model_cfg has {name} = {cfg[name]!r}, supported is {' or '.join(map(repr, values))}; "
+                f"with s3prl installed try s3prl:hubert_local@FILE or s3prl:wav2vec2_local@FILE"
+            )
+    dims, kernels, strides = zip(*_convolutions(source, str(cfg["conv_feature_layers"])), strict=True)
+    return {
+        "conv_dim": list(dims),
+        "conv_kernel": list(kernels),
+        "conv_stride": list(strides),
+        "conv_bias": bool(cfg["conv_bias"]),
+        "feat_extract_norm": "group" if cfg["extractor_mode"] == "default" else "layer",
+        "do_stable_layer_norm": bool(cfg["layer_norm_first"]),
+        "hidden_size": int(cfg["encoder_embed_dim"]),
+        "num_hidden_layers": int(cfg["encoder_layers"]),
+        "num_attention_heads": int(cfg["encoder_attention_heads"]),
+        "intermediate_size": int(cfg["encoder_ffn_embed_dim"]),
+        "hidden_act": str(cfg["activation_fn"]),
+        "num_conv_pos_embeddings": int(cfg["conv_pos"]),
+        "num_conv_pos_embedding_groups": int(cfg["conv_pos_groups"]),
+    }
+
+
+def _convolutions(source: str, expression: str) -> list[tuple[int, int, int]]:
+    """[(width, kernel, stride), ...] out of a sum of multiplied lists, which fairseq and s3prl give to eval."""
+    try:
+        layers = _value(ast.parse(expression, mode="eval").body)
+        return [(int(width), int(kernel), int(stride)) for width, kernel, stride in layers]
+    except (SyntaxError, TypeError, ValueError):
+        raise CheckpointError(
+            f"{source}: model_cfg has conv_feature_layers = {expression!r}, which is no sum of lists of "
+            f"(width, kernel, stride) like [(512,10,5)] + [(512,3,2)] * 4"
+        ) from None
+
+
+def _value(node: ast.expr) -> Any:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _value(node.left) + _value(node.right)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        layers, times = _value(node.left), ast.literal_eval(node.right)
+        if not isinstance(times, int) or len(layers) * times > MOST_CONVOLUTIONS:
+            raise ValueError(times)
+        return layers * times
+    return ast.literal_eval(node)
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -1,0 +1,69 @@
+"""What the loaders of other people's weights share: a network that keeps the contract, dressed as an upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from core.hidden_states import HiddenStates
+from upstreams._base import Upstream
+
+
+class Network(Protocol):
+    """A torch module with the four sizes of an upstream, `encode` and `frame_lengths`."""
+
+    @property
+    def num_layers(self) -> int:
+        """See Upstream."""
+
+    @property
+    def hidden_size(self) -> int:
+        """See Upstream."""
+
+    @property
+    def downsample_rate(self) -> int:
+        """See Upstream."""
+
+    @property
+    def min_samples(self) -> int:
+        """See Upstream."""
+
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        """See Upstream.frame_lengths."""
+
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """See Upstream.encode."""
+
+
+class NetworkUpstream(Upstream):
+    """An upstream whose work is done by a network. A subclass writes `from_checkpoint`.
+
+    Args:
+        network: the loaded model.
+        label: the name in tables.
+        config: all that shapes the output besides the weights.
+    """
+
+    def __init__(self, network: Network, label: str, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.network = network
+        self.label = label
+        self.config = config
+        self.num_layers = network.num_layers
+        self.hidden_size = network.hidden_size
+        self.downsample_rate = network.downsample_rate
+        self.min_samples = network.min_samples
+
+    def configuration(self) -> Mapping[str, Any]:
+        """See Upstream.configuration."""
+        return self.config
+
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        """See Upstream.frame_lengths."""
+        return self.network.frame_lengths(wav_lengths)
+
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """See Upstream.encode."""
+        return self.network.encode(wavs, wav_lengths)
