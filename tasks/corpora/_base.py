@@ -9,6 +9,7 @@ from pathlib import Path
 from core.errors import ManifestError
 from core.manifest import FILE_NAME, Manifest, read_manifest
 from core.registry import Registry, unknown_name
+from tasks.corpora._columns import parse_columns
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,26 @@ def register_corpus(corpus: Corpus) -> Corpus:
     return corpus
 
 
-def open_corpus(spec: str, root: Path | None = None) -> Manifest:
-    """The manifest behind `--corpus`: a known corpus and the folder where it lies, a folder, or a metadata.jsonl.
+def open_corpus(
+    spec: str, root: Path | None = None, columns: str | None = None, cache: Path = Path("cache")
+) -> Manifest:
+    """The manifest behind `--corpus`.
+
+    Args:
+        spec: a known corpus, a folder, a metadata.jsonl, or a Hugging Face dataset as `hf:ORG/NAME[:CONFIG]` or
+            `hf:FOLDER`.
+        root: the folder where a known corpus lies.
+        columns: which columns of a Hugging Face dataset make which label: `text=sentence,speaker=speaker_id`.
+        cache: where its embedded audio is kept as files.
 
     Raises: UnknownNameError: neither a name nor a path. ManifestError: the path holds no manifest, or a wrong one.
     """
+    if spec.startswith("hf:"):
+        from tasks.corpora._huggingface import load_huggingface  # importing `datasets` takes a second
+
+        return load_huggingface(spec.removeprefix("hf:"), parse_columns(columns), cache)
+    if columns is not None:
+        raise ManifestError(f"--columns is for hf: datasets; the rows of '{spec}' name their labels themselves")
     if spec in CORPORA.names():
         corpus = CORPORA.get(spec)
         if corpus.needs_root and root is None:
