@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -23,13 +24,14 @@ except (ImportError, OSError) as error:  # the wheel of torchaudio 2.11 wants li
     reason = str(error).splitlines()[0]
     sys.exit(f"torchaudio does not fit the installed torch ({reason}): pip install -c constraints.txt torch torchaudio")
 
+from core.digest import STORAGE_ERRNOS, written_then_renamed
 from core.errors import BenchmarkError
-from core.manifest import summarise, validate
+from core.manifest import Manifest, summarise, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
 from leaderboard.aggregate import tidy
-from leaderboard.tables import csv, markdown, rich_tables
+from leaderboard.tables import csv, markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
 from tasks._executors import Job, LocalExecutor, choose_device
 from tasks._planner import Grid, Report, run_grid
@@ -41,6 +43,7 @@ from upstreams._checks import CHECKS, run_check
 from upstreams._pretraining import is_done, planned, pretrain
 from upstreams._resolve import build_upstream
 
+NO_FOLDER_ERRNOS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # a file where a folder is meant
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 out = Console()
 err = Console(stderr=True)
@@ -54,8 +57,12 @@ class Format(StrEnum):
     csv = "csv"
 
 
-Corpus = Annotated[str, typer.Option(help="Name of a corpus, folder with a metadata.jsonl, or that file.")]
+CORPUS_HELP = "Name of a corpus, folder with a metadata.jsonl, that file, hf:ORG/NAME[:CONFIG] or hf:FOLDER."
+Corpus = Annotated[str, typer.Option(help=CORPUS_HELP)]
 Root = Annotated[Path | None, typer.Option(help="Folder where a corpus known by name lies.")]
+Columns = Annotated[
+    str | None, typer.Option(help="Labels of an hf: dataset: text=sentence,speaker=id,intent=action+object.")
+]
 Output = Annotated[Path, typer.Option(help="Folder of results.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if left out.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one a core on a CPU if left out.")]
@@ -98,12 +105,16 @@ def check(
 
 @app.command()
 def prepare(
-    corpus: Annotated[str, typer.Argument(help="Name of a corpus, folder with a metadata.jsonl, or that file.")],
+    corpus: Annotated[str, typer.Argument(help=CORPUS_HELP)],
     root: Root = None,
+    columns: Columns = None,
+    cache: Cache = Path("cache"),
 ) -> None:
     """Check a corpus: decode every recording, compare labels across splits, and count."""
-    manifest = open_corpus(corpus, root)
+    manifest = open_corpus(corpus, root, columns, cache)
     categorical = [task.label for task in TASKS if HEADS.get(task.head).label_kind is SlotLabels]
+    if manifest.missing:  # what is left can't be expected to hold every label in train
+        categorical = []
     with TerminalWatcher(err) as watcher:
         watcher.stage("checking recordings", len(manifest.utterances), "recordings")
         validate(manifest, categorical, advance=lambda: watcher.advance(1))
@@ -117,13 +128,20 @@ def prepare(
     for label, counts in sorted(summarise(manifest).items()):
         table.add_row(escape(label), *(str(counts[split]) for split in ("train", "valid", "test")))
     out.print(table)
+    _warn(manifest)
+
+
+def _warn(manifest: Manifest) -> None:
+    for line in (*(f"note: {note}" for note in manifest.notes), *(f"incomplete: {part}" for part in manifest.missing)):
+        err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("pretrain")
-def pretrain_upstreams(
+def pretrain_upstreams(  # noqa: PLR0913
     upstreams: Annotated[list[str], typer.Argument(help="Names of upstreams that can be trained here.")],
     corpus: Corpus = "mini",
     root: Root = None,
+    columns: Columns = None,
     size: Annotated[str, typer.Option(help="tiny for two cores, paper for the published size.")] = "tiny",
     steps: Annotated[int | None, typer.Option(min=1, help="Updates; the size's own number if left out.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and masks.")] = 0,
@@ -132,7 +150,8 @@ def pretrain_upstreams(
     workers: Workers = None,
 ) -> None:
     """Train upstreams from scratch on a corpus' train split, several side by side."""
-    manifest = open_corpus(corpus, root)
+    manifest = open_corpus(corpus, root, columns)
+    _warn(manifest)
     where = choose_device(device)
     jobs = []
     for name in dict.fromkeys(upstreams):
@@ -144,7 +163,10 @@ def pretrain_upstreams(
             jobs.append(Job(f"pretraining {name}", pretrain, (pretraining, manifest, path, str(where))))
     if not jobs:
         return
+    heard = replace(manifest, utterances=manifest.split("train"))
     with TerminalWatcher(err) as watcher, LocalExecutor(min(len(jobs), workers or _workers(where.type))) as executor:
+        watcher.stage("checking recordings", len(heard.utterances), "recordings")
+        validate(heard, advance=lambda: watcher.advance(1))
         watcher.stage("pretraining", sum(job.arguments[0].recipe.steps for job in jobs), "updates")
         outcomes = executor.run(jobs, watcher.advance, watcher.done)
     for outcome in outcomes:
@@ -162,6 +184,7 @@ def run(  # noqa: PLR0913
     task: Annotated[list[str], typer.Option(help="Name of a task, or FILE.py:NAME; several.")],
     corpus: Corpus = "mini",
     root: Root = None,
+    columns: Columns = None,
     seed: Annotated[list[int], typer.Option(help="Of head training; several.")] = [0],  # noqa: B006
     recipe: Annotated[str | None, typer.Option(help="Recipe of the tasks; each task's default if left out.")] = None,
     limit: Annotated[
@@ -185,10 +208,10 @@ def run(  # noqa: PLR0913
         limit,
         exact,
     )
+    manifest = open_corpus(corpus, root, columns, cache)
+    _warn(replace(manifest, missing=()))  # a run without them is refused in the same words
     with TerminalWatcher(err) as watcher:
-        report = run_grid(
-            grid, open_corpus(corpus, root), Folders(cache, output), where, workers or _workers(where.type), watcher
-        )
+        report = run_grid(grid, manifest, Folders(cache, output), where, workers or _workers(where.type), watcher)
     _show(report, output)
     if report.failures:
         raise typer.Exit(1)
@@ -200,11 +223,11 @@ def _show(report: Report, output: Path) -> None:
     if records:
         for table in rich_tables(tidy(records, custom=True)):
             out.print(table)
-    for name, error in report.failures.items():
+    for name, error in report.failures:
         err.print(f"failed: {name}: {error}", style="red", markup=False)
     out.print(
-        f"{len(report.cells) - report.skipped - len(report.failures)} cells computed, {report.skipped} were there, "
-        f"{len(report.failures)} failed; records in {output / 'records'}",
+        f"{report.computed} cells computed, {report.skipped} were there, "
+        f"{len(report.cells) - report.skipped - report.computed} failed; records in {output / 'records'}",
         markup=False,
         highlight=False,
     )
@@ -215,9 +238,13 @@ def report_results(
     output: Output = Path("results"),
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.table,
     custom: Annotated[bool, typer.Option(help="Show runs with --limit or changed recipes, too.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Draw the tables into this SVG file as well.")] = None,
 ) -> None:
     """Print the leaderboard of a folder of results."""
     table = tidy(RecordStore(output).all(), custom)
+    if picture is not None:
+        with written_then_renamed(picture) as temporary:
+            temporary.write_text(svg(table), encoding="utf-8")
     if format is Format.table:
         for drawn in rich_tables(table):
             out.print(drawn)
@@ -237,10 +264,10 @@ def _one_line_errors() -> Iterator[None]:
         err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in STORAGE_ERRNOS | NO_FOLDER_ERRNOS:
             raise
         err.print(f"error: {error.filename or 'output'}: {error.strerror}; free some space or name another folder",
-                  style="red", markup=False, soft_wrap=True)  # fmt: skip
+                  style="red", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
         sys.exit(2)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +17,8 @@ from typing import Any
 import torch
 
 CHUNK_BYTES = 1 << 20
+# What stops every further write as well: no space, over quota, over the size limit, read-only, not allowed.
+STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES})
 
 
 def canonical_json(value: object) -> str:
@@ -59,7 +63,10 @@ def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 @contextmanager
 def written_then_renamed(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; on success it is flushed to disk and takes the name, else it goes."""
+    """Yields a temporary path beside `path`; on success it is flushed to disk and takes the name, else it goes.
+
+    Raises: OSError: it can't be written; `errno` and `filename` are set, also where a library told it in words only.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
     os.close(handle)
@@ -70,12 +77,26 @@ def written_then_renamed(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+    except Exception as error:
+        number = _storage_errno(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _storage_errno(error: Exception) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in STORAGE_ERRNOS else None
+    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):  # numpy
+        return errno.ENOSPC
+    told = re.search(r"\(os error (\d+)\)", str(error))  # safetensors
+    return int(told[1]) if told and int(told[1]) in STORAGE_ERRNOS else None
+
+
 def write_json(path: Path, value: object) -> None:
-    """Writes a value as indented JSON, atomically."""
+    """Writes a value as indented JSON with sorted keys, atomically: the same value gives the same bytes."""
     with written_then_renamed(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=_plain)
         temporary.write_text(text + "\n", encoding="utf-8")

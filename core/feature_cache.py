@@ -67,9 +67,9 @@ class FeatureCache:
 
     def _take(self, index: Path) -> None:
         try:
-            content = json.loads(index.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CacheError(f"{index}: damaged ({error}); delete {self.folder} and run again") from None
+            content = [(str(key), int(rows)) for key, rows in json.loads(index.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError) as error:
+            raise _damaged(index, str(error)) from None
         first = 0
         for key, rows in content:
             self._slots.setdefault(key, Slot(index.with_suffix(".npy"), first, rows))
@@ -85,14 +85,17 @@ class FeatureCache:
     def get(self, key: str) -> Features:
         """The features of an utterance (rows, num_layers, hidden_size), mapped from disk.
 
-        Raises: CacheError: not there; the extraction has to run first.
+        Raises: CacheError: not there, so the extraction has to run first; or its segment is damaged.
         """
         slot = self._slots.get(key)
         if slot is None:
             raise CacheError(f"{self.folder}: no features of audio {key[:12]}; run the same command again")
         if slot.segment not in self._segments:
             self._segments[slot.segment] = _mapped(slot.segment)
-        return self._segments[slot.segment][slot.first : slot.first + slot.rows]
+        features = self._segments[slot.segment][slot.first : slot.first + slot.rows]
+        if len(features) != slot.rows:
+            raise _damaged(slot.segment, f"{len(features)} of {slot.rows} rows")
+        return features
 
     def add(self, features: Mapping[str, Features]) -> None:
         """Writes one segment: the array first, its index last.
@@ -123,8 +126,12 @@ class FeatureCache:
 def _mapped(path: Path) -> Features:
     try:
         return np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise CacheError(f"{path}: damaged ({error}); delete {path.parent} and run again") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: Path, how: str) -> CacheError:
+    return CacheError(f"{path}: damaged ({how}); delete {path.parent} and run again")
 
 
 def missing(caches: Sequence[FeatureCache], key: str) -> bool:

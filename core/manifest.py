@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Utterance:
         path: the audio file.
         split: train, valid or test.
         labels: whatever the row holds besides: text, speaker, keyword, intent (slot -> value), and unlabelled notes.
-        line: where it stands in its metadata.jsonl, from 1.
+        line: where it stands in its metadata.jsonl, from 1; 0 where the corpus has no such file.
         start: first sample (at 16 kHz) of the piece that counts, `start_sample` in a row.
         stop: sample behind its last, `stop_sample` in a row; None is the end of the recording.
     """
@@ -44,14 +44,37 @@ class Utterance:
     start: int = 0
     stop: int | None = None
 
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"line {self.line} (utterance '{self.id}')" if self.line else f"utterance '{self.id}'"
+
 
 @dataclass(frozen=True)
 class Manifest:
-    """The recordings of a corpus, in the order of their rows."""
+    """The recordings of a corpus, in the order of their rows.
+
+    Attributes:
+        name: of the corpus.
+        source: the file or folder behind it.
+        utterances: the rows.
+        notes: what a user should know but need not mend, such as counts that differ from the official ones.
+        missing: parts that are not there and how to get them; what is there can be looked at, but not be run.
+    """
 
     name: str
     source: Path
     utterances: tuple[Utterance, ...]
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def require_complete(self) -> None:
+        """Refuses a corpus of which parts are missing.
+
+        Raises: ManifestError: names all of them.
+        """
+        if self.missing:
+            raise ManifestError("\n  ".join([f"{self.source}: {self.name} is incomplete:", *self.missing]))
 
     def with_label(self, label: str) -> Manifest:
         """The rows that carry a label.
@@ -65,7 +88,7 @@ class Manifest:
                 f"{self.source}: no row has the label '{label}' (labels found: {', '.join(found) or 'none'}); "
                 f"add it to the rows or choose another task"
             )
-        return Manifest(self.name, self.source, rows)
+        return replace(self, utterances=rows)
 
     def split(self, name: str) -> tuple[Utterance, ...]:
         """The rows of one split.
@@ -74,13 +97,19 @@ class Manifest:
         """
         rows = tuple(utterance for utterance in self.utterances if utterance.split == name)
         if not rows:
+            self.require_complete()
             raise ManifestError(f'{self.source}: split \'{name}\' is empty; give some rows "split": "{name}"')
         return rows
 
     @cached_property
     def audio_digests(self) -> Mapping[str, str]:
-        """Utterance id -> sha256 of its audio file."""
+        """Utterance id -> sha256 of its audio file.
+
+        Raises: ManifestError: some are missing; names every recording that is not usable.
+        """
         paths = {utterance.path for utterance in self.utterances}  # several rows may be pieces of one file
+        if not all(path.is_file() for path in paths):
+            validate(self)  # raises, and names whatever else is wrong
         with ThreadPoolExecutor(_threads()) as pool:
             digests = dict(zip(paths, pool.map(file_digest, paths), strict=True))
         return {utterance.id: digests[utterance.path] for utterance in self.utterances}
@@ -113,7 +142,11 @@ def read_manifest(source: Path, name: str | None = None) -> Manifest:
         raise ManifestError(f"{source}: no {FILE_NAME} there; name a folder that holds one, or the file itself")
     problems: list[str] = []
     utterances = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 utterances.append(_utterance(line, number, path.parent))
@@ -174,12 +207,12 @@ def validate(manifest: Manifest, categorical: Sequence[str] = (), advance: Calla
         try:
             samples = len(read_audio(utterance.path))
         except AudioError as error:
-            return f"line {utterance.line} (utterance '{utterance.id}'): {error}"
+            return f"{utterance.where}: {error}"
         finally:
             advance()
         if max(utterance.start + 1, utterance.stop or 0) > samples:
             piece = f"{utterance.start} to {utterance.stop or 'the end'}"
-            return f"line {utterance.line} (utterance '{utterance.id}'): piece {piece} of {samples} samples"
+            return f"{utterance.where}: piece {piece} of {samples} samples"
         return None
 
     with ThreadPoolExecutor(_threads()) as pool:
@@ -197,9 +230,7 @@ def unseen_labels(manifest: Manifest, label: str) -> list[str]:
     for row in rows:
         for slot, value in slots_of(row.labels[label], label):
             if (slot, value) not in known:
-                problems.append(
-                    f"line {row.line} (utterance '{row.id}'): {slot} '{value}' is in {row.split}, but not in train"
-                )
+                problems.append(f"{row.where}: {slot} '{value}' is in {row.split}, but not in train")
     return problems
 
 

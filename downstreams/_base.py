@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -38,11 +38,13 @@ class Head(nn.Module, ABC):
             1, and all layers above are linear in it; "frames" if it needs every frame.
         label_kind: the class that turns its labels into ids.
         options_type: dataclass of its options, with SUPERB's sizes as defaults.
+        small_options: options of the small instances that the contract is checked on, one for each way it computes.
     """
 
     needs: ClassVar[Needs]
     label_kind: ClassVar[type[Any]]
     options_type: ClassVar[type[Any]]
+    small_options: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     def __init__(self, shape: FeatureShape, labels: Labels, options: Any) -> None:
         super().__init__()

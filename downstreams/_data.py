@@ -132,8 +132,10 @@ def training_batches(examples: Examples, recipe: Recipe, generator: torch.Genera
         else:
             order = torch.randperm(len(lengths), generator=generator)
         if lengths.max() > 1:
-            # Blurred by up to a quarter: even batches, but other ones every epoch.
-            blur = 0.0 if recipe.even_batches else 0.25 * torch.rand(len(lengths), generator=generator)
+            if recipe.even_batches:  # those of one length stay together, too
+                order, blur = order.sort().values, torch.zeros(len(lengths))
+            else:  # by up to a quarter: even batches, but other ones every epoch
+                blur = 0.25 * torch.rand(len(lengths), generator=generator)
             order = order[(lengths * (1 + blur))[order].argsort(stable=True)]
         batches = order.split(recipe.batch_size)
         if recipe.balanced and len(batches) > 1 and len(batches[-1]) < recipe.batch_size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -20,8 +20,12 @@ class SlotLabels:
 
     Attributes:
         slots: (slot, its classes in alphabetical order).
+        samples: eight labels, for the head contract.
     """
 
+    samples: ClassVar[tuple[Any, ...]] = tuple(
+        {"action": action, "object": item} for action in ("on", "off", "up", "down") for item in ("lamp", "music")
+    )
     slots: tuple[tuple[str, tuple[str, ...]], ...]
 
     @classmethod
@@ -73,8 +77,10 @@ class CharacterLabels:
         symbols: the characters.
         end_marks: targets end with a space and a symbol for the end, which the head has to learn and `decode` drops;
             two more outputs stay unused. So does s3prl, whose fairseq dictionary adds four special symbols.
+        samples: eight labels, for the head contract.
     """
 
+    samples: ClassVar[tuple[Any, ...]] = ("ab", "ba", "a b", "b a", "aab", "abb", "c", "ca b")
     symbols: str
     end_marks: bool = False
 

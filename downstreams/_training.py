@@ -122,6 +122,7 @@ def train(
     losses: list[torch.Tensor] = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        probe.train()
         for step in range(1, recipe.steps + 1):
             losses.append(_update(probe, data["train"].batch(next(order)), optimizer, recipe.clip, device))
             schedule.step()
@@ -129,6 +130,7 @@ def train(
                 continue
             train_loss = _finite_mean(losses, step, learning_rate)
             predictions, valid_loss = predict(probe, data["valid"], device)
+            probe.train()
             valid = score(predictions)
             history.append({"step": step, "train_loss": train_loss, "valid_loss": valid_loss, "valid": valid})
             current = Trained(learning_rate, step, valid, valid_loss, history, {})
@@ -147,7 +149,6 @@ def train(
 def _update(
     probe: Probe, batch: Batch, optimizer: torch.optim.Optimizer, clip: float, device: torch.device
 ) -> torch.Tensor:
-    probe.train()
     layers, lengths = batch.layers.to(device), batch.lengths.to(device)
     loss = probe.head.loss(probe(layers, lengths), lengths, batch.targets)
     optimizer.zero_grad(set_to_none=True)
@@ -173,7 +174,7 @@ def _rate(step: int, recipe: Recipe) -> float:
 
 @torch.no_grad()
 def predict(probe: Probe, examples: Examples, device: torch.device) -> tuple[list[Any], float]:
-    """Predictions in the order of the examples, and the mean loss."""
+    """Predictions in the order of the examples, and the mean loss; leaves the probe in evaluation mode."""
     probe.eval()
     predictions: list[Any] = [None] * len(examples.lengths)
     total = 0.0

@@ -23,7 +23,7 @@ class CTCOptions:
     Attributes:
         projector_size: width of the first linear layer.
         lstm_size: units of an LSTM, per direction.
-        lstm_layers: how many bidirectional layers.
+        lstm_layers: how many bidirectional layers; without any this is SUPERB's head for phonemes, linear all through.
         dropout: after every LSTM layer.
         frame_samples: consecutive frames are averaged until one spans about so many samples; 0 leaves them as they are.
         end_marks: targets end with a space and an end symbol, and two outputs stay unused, as in s3prl's vocabulary.
@@ -44,15 +44,20 @@ class CTC(Head):
     needs = "frames"
     label_kind = CharacterLabels
     options_type = CTCOptions
+    small_options = (
+        {"projector_size": 16, "lstm_size": 16},
+        {"projector_size": 16, "lstm_size": 16, "frame_samples": 320, "end_marks": True},
+        {"projector_size": 16, "lstm_layers": 0},
+    )
 
     def __init__(self, shape: FeatureShape, labels: Labels, options: Any) -> None:
         super().__init__(shape, labels, options)
         self.stride = max(1, round(options.frame_samples / shape.downsample_rate))
         self.projector = nn.Linear(shape.hidden_size, options.projector_size)
-        inputs = [options.projector_size] + [2 * options.lstm_size] * (options.lstm_layers - 1)
+        *inputs, last = [options.projector_size] + [2 * options.lstm_size] * options.lstm_layers
         self.lstms = nn.ModuleList(BidirectionalLSTM(size, options.lstm_size) for size in inputs)
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = nn.Linear(2 * options.lstm_size, labels.sizes[0])
+        self.classifier = nn.Linear(last, labels.sizes[0])
 
     @classmethod
     def labels_from_train(cls, values: Sequence[Any], name: str, recipe: Recipe) -> Labels:

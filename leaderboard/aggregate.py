@@ -42,8 +42,9 @@ def tidy(records: Sequence[ResultRecord], custom: bool = False) -> pd.DataFrame:
         raise RecordError(f"no records for a leaderboard; {hint}")
     rows = pd.DataFrame([_row(record) for record in shown])
     rows["upstream"] = _distinct(rows, "upstream", "upstream_digest", [])
-    rows["corpus"] = _distinct(rows, "corpus", "corpus_digest", ["task"])
     rows["recipe"] = _distinct(rows, "recipe", "recipe_digest", ["task"])
+    # Within a recipe: one that crops or changes the level makes other clips of the same corpus.
+    rows["corpus"] = _distinct(rows, "corpus", "corpus_digest", ["task", "recipe"])
     cells = rows.groupby(["upstream", "task", "corpus", "recipe", "metric", "direction"], sort=False)
     table = cells.agg(
         mean=("value", "mean"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import StringIO
 from typing import NamedTuple
 
 import pandas as pd
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -75,6 +77,16 @@ def rich_tables(table: pd.DataFrame) -> Iterator[Table]:
             texts = [cells.get(task, ("-", False)) for task, _ in board.columns]
             drawn.add_row(escape(upstream), params, *(f"[bold]{text}[/]" if best else text for text, best in texts))
         yield drawn
+
+
+def svg(table: pd.DataFrame) -> str:
+    """The terminal's tables as a picture."""
+    drawn = list(rich_tables(table))
+    width = max(Console(width=200).measure(each).maximum for each in drawn) + 2
+    console = Console(width=width, record=True, file=StringIO())
+    for each in drawn:
+        console.print(each)
+    return console.export_svg(title="Frostbench")
 
 
 def markdown(table: pd.DataFrame) -> str:

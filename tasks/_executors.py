@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from core.digest import STORAGE_ERRNOS
 from core.errors import BenchmarkError
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class LocalExecutor:
             done: called as each job ends.
 
         Returns: an outcome a job, in the order of the jobs; one that fails does not stop the others.
+        Raises: OSError: nothing can be written any more.
         """
         if self._pool is None:
             return [_run_here(job, advance, done) for job in jobs]
@@ -129,16 +131,24 @@ def _run_here(job: Job, advance: Advance, done: Callable[[Outcome], None]) -> Ou
 
 
 def _outcome(job: Job, call: Callable[[], Any]) -> Outcome:
-    """The one place that catches everything: a failed cell must not stop the others."""
+    """The one place that catches everything: a failed cell must not stop the others. A full disk stops them all."""
     try:
         return Outcome(job, value=call())
     except BenchmarkError as error:
         return Outcome(job, error=str(error))
+    except OSError as error:
+        if error.errno in STORAGE_ERRNOS:
+            raise
+        return _unexpected(job, error)
     except BrokenProcessPool:
         return Outcome(job, error="its process ended abruptly, mostly for lack of memory; try fewer --workers")
     except Exception as error:
-        logger.error("%s failed:\n%s", job.name, "".join(traceback.format_exception(error)))
-        return Outcome(job, error=f"{type(error).__name__}: {error}")
+        return _unexpected(job, error)
+
+
+def _unexpected(job: Job, error: Exception) -> Outcome:
+    logger.error("%s failed:\n%s", job.name, "".join(traceback.format_exception(error)))
+    return Outcome(job, error=f"{type(error).__name__}: {error}")
 
 
 def _start_worker(queue: Any, threads: int, parent: int) -> None:

@@ -35,6 +35,11 @@ class Metric:
         """1 where higher is better, else -1."""
         return 1 if self.direction == "higher" else -1
 
+    @property
+    def optimum(self) -> float:
+        """What perfect predictions score: all metrics are percentages of something right or wrong."""
+        return 100.0 if self.direction == "higher" else 0.0
+
 
 def accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> float:
     """Percentage of predictions equal to their reference; with several slots all of them have to be right.

@@ -177,8 +177,10 @@ def task_data(manifest: Manifest, task: Task, limit: int | None = None) -> TaskD
         task: whose label the rows must carry.
         limit: rows a split at most; None takes all.
 
-    Raises: ManifestError: no row has the label, a split is empty, a label is not in train, or a voice in two splits.
+    Raises: ManifestError: parts of the corpus are missing, no row has the label, a split is empty, a label is not in
+        train, or a voice in two splits.
     """
+    manifest.require_complete()
     chosen = manifest.with_label(task.label)
     if HEADS.get(task.head).label_kind is SlotLabels:
         refuse(manifest.source, unseen_labels(chosen, task.label))
@@ -209,10 +211,7 @@ def _shared(manifest: Manifest, key: str) -> list[str]:
         value = row.labels.get(key)
         if value is not None and first.setdefault(str(value), row).split != row.split:
             other = first[str(value)]
-            problems.append(
-                f"line {row.line} (utterance '{row.id}'): {key} '{value}' is in {row.split}, but in line {other.line} "
-                f"in {other.split}"
-            )
+            problems.append(f"{row.where}: {key} '{value}' is in {row.split}, but in {other.split} at {other.where}")
     return problems
 
 

@@ -15,7 +15,7 @@ from core.records import RecordStore
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._base import Task
-from tasks._executors import Job, LocalExecutor
+from tasks._executors import Job, LocalExecutor, Outcome
 from tasks._plan import Cell, TaskData, UpstreamFacts, clips_of, kind_of, samples_of, task_data
 from tasks._progress import Watcher
 from tasks._runner import Folders, extract_features, run_cell
@@ -51,14 +51,22 @@ class Report:
     Attributes:
         cells: all that were asked for.
         skipped: how many had a record already.
+        computed: how many got one.
         passed: upstream -> how many clips passed it.
-        failures: job -> error.
+        failures: (job, error), each once: an upstream that fails has cells that are not run.
     """
 
     cells: list[Cell]
     skipped: int = 0
+    computed: int = 0
     passed: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def add_failure(self, outcome: Outcome) -> None:
+        """Takes in a failed job; the workers that share an upstream mostly fail alike."""
+        failure = (outcome.job.name, str(outcome.error))
+        if failure not in self.failures:
+            self.failures.append(failure)
 
 
 def make_cells(grid: Grid, manifest: Manifest) -> tuple[list[Cell], list[TaskData]]:
@@ -108,20 +116,23 @@ def run_grid(
     ]
     with LocalExecutor(workers) as executor:
         jobs = _extraction_jobs(pending, clips_of(needs), folders.cache, str(device), workers)
+        failed: set[str] = set()
         watcher.stage("extracting features", sum(_seconds(job.arguments[2]) for job in jobs), "s")
         for outcome in executor.run(jobs, watcher.advance, watcher.done):
             if outcome.error is None:
                 report.passed[outcome.job.name] = report.passed.get(outcome.job.name, 0) + int(outcome.value)
             else:
-                report.failures[outcome.job.name] = outcome.error
-        failed = {job.arguments[1] for job in jobs if job.name in report.failures}
+                report.add_failure(outcome)
+                failed.add(outcome.job.arguments[1])
         pending = [cell for cell in pending if cell.upstream.digest not in failed]
         pending.sort(key=lambda cell: -_cost(cell))  # the longest first, so that the workers end together
         jobs = [Job(cell.name, run_cell, (cell, folders, str(device))) for cell in pending]
         watcher.stage("training heads", sum(map(_updates, pending)), "updates")
         for outcome in executor.run(jobs, watcher.advance, watcher.done):
-            if outcome.error is not None:
-                report.failures[outcome.job.name] = outcome.error
+            if outcome.error is None:
+                report.computed += 1
+            else:
+                report.add_failure(outcome)
     return report
 
 
@@ -139,7 +150,7 @@ def validate_once(manifest: Manifest, data: Sequence[TaskData], cache: Path, wat
     Raises: ManifestError: names every recording that is not usable.
     """
     used = {row.id for rows in data for utterances in rows.utterances.values() for row in utterances}
-    part = Manifest(manifest.name, manifest.source, tuple(row for row in manifest.utterances if row.id in used))
+    part = replace(manifest, utterances=tuple(row for row in manifest.utterances if row.id in used))
     marker = cache / "validated" / f"{part.digest[:32]}.json"
     if marker.is_file():
         return

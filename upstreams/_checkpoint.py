@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError
 
 FORMAT = "frostbench-checkpoint-1"
+Config = TypeVar("Config")
 
 
 def save(path: Path, name: str, configuration: Mapping[str, Any], module: nn.Module, notes: Mapping[str, Any]) -> None:
@@ -41,20 +42,27 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from None
     if FORMAT not in metadata:
         raise CheckpointError(f"{path}: not a Frostbench checkpoint; its metadata has {sorted(metadata) or 'nothing'}")
-    return dict(json.loads(metadata[FORMAT]))
+    try:
+        content = dict(json.loads(metadata[FORMAT]))
+        return {key: content[key] for key in ("upstream", "configuration", "notes")}
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: its metadata is damaged ({error}); train it anew") from None
 
 
-def configuration_for(path: Path, name: str) -> dict[str, Any]:
-    """The configuration stored in a checkpoint of the upstream `name`.
+def configuration_for(path: Path, name: str, kind: type[Config]) -> Config:
+    """The configuration, of its dataclass, stored in a checkpoint of the upstream `name`.
 
-    Raises: CheckpointError: it is another upstream's.
+    Raises: CheckpointError: it is another upstream's, or holds what this version does not know.
     """
     metadata = read_metadata(path)
     if metadata["upstream"] != name:
         raise CheckpointError(
             f"{path}: is a checkpoint of '{metadata['upstream']}', not of '{name}'; write {metadata['upstream']}@{path}"
         )
-    return dict(metadata["configuration"])
+    try:
+        return kind(**metadata["configuration"])
+    except TypeError as error:
+        raise CheckpointError(f"{path}: its configuration is not one of '{name}' ({error}); train it anew") from None
 
 
 def load_weights(path: Path, module: nn.Module) -> None:

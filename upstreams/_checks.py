@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
+from core import checks
 from core.audio import SAMPLE_RATE
+from core.checks import CheckResult, require
 from core.errors import BenchmarkError, ContractError
 from core.hidden_states import HiddenStates
 from core.lengths import pad
@@ -19,49 +20,35 @@ STRICT_TOLERANCE = 1e-4  # above it, a card has to give a reason
 MOST_FRAMES_OFF = 3  # whole windows of 25 ms every 10 ms lose up to 2.5 frames
 
 
-@dataclass(frozen=True)
-class CheckResult:
-    """How a check ended. `expected` tells that the card lists it as a known failure."""
-
-    check: str
-    error: str | None
-    expected: bool = False
-
-    @property
-    def passed(self) -> bool:
-        """A known failure has to fail: the day it passes, the card is wrong."""
-        return (self.error is not None) == self.expected
-
-
 def check_card_complete(upstream: Upstream) -> None:
     """Name, title and paper are filled in; a wide tolerance has a reason; known failures name checks."""
     card = upstream.card
     for field in ("name", "title", "paper"):
-        _require(bool(getattr(card, field)), f"card.{field} is empty: fill it in")
-    _require(
+        require(bool(getattr(card, field)), f"card.{field} is empty: fill it in")
+    require(
         card.tolerance <= STRICT_TOLERANCE or bool(card.tolerance_reason),
         f"card.tolerance is {card.tolerance:g}, above {STRICT_TOLERANCE:g}: give card.tolerance_reason",
     )
     unknown = set(card.known_failures) - {check.__name__ for check in CHECKS}
-    _require(not unknown, f"card.known_failures names {sorted(unknown)}, which are no checks")
+    require(not unknown, f"card.known_failures names {sorted(unknown)}, which are no checks")
 
 
 def check_sizes_hold(upstream: Upstream) -> None:
     """`num_layers` float32 tensors of (batch, frames, hidden_size), finite, as many valid frames as promised."""
     states = _extract(upstream, _wavs(upstream))
     for index, layer in enumerate(states.layers):
-        _require(layer.dtype == torch.float32, f"layer {index} is {layer.dtype}, must be float32")
-        _require(bool(torch.isfinite(layer).all()), f"layer {index} has values that are NaN or infinite")
+        require(layer.dtype == torch.float32, f"layer {index} is {layer.dtype}, must be float32")
+        require(bool(torch.isfinite(layer).all()), f"layer {index} has values that are NaN or infinite")
 
 
 def check_frame_lengths_exact(upstream: Upstream) -> None:
     """`frame_lengths` is what `encode` returns at every length, grows with it, and fits `downsample_rate`."""
     lengths = torch.arange(upstream.min_samples, upstream.min_samples + 3 * upstream.downsample_rate, 37)
     frames = upstream.frame_lengths(lengths)
-    _require(bool((frames >= 1).all()), "frame_lengths gives no frame for a legal input: raise min_samples")
-    _require(bool((frames.diff() >= 0).all()), "frame_lengths falls where the input grows")
+    require(bool((frames >= 1).all()), "frame_lengths gives no frame for a legal input: raise min_samples")
+    require(bool((frames.diff() >= 0).all()), "frame_lengths falls where the input grows")
     off = (frames - lengths / upstream.downsample_rate).abs().max().item()
-    _require(
+    require(
         off <= MOST_FRAMES_OFF,
         f"frame_lengths is {off:.1f} frames off samples / {upstream.downsample_rate}, at most {MOST_FRAMES_OFF}",
     )
@@ -77,7 +64,7 @@ def check_padding_changes_nothing(upstream: Upstream) -> None:
         alone = _extract(upstream, [wav])
         for index, (one, many) in enumerate(zip(alone.layers, batch.layers, strict=True)):
             difference = (one[0] - many[row, : one.shape[1]]).abs().max().item()
-            _require(
+            require(
                 difference <= upstream.card.tolerance,
                 f"layer {index} of an utterance of {len(wav) / SAMPLE_RATE:.2f} s differs by {difference:.2g} in a "
                 f"padded batch (allowed {upstream.card.tolerance:g}): keep padding out of norms, convolutions and "
@@ -91,7 +78,7 @@ def check_batch_order_changes_nothing(upstream: Upstream) -> None:
     forth, back = _extract(upstream, wavs), _extract(upstream, wavs[::-1])
     for index, (one, other) in enumerate(zip(forth.layers, back.layers, strict=True)):
         difference = (one - other.flip(0)).abs().max().item()
-        _require(
+        require(
             difference <= upstream.card.tolerance,
             f"layer {index} differs by {difference:.2g} when the batch is reversed: rows are mixed up or leak",
         )
@@ -102,7 +89,7 @@ def check_same_input_same_bits(upstream: Upstream) -> None:
     wavs = _wavs(upstream)
     first, second = _extract(upstream, wavs), _extract(upstream, wavs)
     same = all(torch.equal(one, other) for one, other in zip(first.layers, second.layers, strict=True))
-    _require(same, "twice the same input gives different hidden states: switch dropout, masks and dither off")
+    require(same, "twice the same input gives different hidden states: switch dropout, masks and dither off")
 
 
 def check_nothing_moves(upstream: Upstream) -> None:
@@ -112,17 +99,17 @@ def check_nothing_moves(upstream: Upstream) -> None:
     given = wavs.clone()
     upstream.extract(wavs, lengths)
     moved = [name for name, tensor in upstream.state_dict().items() if not torch.equal(tensor, before[name])]
-    _require(not moved, f"extract changes {', '.join(moved[:3])}: a frozen upstream must not update statistics")
-    _require(torch.equal(wavs, given), "extract changes the waveforms it is given: work on a copy")
+    require(not moved, f"extract changes {', '.join(moved[:3])}: a frozen upstream must not update statistics")
+    require(torch.equal(wavs, given), "extract changes the waveforms it is given: work on a copy")
     asking = [name for name, parameter in upstream.named_parameters() if parameter.requires_grad]
-    _require(not asking, f"parameters ask for gradients, such as {asking[:1]}: freeze() must reach them")
+    require(not asking, f"parameters ask for gradients, such as {asking[:1]}: freeze() must reach them")
 
 
 def check_silence_is_finite(upstream: Upstream) -> None:
     """Digital silence gives finite hidden states."""
     states = _extract(upstream, [torch.zeros(max(SAMPLE_RATE // 2, upstream.min_samples)), _wav(SAMPLE_RATE, seed=1)])
     finite = all(torch.isfinite(layer).all() for layer in states.layers)
-    _require(finite, "digital silence gives NaN or infinite values: add an epsilon to logarithms and divisions")
+    require(finite, "digital silence gives NaN or infinite values: add an epsilon to logarithms and divisions")
 
 
 def check_shortest_input_works(upstream: Upstream) -> None:
@@ -131,7 +118,7 @@ def check_shortest_input_works(upstream: Upstream) -> None:
     for wavs in ([shortest], [shortest, _wav(SAMPLE_RATE, seed=3)]):
         states = _extract(upstream, wavs)
         finite = all(torch.isfinite(layer).all() for layer in states.layers)
-        _require(finite, f"an input of min_samples = {upstream.min_samples} gives NaN or infinite values")
+        require(finite, f"an input of min_samples = {upstream.min_samples} gives NaN or infinite values")
     try:
         _extract(upstream, [shortest[:-1]])
     except BenchmarkError:
@@ -143,7 +130,7 @@ def check_digest_is_stable(upstream: Upstream) -> None:
     """The digest does not change by use."""
     before = upstream.digest()
     _extract(upstream, _wavs(upstream))
-    _require(upstream.digest() == before, "digest() changes by use: configuration() must not hold state")
+    require(upstream.digest() == before, "digest() changes by use: configuration() must not hold state")
 
 
 def check_pretrain_loss_trains(upstream: Upstream) -> None:
@@ -157,9 +144,9 @@ def check_pretrain_loss_trains(upstream: Upstream) -> None:
         gradients = torch.autograd.grad(losses[0], list(upstream.parameters()), allow_unused=True)
     finally:
         upstream.freeze()
-    _require(bool(torch.isfinite(losses[0])), f"pretrain_loss is {losses[0].item()}")
-    _require(torch.equal(losses[0], losses[1]), "pretrain_loss is random beyond its generator")
-    _require(any(gradient is not None for gradient in gradients), "pretrain_loss reaches no parameter")
+    require(bool(torch.isfinite(losses[0])), f"pretrain_loss is {losses[0].item()}")
+    require(torch.equal(losses[0], losses[1]), "pretrain_loss is random beyond its generator")
+    require(any(gradient is not None for gradient in gradients), "pretrain_loss reaches no parameter")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -178,19 +165,8 @@ CHECKS: tuple[Check, ...] = (
 
 
 def run_check(check: Check, upstream: Upstream) -> CheckResult:
-    """Runs one check; whatever an upstream raises is its failure."""
-    expected = check.__name__ in upstream.card.known_failures
-    try:
-        check(upstream)
-    except Exception as error:  # a plug-in may fail in any way, and its author wants to read which
-        kind = "" if isinstance(error, BenchmarkError) else f"{type(error).__name__}: "
-        return CheckResult(check.__name__, f"{kind}{error}", expected)
-    return CheckResult(check.__name__, None, expected)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ContractError(message)
+    """Runs one check; a known failure of the card has to fail."""
+    return checks.run_check(check, upstream, upstream.card.known_failures)
 
 
 def _wav(samples: int, seed: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ AUDIO = "audio"
 # What is taken for a label where no column has its name. Others have to be asked for, since they could be either: a
 # column `label` may hold keywords, speakers or intents, and `speaker_id` who is to be told apart (`speaker`) or who is
 # not to be in two splits (`voice`).
-SYNONYMS = {
+SYNONYMS: dict[str, list[tuple[str, ...]]] = {
     "text": [("sentence",), ("transcription",), ("transcript",), ("normalized_text",)],
     "intent": [("action", "object", "location")],
 }

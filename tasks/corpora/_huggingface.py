@@ -99,15 +99,7 @@ def _open(place: str) -> Splits:
 def _local(folder: Path, config: str | None) -> Splits:
     if (folder / "dataset_dict.json").is_file():  # written by save_to_disk
         return dict(datasets.load_from_disk(folder))
-    found = datasets.load_dataset(str(folder), config, streaming=True)
-    features = next(iter(found.values())).features
-    if features is None:  # of a format that says so only while it is read; it has no audio column
-        return dict(found)
-    undecoded = {
-        name: UndecodedAudio(decode=False) if isinstance(feature, datasets.Audio) else feature
-        for name, feature in features.items()
-    }
-    return dict(datasets.load_dataset(str(folder), config, streaming=True, features=datasets.Features(undecoded)))
+    return dict(datasets.load_dataset(str(folder), config, streaming=True))
 
 
 def _hub(name: str, config: str | None) -> Splits:

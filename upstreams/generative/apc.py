@@ -46,7 +46,7 @@ class APC(Upstream):
     recipes: ClassVar[Mapping[str, PretrainRecipe]] = {
         # 100 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.
         "paper": PretrainRecipe(steps=325_000, batch_seconds=400, learning_rate=1e-4),
-        "tiny": PretrainRecipe(steps=700, batch_seconds=40, learning_rate=1e-3),
+        "tiny": PretrainRecipe(steps=900, batch_seconds=24, learning_rate=1e-3),
     }
 
     def __init__(self, config: APCConfig = APCConfig()) -> None:
@@ -67,7 +67,7 @@ class APC(Upstream):
             upstream.label = f"{cls.card.name} (untrained)"
             return upstream
         path = Path(checkpoint)
-        upstream = cls(APCConfig(**_checkpoint.configuration_for(path, cls.card.name)))
+        upstream = cls(_checkpoint.configuration_for(path, cls.card.name, APCConfig))
         _checkpoint.load_weights(path, upstream)
         return upstream
 

@@ -49,7 +49,7 @@ class Mockingjay(Upstream):
     }
     recipes: ClassVar[Mapping[str, PretrainRecipe]] = {
         "paper": PretrainRecipe(steps=500_000, batch_seconds=400, learning_rate=2e-4, weight_decay=0.01),
-        "tiny": PretrainRecipe(steps=1_000, batch_seconds=40, learning_rate=5e-4, weight_decay=0.01),
+        "tiny": PretrainRecipe(steps=800, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01),
     }
 
     def __init__(self, config: MockingjayConfig = MockingjayConfig()) -> None:
@@ -87,7 +87,7 @@ class Mockingjay(Upstream):
             upstream.label = f"{cls.card.name} (untrained)"
             return upstream
         path = Path(checkpoint)
-        upstream = cls(MockingjayConfig(**_checkpoint.configuration_for(path, cls.card.name)))
+        upstream = cls(_checkpoint.configuration_for(path, cls.card.name, MockingjayConfig))
         _checkpoint.load_weights(path, upstream)
         return upstream
 

@@ -1,0 +1,254 @@
+"""The head contract as a list of checks: one function a promise, over the small instances of a registered head."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from core import checks
+from core.checks import CheckResult, require
+from core.hidden_states import HiddenStates
+from core.lengths import pad, padding_mask
+from downstreams._base import HEADS, FeatureShape
+from downstreams._data import Batch
+from downstreams._recipe import Recipe
+from downstreams._training import Probe, load_trained, predict, probe_of, save_trained, train
+
+Check = Callable[[str], None]
+NUM_LAYERS = 3
+SHAPE = FeatureShape(hidden_size=12, downsample_rate=160)
+FRAMES = (40, 33, 28, 40, 31, 25, 36, 27)  # of the eight utterances; enough for the longest text at half the rate
+PADDING = 13  # frames behind the longest utterance
+GARBAGE = 1e3  # scale of the values there
+TOLERANCE = 1e-4  # another length is another order of sums
+EXACT = 1e-10  # two orders of the same sums in double precision
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Eight utterances with one label each, in memory.
+
+    Attributes:
+        utterances: layers of each (frames, num_layers, hidden_size).
+        targets: encoded label of each.
+        extra: frames of garbage behind the longest of a batch.
+        pooled: whether a batch holds means over time.
+    """
+
+    utterances: Sequence[torch.Tensor]
+    targets: list[torch.Tensor]
+    extra: int = 0
+    pooled: bool = False
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Valid frames of every utterance."""
+        return [1 if self.pooled else len(utterance) for utterance in self.utterances]
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """See Examples.batch."""
+        layers, lengths = pad([self.utterances[index] for index in indices])
+        targets = [self.targets[index] for index in indices]
+        if self.pooled:
+            means = HiddenStates(layers.unbind(dim=2), lengths).pooled()[:, None]
+            return Batch(means, torch.ones_like(lengths), targets)
+        layers = torch.cat([layers, layers.new_zeros(len(indices), self.extra, *layers.shape[2:])], dim=1)
+        noise = GARBAGE * torch.randn(layers.shape, generator=_generator(1)).to(layers)
+        mask = padding_mask(lengths, layers.shape[1])[:, :, None, None]
+        return Batch(torch.where(mask, noise, layers), lengths, targets)
+
+
+def check_declaration_complete(name: str) -> None:
+    """What it needs, its labels and options are declared; all options have defaults; every small one can be built."""
+    head = HEADS.get(name)
+    require(head.needs in ("pooled", "frames"), f"needs is {head.needs!r}: say 'pooled' or 'frames'")
+    require(is_dataclass(head.options_type), "options_type is no dataclass")
+    head.options_type()
+    require(len(head.small_options) > 0, "small_options is empty: give at least one set of options")
+    require(bool(head.__doc__), "the class has no docstring: its first line is what `list` shows")
+    samples = head.label_kind.samples
+    require(len(samples) == len(FRAMES), f"{head.label_kind.__name__} needs {len(FRAMES)} samples, not {len(samples)}")
+
+
+def check_padding_changes_nothing(name: str) -> None:
+    """An utterance has the same logits and prediction alone and in a batch, whatever stands behind its end."""
+    for probe, data in _instances(name):
+        probe.eval()
+        everything = list(range(len(FRAMES)))
+        layers, lengths, _ = _with_garbage(data).batch(everything)
+        many = probe(layers, lengths)
+        predictions = probe.head.predict(many, lengths)
+        for index in everything:
+            layers, lengths, _ = data.batch([index])
+            alone = probe(layers, lengths)
+            places = tuple(slice(size) for size in alone.shape[1:])
+            _require_close(
+                alone[0], many[index][places], f"logits of an utterance of {FRAMES[index]} frames", TOLERANCE
+            )
+            require(
+                probe.head.predict(alone, lengths) == [predictions[index]],
+                "an utterance's prediction changes with the padding: predict must look at valid frames only",
+            )
+
+
+def check_padding_changes_no_gradient(name: str) -> None:
+    """A batch has the same loss and the same gradients, however long its padding and whatever stands there."""
+    for probe, data in _instances(name):
+        probe.eval()
+        short, long = _gradients(probe, data), _gradients(probe, _with_garbage(data))
+        for (what, one), other in zip(short.items(), long.values(), strict=True):
+            _require_close(one, other, what, TOLERANCE)
+
+
+def check_every_parameter_gets_a_gradient(name: str) -> None:
+    """Every parameter learns, the featurizer's layer weights too."""
+    for probe, data in _instances(name):
+        probe.train()
+        for what, gradient in _gradients(probe, data).items():
+            require(bool(torch.isfinite(gradient).all()), f"{what} has values that are NaN or infinite")
+            require(bool(gradient.any()), f"{what} is zero: it can't learn")
+
+
+def check_evaluation_is_repeatable(name: str) -> None:
+    """Twice the same input gives the same bits when evaluated."""
+    for probe, data in _instances(name):
+        probe.eval()
+        layers, lengths, _ = data.batch(range(len(FRAMES)))
+        require(torch.equal(probe(layers, lengths), probe(layers, lengths)), "evaluation is random: heed self.training")
+
+
+def check_overfits_eight_utterances(name: str) -> None:
+    """Training makes every one of eight predictions right."""
+    for probe, data in _instances(name):
+        references = [probe.head.labels.reference(sample) for sample in probe.head.label_kind.samples]
+        wrong = partial(_wrong, references)
+        trained = train(probe, {"train": data, "valid": data}, wrong, -1, _recipe(), 1e-2, 0, torch.device("cpu"))
+        require(
+            trained.valid == 0,
+            f"{trained.valid:.0f} of eight utterances are still wrong after {trained.step} updates: the loss does not "
+            f"lead to right predictions",
+        )
+
+
+def check_save_and_load_give_equal_output(name: str) -> None:
+    """A trained head that was written and read gives the same bits, under the same description."""
+    for probe, data in _instances(name):
+        recipe = _recipe(steps=4, eval_every=2)
+        trained = train(probe, {"train": data, "valid": data}, len, 1, recipe, 1e-2, 0, torch.device("cpu"))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "head.safetensors"
+            save_trained(path, trained, probe.description)
+            loaded, description = load_trained(path)
+        again = probe_of(description, loaded.state)
+        probe.load_state_dict(dict(trained.state))
+        require(loaded.history == trained.history, "the history is another one after loading")
+        require(again.description == probe.description, "the description is another one after loading")
+        layers, lengths, _ = data.batch(range(len(FRAMES)))
+        require(
+            torch.equal(probe.eval()(layers, lengths), again.eval()(layers, lengths)),
+            "a loaded head gives other logits: keep all it learns in parameters or buffers",
+        )
+
+
+def check_pooled_path_equals_frame_path(name: str) -> None:
+    """A head that needs means alone has the same logits, loss and gradients on means as on frames."""
+    if HEADS.get(name).needs != "pooled":
+        return
+    for probe, data in _instances(name):
+        probe.double().eval()
+        frames = Memory([utterance.double() for utterance in data.utterances], data.targets)
+        pooled = Memory(frames.utterances, data.targets, pooled=True)
+        one, other = (probe(*examples.batch(range(len(FRAMES)))[:2]) for examples in (frames, pooled))
+        _require_close(one, other, "logits on means instead of frames", EXACT)
+        on_frames, on_means = _gradients(probe, frames), _gradients(probe, pooled)
+        for (what, expected), found in zip(on_frames.items(), on_means.values(), strict=True):
+            _require_close(expected, found, f"{what} on means instead of frames", EXACT)
+
+
+def check_predictions_have_the_form_of_references(name: str) -> None:
+    """One prediction an utterance, in the form that the labels give references."""
+    for probe, data in _instances(name):
+        predictions, loss = predict(probe, data, torch.device("cpu"))
+        require(len(predictions) == len(FRAMES), f"{len(predictions)} predictions for {len(FRAMES)} utterances")
+        require(loss == loss and loss >= 0, f"the loss on untrained weights is {loss}")
+        for prediction, sample in zip(predictions, probe.head.label_kind.samples, strict=True):
+            reference = probe.head.labels.reference(sample)
+            require(
+                _form(prediction) == _form(reference), f"prediction {prediction!r} has not the form of {reference!r}"
+            )
+
+
+CHECKS: tuple[Check, ...] = (
+    check_declaration_complete,
+    check_padding_changes_nothing,
+    check_padding_changes_no_gradient,
+    check_every_parameter_gets_a_gradient,
+    check_evaluation_is_repeatable,
+    check_overfits_eight_utterances,
+    check_save_and_load_give_equal_output,
+    check_pooled_path_equals_frame_path,
+    check_predictions_have_the_form_of_references,
+)
+
+
+def run_check(check: Check, name: str) -> CheckResult:
+    """Runs one check on a registered head."""
+    return checks.run_check(check, name)
+
+
+def _instances(name: str) -> Iterator[tuple[Probe, Memory]]:
+    """For each set of small options a fresh probe, and eight utterances with one label each."""
+    head = HEADS.get(name)
+    samples = head.label_kind.samples
+    utterances = [torch.randn(frames, NUM_LAYERS, SHAPE.hidden_size, generator=_generator(frames + 100 * number))
+                  for number, frames in enumerate(FRAMES)]  # fmt: skip
+    for options in head.small_options:
+        recipe = Recipe("check", 1, 8, (1e-2,), 1, head=options)
+        labels = head.labels_from_train(samples, "label", recipe)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            probe = Probe(name, NUM_LAYERS, SHAPE, labels, recipe)
+        nn.init.normal_(probe.featurizer.weights, generator=_generator(0))  # equal weights would hide a mix-up
+        yield probe, Memory(utterances, [labels.encode(sample) for sample in samples])
+
+
+def _recipe(steps: int = 400, eval_every: int = 50) -> Recipe:
+    return Recipe("check", steps, 8, (1e-2,), eval_every, schedule="linear")
+
+
+def _with_garbage(data: Memory) -> Memory:
+    return Memory(data.utterances, data.targets, PADDING)
+
+
+def _gradients(probe: Probe, data: Memory) -> dict[str, torch.Tensor]:
+    """The loss of all utterances, and its gradient for every parameter."""
+    layers, lengths, targets = data.batch(range(len(FRAMES)))
+    loss = probe.head.loss(probe(layers, lengths), lengths, targets)
+    names = [f"the gradient of {name}" for name, _ in probe.named_parameters()]
+    found = torch.autograd.grad(loss, list(probe.parameters()), allow_unused=True)
+    gradients = [torch.zeros(1) if gradient is None else gradient for gradient in found]
+    return {"the loss": loss.detach(), **dict(zip(names, gradients, strict=True))}
+
+
+def _require_close(one: torch.Tensor, other: torch.Tensor, what: str, tolerance: float) -> None:
+    require(one.shape == other.shape, f"{what}: shape {tuple(one.shape)} became {tuple(other.shape)}")
+    difference = (one - other).abs().max().item()
+    require(difference <= tolerance, f"{what} changes by {difference:.2g} (allowed {tolerance:g})")
+
+
+def _wrong(references: Sequence[object], predictions: Sequence[object]) -> float:
+    return float(sum(one != other for one, other in zip(predictions, references, strict=True)))
+
+
+def _form(value: object) -> object:
+    return sorted(value) if isinstance(value, dict) else type(value)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

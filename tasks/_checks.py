@@ -1,0 +1,197 @@
+"""The task contract as a list of checks: one function a promise, over a declaration and a corpus."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core import checks
+from core.checks import CheckResult, require
+from core.manifest import SPLITS, Manifest, Utterance, slots_of
+from downstreams._base import HEADS
+from downstreams._labels import SlotLabels
+from downstreams._recipe import Recipe
+from tasks._base import TASKS, Task
+from tasks._metrics import Metric, get_metric
+from tasks._plan import task_data
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A task, and a corpus it is given for; without one only the declaration is checked."""
+
+    task: Task
+    corpus: Manifest | None = None
+
+
+Check = Callable[[Assignment], None]
+
+
+def check_declaration_complete(given: Assignment) -> None:
+    """Name, title, paper and label are filled in, and there is a recipe."""
+    for field in ("name", "title", "paper", "label", "recipes"):
+        require(bool(getattr(given.task, field)), f"{field} is empty: fill it in")
+    require(given.task.version >= 1, f"version is {given.task.version}: start at 1")
+
+
+def check_names_resolve(given: Assignment) -> None:
+    """Head and metric exist, and the head says how it reads labels."""
+    head = HEADS.get(given.task.head)
+    get_metric(given.task.metric)
+    for method in ("from_train", "encode", "decode", "reference"):
+        require(hasattr(head.label_kind, method), f"label kind {head.label_kind.__name__} has no {method}()")
+
+
+def check_recipes_are_sane(given: Assignment) -> None:
+    """Each recipe can be run: its numbers fit together, and the head knows its options."""
+    for name, recipe in given.task.recipes.items():
+        require(recipe.name == name, f"recipe '{name}' calls itself '{recipe.name}'")
+        for problem in _problems(given.task, recipe):
+            require(False, f"recipe '{name}': {problem}")
+
+
+def check_splits_share_no_recording(given: Assignment) -> None:
+    """No utterance id and no piece of audio is in two splits."""
+    if given.corpus is None:
+        return
+    seen: dict[object, Utterance] = {}
+    digests = given.corpus.audio_digests
+    for row in given.corpus.with_label(given.task.label).utterances:
+        for what in (row.id, (digests[row.id], row.start, row.stop)):
+            other = seen.setdefault(what, row)
+            require(
+                other.split == row.split, f"'{row.id}' in {row.split} is the same recording as '{other.id}' elsewhere"
+            )
+
+
+def check_disjoint_holds(given: Assignment) -> None:
+    """No value of the key `disjoint`, such as a voice, is in two splits."""
+    if given.corpus is None or given.task.disjoint is None:
+        return
+    splits = defaultdict(set)
+    for row in given.corpus.with_label(given.task.label).utterances:
+        if row.labels.get(given.task.disjoint) is not None:
+            splits[str(row.labels[given.task.disjoint])].add(row.split)
+    shared = sorted(value for value, where in splits.items() if len(where) > 1)
+    require(not shared, f"{given.task.disjoint} {shared[:3]} are in several splits")
+
+
+def check_test_labels_occur_in_train(given: Assignment) -> None:
+    """Every class of valid and test can be learnt, and every split has rows."""
+    if given.corpus is None:
+        return
+    rows = {split: given.corpus.with_label(given.task.label).split(split) for split in SPLITS}
+    if HEADS.get(given.task.head).label_kind is not SlotLabels:
+        return
+    classes = {
+        split: {pair for row in part for pair in slots_of(row.labels[given.task.label], given.task.label)}
+        for split, part in rows.items()
+    }
+    unseen = sorted((classes["valid"] | classes["test"]) - classes["train"])
+    require(not unseen, f"{unseen[:3]} are not in train")
+
+
+def check_perfect_predictions_score_the_optimum(given: Assignment) -> None:
+    """The references themselves get the best value there is."""
+    references = _references(given)
+    metric = get_metric(given.task.metric)
+    value = metric.compute(references, references)
+    require(value == metric.optimum, f"{metric.name} of perfect predictions is {value}, must be {metric.optimum}")
+
+
+def check_a_constant_scores_chance_or_worse(given: Assignment) -> None:
+    """Whoever says the most frequent thing every time is no better than its share."""
+    references = _references(given)
+    metric = get_metric(given.task.metric)
+    common, count = Counter(map(str, references)).most_common(1)[0]
+    constant = next(reference for reference in references if str(reference) == common)
+    value = metric.compute([constant] * len(references), references)
+    chance = _chance(metric, references, count)
+    require(
+        metric.sign * (chance - value) >= -1e-9,
+        f"{metric.name} of a constant prediction is {value:.2f}, better than chance ({chance:.2f})",
+    )
+    require(value != metric.optimum, "a constant prediction is perfect: the test split has one class only")
+
+
+def check_digest_is_stable_and_its_own(given: Assignment) -> None:
+    """The digest follows the meaning: the same after a copy, another for every other task, and for another meaning."""
+    task = given.task
+    copy = pickle.loads(pickle.dumps(task))  # noqa: S301  # our own bytes
+    require(copy.digest() == task.digest(), "the digest of a copy differs")
+    require(replace(task, title="another").digest() == task.digest(), "the digest changes with the title")
+    for field, value in (("label", "another"), ("head", "another"), ("metric", "another"), ("version", -1)):
+        changed = replace(task, **{field: value})  # type: ignore[arg-type]
+        require(changed.digest() != task.digest(), f"the digest does not change with {field}")
+    twins = [other.name for other in TASKS if other.digest() == task.digest() and other.name != task.name]
+    require(not twins, f"the digest is that of {twins}")
+
+
+def check_corpus_is_accepted(given: Assignment) -> None:
+    """The planner takes the rows that carry the label, each with a label of its own."""
+    if given.corpus is None:
+        return
+    data = task_data(given.corpus, given.task)
+    examples = data.examples(given.task.label, given.task.recipe(None))
+    expected = {split: [row.id for row in given.corpus.with_label(given.task.label).split(split)] for split in SPLITS}
+    require({split: [row.id for row in rows] for split, rows in examples.items()} == expected, "rows were lost")
+
+
+CHECKS: tuple[Check, ...] = (
+    check_declaration_complete,
+    check_names_resolve,
+    check_recipes_are_sane,
+    check_splits_share_no_recording,
+    check_disjoint_holds,
+    check_test_labels_occur_in_train,
+    check_perfect_predictions_score_the_optimum,
+    check_a_constant_scores_chance_or_worse,
+    check_digest_is_stable_and_its_own,
+    check_corpus_is_accepted,
+)
+
+
+def run_check(check: Check, task: Task, corpus: Manifest | None = None) -> CheckResult:
+    """Runs one check on a task, and on a corpus that carries its label."""
+    return checks.run_check(check, Assignment(task, corpus))
+
+
+def _problems(task: Task, recipe: Recipe) -> list[str]:
+    head = HEADS.get(task.head)
+    known = set(head.options_type.__dataclass_fields__)
+    rates = recipe.learning_rates
+    rules = (
+        (min(recipe.steps, recipe.batch_size, recipe.eval_every) >= 1, "steps, batch_size and eval_every start at 1"),
+        (recipe.steps % recipe.eval_every == 0, f"eval_every {recipe.eval_every} does not divide {recipe.steps} steps"),
+        (len(rates) > 0, "learning_rates is empty"),
+        (all(rate > 0 for rate in rates) and len(set(rates)) == len(rates), f"learning_rates {rates} repeat or vanish"),
+        (recipe.clip > 0 and recipe.patience >= 0, "clip must be above zero, patience not below"),
+        (recipe.schedule in ("constant", "linear"), f"schedule '{recipe.schedule}' is not known"),
+        (bool(recipe.crop_samples) == bool(recipe.crops), "crop_samples and crops go together"),
+        (not recipe.balanced or head.label_kind is SlotLabels, "balanced needs classes"),
+        (not recipe.spec_augment or head.needs == "frames", "spec_augment needs a head on frames"),
+        (set(recipe.head) <= known, f"options {sorted(set(recipe.head) - known)} are none of {task.head}"),
+    )
+    return [problem for holds, problem in rules if not holds]
+
+
+def _references(given: Assignment) -> list[Any]:
+    """What test predictions are compared with; without a corpus the label kind's samples."""
+    head = HEADS.get(given.task.head)
+    if given.corpus is None:
+        train = test = list(head.label_kind.samples)
+    else:
+        rows = given.corpus.with_label(given.task.label)
+        train, test = ([row.labels[given.task.label] for row in rows.split(split)] for split in ("train", "test"))
+    labels = head.labels_from_train(train, given.task.label, given.task.recipe(None))
+    return [labels.reference(label) for label in test]
+
+
+def _chance(metric: Metric, references: Sequence[Any], count: int) -> float:
+    """The share of the most frequent reference; for error rates one edit at least in every other utterance."""
+    if metric.direction == "higher":
+        return 100 * count / len(references)
+    return 100 * (len(references) - count) / sum(len(str(reference)) for reference in references)

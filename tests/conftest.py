@@ -1,0 +1,121 @@
+"""What all tests share: a generated corpus of seconds, the command line in this process, no network, one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import hypothesis
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from core.audio import SAMPLE_RATE
+from core.manifest import Manifest, read_manifest
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
+hypothesis.settings.load_profile("suite")
+
+WORDS = {"ba": 25, "di": 12, "go": 7}  # word -> half period of its tone, in samples at 16 kHz
+TEXTS = ("ba di", "di go", "go ba", "ba go", "di ba", "go di")
+FORMATS = ((16_000, 1, "wav"), (8_000, 1, "wav"), (48_000, 2, "wav"), (16_000, 1, "au"), (32_000, 3, "aiff"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden anew; review the difference")
+
+
+def tones(text: str, voice: int, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """int16 (samples,): a square wave a word, the voice in level and pauses. Whole numbers: the same bits anywhere."""
+    parts = []
+    for word in text.split():
+        half = WORDS[word] * rate // SAMPLE_RATE
+        samples = np.arange((2_400 + 400 * int(rng.integers(3))) * rate // SAMPLE_RATE)
+        level = 2_000 + 1_500 * voice
+        parts.append(np.where(samples // max(1, half) % 2 == 0, level, -level))
+        parts.append(np.zeros((400 + 100 * voice) * rate // SAMPLE_RATE, dtype=np.int64))
+    wav = np.concatenate(parts)
+    return (wav + rng.integers(-300, 300, len(wav))).astype(np.int16)
+
+
+def write_corpus(folder: Path) -> Path:
+    """Rows for KS, IC and ASR whose voices are in one split only, and rows for SID whose texts are."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, voices in (("train", (0, 1, 2, 3)), ("valid", (4, 5)), ("test", (6, 7))):
+        for voice in voices:
+            for number, text in enumerate(TEXTS):
+                first, second = text.split()
+                row = {"keyword": first, "intent": {"action": first, "object": second}, "text": text}
+                rows.append((f"{split}_{voice}_{number}", split, voice, text, {**row, "voice": f"v{voice}"}))
+        share = TEXTS[:3] if split == "train" else TEXTS[3:5] if split == "valid" else TEXTS[4:]
+        for voice in range(4):
+            for number, text in enumerate(share):
+                rows.append((f"sid_{split}_{voice}_{number}", split, 3 * voice, text, {"speaker": f"s{voice}"}))
+    (folder / "audio").mkdir(parents=True)
+    lines = []
+    for number, (identifier, split, voice, text, labels) in enumerate(rows):
+        rate, channels, suffix = FORMATS[number % len(FORMATS)]
+        wav = tones(text, voice, rate, rng)
+        name = f"audio/{identifier}.{suffix}"
+        soundfile.write(folder / name, np.stack([wav] * channels, axis=1), rate, subtype="PCM_16")
+        lines.append(json.dumps({"file_name": name, "id": identifier, "split": split, **labels}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus_folder(tmp_path_factory) -> Path:
+    """Written once; tests leave it as it is."""
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def corpus(corpus_folder) -> Manifest:
+    return read_manifest(corpus_folder)
+
+
+@pytest.fixture(scope="session")
+def tasks_file() -> Path:
+    """Tasks whose recipes take a second."""
+    return Path(__file__).parent / "tiny_tasks.py"
+
+
+@dataclass(frozen=True)
+class Called:
+    code: int
+    out: str
+    err: str
+
+
+def call(*arguments: object) -> Called:
+    """The command line as `run_benchmark.py ARGUMENTS`, in this process."""
+    import run_benchmark
+
+    out, err = io.StringIO(), io.StringIO()
+    with _arguments(arguments), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            run_benchmark.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return Called(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _arguments(arguments: tuple[object, ...]) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["run_benchmark.py", *map(str, arguments)])
+        patch.setenv("COLUMNS", "200")  # rich breaks lines there
+        yield

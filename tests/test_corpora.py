@@ -1,0 +1,344 @@
+"""Official corpora in generated miniatures of their true layout, the real pieces where they are there."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import itertools
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from core.audio import SAMPLE_RATE
+from core.errors import ManifestError
+from core.manifest import Manifest
+from run_benchmark import app
+from tasks._base import TASKS
+from tasks._plan import task_data
+from tasks.corpora import fluent_speech_commands, librispeech, speech_commands, voxceleb1
+from tasks.corpora._base import CORPORA, open_corpus
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+def real(name: str) -> Path:
+    if not (REAL / name).is_dir():
+        pytest.skip(f"no real pieces in {REAL / name}: they are not part of the project")
+    return REAL / name
+
+
+def write(path: Path, samples: int = 1_600) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(zlib.crc32(str(path.name).encode())).normal(0, 0.1, samples)
+    soundfile.write(path, noise.astype(np.float32), SAMPLE_RATE)
+
+
+def counts(manifest: Manifest) -> Counter[str]:
+    return Counter(row.split for row in manifest.utterances)
+
+
+def make_librispeech(root: Path) -> Path:
+    for (subset, speaker), texts in {
+        ("train-clean-100", 19): ["CHAPTER ONE", "IT'S LATE"],
+        ("dev-clean", 84): ["A WORD"],
+        ("test-clean", 61): ["ANOTHER"],
+        ("dev-other", 116): ["NOT PART OF IT"],
+    }.items():
+        folder = root / "LibriSpeech" / subset / str(speaker) / "7"
+        for number in range(len(texts)):
+            write(folder / f"{speaker}-7-{number:04d}.flac")
+        lines = [f"{speaker}-7-{number:04d} {text}\n" for number, text in enumerate(texts)]
+        (folder / f"{speaker}-7.trans.txt").write_text("".join(lines))
+    return root
+
+
+def speakers_of(split: str | None) -> list[str]:
+    found = (
+        name for name in (f"{number:08x}" for number in itertools.count()) if speech_commands.split_of(name) == split
+    )
+    return list(itertools.islice(found, 2))
+
+
+def make_speech_commands(root: Path, above: str = ".") -> Path:
+    words = root / above / "speech_commands_v0.01"
+    for word, split in itertools.product((*speech_commands.KEYWORDS, "bed"), ("train", "valid", None)):
+        for speaker in speakers_of(split):
+            write(words / word / f"{speaker}_nohash_0.wav")
+    for name, samples in (("pink_noise", 2 * SAMPLE_RATE), ("running_tap", 3 * SAMPLE_RATE - 1)):
+        write(words / "_background_noise_" / f"{name}.wav", samples)
+    for keyword in (*speech_commands.KEYWORDS, "_unknown_"):
+        write(root / above / "speech_commands_test_set_v0.01" / keyword / f"{speakers_of(None)[0]}_nohash_1.wav")
+    write(root / above / "speech_commands_test_set_v0.01" / "_silence_" / "0.wav", SAMPLE_RATE)
+    return root
+
+
+VOX_LIST = """1 id10001/aaa/00001.wav
+1 id10270/bbb/00001.wav
+2 id10001/aaa/00002.wav
+2 id10270/bbb/00002.wav
+3 id10001/ccc/00001.wav
+3 id10270/ddd/00001.wav
+"""
+
+
+def make_voxceleb1(root: Path, parts: tuple[str, str] = ("dev/wav", "test/wav"), name: str = "iden_split.txt") -> Path:
+    for line in VOX_LIST.splitlines():
+        path = line.split()[1]
+        write(root / parts["id10270" in path] / path)
+    (root / name).write_text(VOX_LIST)
+    return root
+
+
+def make_fluent(root: Path) -> Path:
+    home = root / "fluent_speech_commands_dataset"
+    (home / "data").mkdir(parents=True)
+    for speaker, split in enumerate(("train", "valid", "test")):
+        with (home / "data" / f"{split}_data.csv").open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["", "path", "speakerId", "transcription", "action", "object", "location"])
+            for number, words in enumerate(
+                (["Turn on, please", "activate", "lamp", "none"], ["Up", "increase", "heat", "none"])
+            ):
+                path = f"wavs/speakers/s{speaker}/{split}-{number}.wav"
+                write(home / path)
+                rows.writerow([number, path, f"s{speaker}", *words])
+    return root
+
+
+MAKERS = {
+    "librispeech": (make_librispeech, "asr"),
+    "speech_commands": (make_speech_commands, "ks"),
+    "voxceleb1": (make_voxceleb1, "sid"),
+    "fluent_speech_commands": (make_fluent, "ic"),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_complete_corpus_is_prepared_and_fits_its_task(name, tmp_path):
+    make, task = MAKERS[name]
+    make(tmp_path)
+    result = CliRunner().invoke(app, ["prepare", name, "--root", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "all" in result.output and "note: " in result.output and "incomplete: " not in result.output
+    data = task_data(open_corpus(name, tmp_path), TASKS.get(task))
+    assert all(data.utterances[split] for split in ("train", "valid", "test"))
+
+
+def test_every_official_corpus_has_a_miniature_here():
+    assert set(CORPORA.names()) - {"mini"} == set(MAKERS)
+
+
+def test_librispeech_rows(tmp_path):
+    manifest = librispeech.load(make_librispeech(tmp_path))
+    assert counts(manifest) == {"train": 2, "valid": 1, "test": 1}
+    assert manifest.utterances[1].id == "19-7-0001"
+    assert manifest.utterances[1].labels == {"text": "IT'S LATE", "voice": "19"}
+    assert librispeech.load(tmp_path / "LibriSpeech").digest == manifest.digest
+    assert manifest.notes[0] == (
+        "train: 2 recordings instead of the official 28,539 (28,537 fewer): a part of the corpus, or an interrupted "
+        "download"
+    )
+
+
+def test_librispeech_names_the_missing_subset_and_the_cause_of_a_gap(tmp_path):
+    folder = make_librispeech(tmp_path) / "LibriSpeech"
+    (folder / "train-clean-100/19/7/19-7-0001.flac").unlink()
+    (folder / "dev-clean").rename(folder / "dev-clean.part")
+    manifest = librispeech.load(tmp_path)
+    assert "1 transcripts have no recording" in manifest.notes[0]
+    (missing,) = manifest.missing
+    assert missing == f"dev-clean (split valid) is missing: unpack dev-clean.tar.gz of openslr.org/12 into {tmp_path}"
+    assert manifest.with_label("text").missing == manifest.missing
+    with pytest.raises(ManifestError, match="librispeech is incomplete:\n  dev-clean"):
+        manifest.split("valid")
+    with pytest.raises(ManifestError, match="librispeech is incomplete:\n  dev-clean"):
+        task_data(manifest, TASKS.get("asr"))
+
+
+def test_librispeech_without_transcripts_or_at_all(tmp_path):
+    with pytest.raises(ManifestError, match=r"train-clean-100 (?s:.*)dev-clean (?s:.*)test-clean (?s:.*)--root"):
+        librispeech.load(tmp_path)
+    folder = make_librispeech(tmp_path) / "LibriSpeech"
+    (folder / "test-clean/61/7/61-7.trans.txt").write_text("61-7-0009 OTHER\n")
+    with pytest.raises(ManifestError, match="test-clean: a transcript can't be read"):
+        librispeech.load(tmp_path)
+
+
+def test_official_counts_leave_no_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(librispeech, "OFFICIAL", {"train": 2, "valid": 1, "test": 1})
+    assert librispeech.load(make_librispeech(tmp_path)).notes == ()
+    monkeypatch.setattr(librispeech, "OFFICIAL", {"train": 1, "valid": 1, "test": 1})
+    (note,) = librispeech.load(tmp_path).notes
+    assert note.startswith("train: 2 recordings instead of the official 1 (1 more): another version")
+
+
+@pytest.mark.parametrize("above", [".", "SpeechCommands"])
+def test_speech_commands_rows(above, tmp_path):
+    manifest = speech_commands.load(make_speech_commands(tmp_path, above))
+    assert counts(manifest) == {"train": 22 + 4, "valid": 22 + 4, "test": 12}
+    labels = Counter((row.split, row.labels["keyword"]) for row in manifest.utterances)
+    assert labels["train", "yes"] == labels["train", "_unknown_"] == 2
+    assert labels["train", "_silence_"] == labels["valid", "_silence_"] == 4
+    silent = [row for row in manifest.utterances if row.labels["keyword"] == "_silence_" and row.split == "train"]
+    assert [(row.path.name, row.start, row.stop) for row in silent] == [
+        ("pink_noise.wav", 0, 16_000),
+        ("pink_noise.wav", 16_000, 32_000),
+        ("running_tap.wav", 0, 16_000),
+        ("running_tap.wav", 16_000, 32_000),
+    ]
+    assert manifest.notes[-1].startswith("_background_noise_: 2 recordings instead of the official 6 (4 fewer)")
+    assert {row.split for row in manifest.utterances if row.labels.get("voice") in speakers_of("valid")} == {"valid"}
+    assert speech_commands.load(tmp_path / above / "speech_commands_v0.01").digest == manifest.digest
+
+
+def test_speech_commands_names_what_is_missing(tmp_path):
+    make_speech_commands(tmp_path)
+    test = tmp_path / "speech_commands_test_set_v0.01"
+    (test / "_silence_/0.wav").unlink()
+    assert "testing archive has no _silence_" in speech_commands.load(tmp_path).missing[0]
+    test.rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    (missing,) = speech_commands.load(tmp_path).missing
+    assert missing.startswith("testing archive missing") and missing.endswith(str(test))
+    (tmp_path / "speech_commands_v0.01/_background_noise_").rename(tmp_path / "noise")
+    manifest = speech_commands.load(tmp_path)
+    assert "_background_noise_" in manifest.missing[0] and "testing archive missing" in manifest.missing[1]
+    with pytest.raises(ManifestError, match=r"_background_noise_(?s:.*)testing archive missing"):
+        task_data(manifest, TASKS.get("ks"))
+
+
+def test_speech_commands_test_archive_alone_and_wrong_version(tmp_path):
+    make_speech_commands(tmp_path)
+    (tmp_path / "speech_commands_v0.01").rename(tmp_path.parent / f"{tmp_path.name}-words")
+    assert "splits train and valid" in speech_commands.load(tmp_path).missing[0]
+    write(tmp_path / "speech_commands_v0.02" / "yes" / "0_nohash_0.wav")
+    write(tmp_path / "speech_commands_v0.02" / "backward" / "0_nohash_0.wav")
+    with pytest.raises(ManifestError, match=r"is version 0\.02"):
+        speech_commands.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["iden_split.txt", "veri_test_class.txt"])
+@pytest.mark.parametrize("parts", [("dev/wav", "test/wav"), ("wav", "wav"), ("vox1_dev_wav/wav", "vox1_test_wav/wav")])
+def test_voxceleb1_rows(parts, name, tmp_path):
+    manifest = voxceleb1.load(make_voxceleb1(tmp_path, parts, name))
+    assert counts(manifest) == {"train": 2, "valid": 2, "test": 2}
+    assert manifest.utterances[1].id == "id10270/bbb/00001"
+    assert manifest.utterances[1].labels == {"speaker": "id10270"}
+    assert manifest.notes[-1].startswith("all splits: 2 speakers instead of the official 1,251 (1,249 fewer)")
+    assert not manifest.missing
+
+
+@pytest.mark.parametrize(("kept", "lacking"), [("dev", "test"), ("test", "dev")])
+def test_voxceleb1_recognises_half_of_it(kept, lacking, tmp_path):
+    make_voxceleb1(tmp_path)
+    (tmp_path / lacking).rename(tmp_path / "elsewhere")
+    manifest = voxceleb1.load(tmp_path)
+    (missing,) = manifest.missing
+    assert missing.startswith(f"{kept} part only: the 1 speakers of the {lacking} part are missing")
+    assert manifest.notes[0].endswith(f"(138,360 fewer): {kept} part only")
+    with pytest.raises(ManifestError, match=f"vox1_{lacking}_wav.zip"):
+        task_data(manifest, TASKS.get("sid"))
+
+
+def test_voxceleb1_names_what_is_missing(tmp_path):
+    with pytest.raises(
+        ManifestError, match=r"identification split \(iden_split.txt or veri_test_class.txt\) is missing"
+    ):
+        voxceleb1.load(tmp_path)
+    (tmp_path / "iden_split.txt").write_text(VOX_LIST)
+    with pytest.raises(ManifestError, match="no audio there, neither wav/ nor dev/wav/"):
+        voxceleb1.load(tmp_path)
+    make_voxceleb1(tmp_path)
+    (tmp_path / "dev/wav/id10001/ccc/00001.wav").unlink()
+    assert "1 recordings named in iden_split.txt are not there, such as" in voxceleb1.load(tmp_path).notes[2]
+    (tmp_path / "iden_split.txt").write_text("1 id10001/zzz/00001.wav\n")
+    with pytest.raises(ManifestError, match=r"split train has no recording(?s:.*)--root"):
+        voxceleb1.load(tmp_path)
+    (tmp_path / "iden_split.txt").write_text("1 id10001/aaa/00001.wav\n4 id10001/aaa/00002.wav\n")
+    with pytest.raises(ManifestError, match=r"iden_split\.txt, line 2: '4 id10001"):
+        voxceleb1.load(tmp_path)
+    (tmp_path / "iden_split.txt").write_text("1 id10001/aaa/00001.wav\n" * 2)
+    with pytest.raises(ManifestError, match="stands there 2 times"):
+        voxceleb1.load(tmp_path)
+
+
+def test_fluent_speech_commands_rows(tmp_path):
+    manifest = fluent_speech_commands.load(make_fluent(tmp_path))
+    assert counts(manifest) == {"train": 2, "valid": 2, "test": 2}
+    assert manifest.utterances[0].labels == {
+        "intent": {"action": "activate", "object": "lamp", "location": "none"},
+        "voice": "s0",
+        "transcription": "Turn on, please",
+    }
+    same = fluent_speech_commands.load(tmp_path / "fluent_speech_commands_dataset")
+    assert same.digest == manifest.digest
+
+
+def test_fluent_speech_commands_names_what_is_missing(tmp_path):
+    with pytest.raises(ManifestError, match="fluent_speech_commands_dataset is missing"):
+        fluent_speech_commands.load(tmp_path)
+    home = make_fluent(tmp_path) / "fluent_speech_commands_dataset"
+    (home / "wavs/speakers/s1/valid-0.wav").unlink()
+    (home / "data/test_data.csv").unlink()
+    manifest = fluent_speech_commands.load(tmp_path)
+    assert "1 recordings named in the lists are not there" in manifest.notes[1]
+    assert manifest.missing[0].startswith("data/test_data.csv (split test) is missing")
+    (home / "wavs/speakers/s1/valid-1.wav").unlink()
+    (home / "data/test_data.csv").write_text(",path,speakerId\n0,a.wav,s9\n")
+    with pytest.raises(ManifestError, match=r"test_data\.csv: damaged"):
+        fluent_speech_commands.load(tmp_path)
+    (home / "data/test_data.csv").unlink()
+    (home / "data/train_data.csv").unlink()
+    with pytest.raises(ManifestError, match=r"train_data(?s:.*)test_data"):
+        fluent_speech_commands.load(tmp_path)
+
+
+def test_a_split_that_lost_all_its_recordings_is_missing(tmp_path):
+    home = make_fluent(tmp_path) / "fluent_speech_commands_dataset"
+    for path in (home / "wavs/speakers/s1").glob("*.wav"):
+        path.unlink()
+    assert fluent_speech_commands.load(tmp_path).missing[0].startswith("split valid has no recording")
+
+
+def test_real_speech_commands(tmp_path):
+    root = real("speech_commands_mini")
+    manifest = open_corpus("speech_commands", root)
+    assert counts(manifest) == {"train": 205, "valid": 44}  # 51 of the 300 are the dataset's own test part
+    assert any("testing archive missing" in part for part in manifest.missing)
+    result = CliRunner().invoke(app, ["prepare", "speech_commands", "--root", str(root)])
+    assert result.exit_code == 0 and "testing archive missing" in result.output
+
+
+def test_the_rule_is_that_of_the_paper():
+    """Warden's `which_set`, step by step."""
+    largest = 2**27 - 1
+    expected = Counter()
+    for name in (f"{number:08x}" for number in range(0, 2**32, 2**22)):
+        digest = hashlib.sha1(name.encode("utf-8")).hexdigest()
+        share = int(digest, 16) % (largest + 1) * (100.0 / largest)
+        expected[speech_commands.split_of(name), "valid" if share < 10 else None if share < 20 else "train"] += 1
+    assert set(expected) == {("valid", "valid"), (None, None), ("train", "train")}
+
+
+def test_the_rule_gives_the_lists_of_the_full_dataset():
+    words = real("speech_commands_mini") / "speech_commands_v0.01"
+    for name, split, count in (("validation_list.txt", "valid", 6_798), ("testing_list.txt", None, 6_835)):
+        speakers = [line.split("/")[1].split("_nohash_")[0] for line in (words / name).read_text().split()]
+        assert Counter(map(speech_commands.split_of, speakers)) == {split: count}
+
+
+def test_real_librispeech(tmp_path):
+    root = real("librispeech_pieces")
+    manifest = open_corpus("librispeech", root)
+    assert counts(manifest) == {"test": 43}
+    assert manifest.utterances[1].labels == {"text": "MARIE SIGHED", "voice": "237"}
+    assert [part.split()[0] for part in manifest.missing] == ["train-clean-100", "dev-clean"]
+    result = CliRunner().invoke(app, ["prepare", "librispeech", "--root", str(root / "LibriSpeech")])
+    assert result.exit_code == 0 and "2,577 fewer" in result.output and "train-clean-100" in result.output
+    flags = ["--upstream", "fbank", "--task", "asr", "--output", str(tmp_path / "r"), "--cache", str(tmp_path / "c")]
+    refused = CliRunner().invoke(app, ["run", *flags, "--corpus", "librispeech", "--root", str(root)])
+    assert isinstance(refused.exception, ManifestError) and "train-clean-100" in str(refused.exception)

@@ -1,0 +1,62 @@
+"""Everything a user can name is in README.md or docs/*.md, and everything public says what it is."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from downstreams._base import HEADS
+from run_benchmark import app
+from tasks._base import TASKS
+from tasks.corpora._base import CORPORA
+from upstreams._base import UPSTREAMS
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("core", "upstreams", "downstreams", "tasks", "leaderboard")
+COMMANDS = typer.main.get_command(app).commands
+
+
+def code_in_documents() -> str:
+    """What stands between backticks or is indented: a word of prose such as "list" names no command."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))]
+    return "\n".join(
+        code for text in texts for code in re.findall(r"```.*?```|`[^`\n]+`|^    .*?$", text, re.DOTALL | re.MULTILINE)
+    )
+
+
+def named() -> list[str]:
+    """All a user can type."""
+    names = [*UPSTREAMS.names(), *TASKS.names(), *HEADS.names(), *CORPORA.names(), *COMMANDS]
+    for command in COMMANDS.values():
+        for parameter in command.params:
+            names += [option for option in parameter.opts if option.startswith("--")]
+    return sorted(set(names))
+
+
+@pytest.mark.parametrize("name", named())
+def test_documents_name(name):
+    # A word of its own: `apc` is not named by `vq_apc`, nor --seed by --seeds.
+    alone = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", code_in_documents())
+    assert alone is not None, f"'{name}' is in no code of README.md or docs/*.md"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_everything_public_has_a_docstring(package):
+    lacking = []
+    for path in sorted(ROOT.joinpath(package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if ast.get_docstring(tree) is None:
+            lacking.append(str(path.relative_to(ROOT)))
+        lacking += [f"{path.relative_to(ROOT)}:{name}" for name in _undocumented(tree)]
+    assert lacking == []
+
+
+def _undocumented(node: ast.AST) -> list[str]:
+    names = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
+            names += [child.name] if ast.get_docstring(child) is None else []
+            names += _undocumented(child) if isinstance(child, ast.ClassDef) else []
+    return names

@@ -1,0 +1,231 @@
+"""Manifests: every bad row is named in one go, and any recording comes in as 16 kHz mono float32."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from core.audio import SAMPLE_RATE, duration_seconds, read_audio
+from core.errors import AudioError, ManifestError
+from core.manifest import read_manifest, summarise, unseen_labels, validate
+
+
+def write(folder: Path, rows: list[dict | str], name: str = "metadata.jsonl") -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / name).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def tone(folder: Path, name: str, samples: int = 1_600) -> str:
+    soundfile.write(folder / name, 0.1 * np.sin(np.arange(samples) / 10), SAMPLE_RATE)
+    return name
+
+
+def test_rows_are_read(tmp_path):
+    tone(tmp_path, "a.wav")
+    rows = [
+        {"file_name": "a.wav", "id": "first", "split": "train", "keyword": "yes", "intent": {"action": "on"}},
+        "",
+        {"file_name": "a.wav", "split": "test", "text": "é", "start_sample": 10, "stop_sample": 90, "note": None},
+    ]
+    manifest = read_manifest(write(tmp_path, rows))
+    assert manifest.name == tmp_path.name
+    first, second = manifest.utterances
+    assert (first.id, first.split, first.path, first.line) == ("first", "train", tmp_path / "a.wav", 1)
+    assert first.labels == {"keyword": "yes", "intent": {"action": "on"}}
+    assert (second.id, second.line, second.start, second.stop) == ("a", 3, 10, 90)
+    assert second.labels == {"text": "é", "note": None}
+    assert read_manifest(tmp_path / "metadata.jsonl") == manifest
+    assert {label: dict(counts) for label, counts in summarise(manifest).items()} == {
+        "keyword": {"train": 1},
+        "intent": {"train": 1},
+        "text": {"test": 1},
+    }
+
+
+def test_every_malformed_row_is_named_in_one_go(tmp_path):
+    good = {"file_name": "a.wav", "id": "a", "split": "train"}
+    rows = [
+        good,
+        "{no json",
+        {"id": "b", "split": "train"},
+        {**good, "id": "c", "split": "dev"},
+        {**good, "id": "d", "split": None},
+        {**good, "split": "test"},
+        {**good, "id": "e", "start_sample": 5, "stop_sample": 5},
+        {**good, "id": "f", "start_sample": -1},
+        {**good, "id": "g", "stop_sample": 1.5},
+        [1, 2],
+    ]
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(write(tmp_path, rows))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{tmp_path / 'metadata.jsonl'}: 9 bad rows; correct or remove:"
+    assert [line.split(":")[0].split()[:2] for line in lines[1:]] == [
+        ["line", str(number)] for number in (2, 3, 4, 5, 7, 8, 9, 10, 6)
+    ]
+    told = "\n".join(lines)
+    for words in ("not JSON", '"file_name" is missing', "split is 'dev', must be one of train, valid, test",
+                  "id stands already in line 1", "start_sample 5 and stop_sample 5"):  # fmt: skip
+        assert words in told
+
+
+def test_every_bad_recording_and_label_is_named_in_one_go(tmp_path):
+    tone(tmp_path, "good.wav")
+    tone(tmp_path, "short.wav", 100)
+    (tmp_path / "text.wav").write_text("no audio")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), SAMPLE_RATE)
+    nan = np.array([0.1, np.nan, 0.1], dtype=np.float32)
+    soundfile.write(tmp_path / "nan.wav", nan, SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "inf.wav", nan * np.inf, SAMPLE_RATE, subtype="FLOAT")
+    (tmp_path / "cut.flac").write_bytes(b"fLaC" + bytes(30))
+    rows = [
+        {"file_name": "good.wav", "split": "train", "keyword": "yes", "intent": {"action": "on", "object": "lamp"}},
+        {"file_name": "missing.wav", "split": "train"},
+        {"file_name": "text.wav", "split": "train"},
+        {"file_name": "empty.wav", "split": "valid"},
+        {"file_name": "nan.wav", "split": "test"},
+        {"file_name": "inf.wav", "split": "test"},
+        {"file_name": "cut.flac", "split": "test"},
+        {"file_name": "short.wav", "split": "test", "stop_sample": 101},
+        {"file_name": "short.wav", "id": "late", "split": "test", "start_sample": 100},
+        {"file_name": "short.wav", "id": "fits", "split": "test", "start_sample": 99, "stop_sample": 100},
+        {"file_name": "good.wav", "id": "new word", "split": "test", "keyword": "never"},
+        {"file_name": "good.wav", "id": "slot", "split": "valid", "intent": {"action": "on", "object": "sun"}},
+        {"file_name": "good.wav", "id": "mix", "split": "test", "intent": {"action": "on"}},
+    ]
+    manifest = read_manifest(write(tmp_path, rows))
+    seen = []
+    with pytest.raises(ManifestError) as caught:
+        validate(manifest, ("keyword", "intent"), advance=lambda: seen.append(1))
+    lines = str(caught.value).splitlines()
+    assert len(seen) == len(rows)
+    found = {line.split()[1]: line for line in lines[1:]}
+    assert set(found) == {"2", "3", "4", "5", "6", "7", "8", "9", "11", "12"}
+    for line, words in {
+        "2": "no such file",
+        "3": "not readable as audio",
+        "4": "has no samples",
+        "5": "NaN or infinite",
+        "6": "NaN or infinite",
+        "7": "not readable as audio",
+        "8": "piece 0 to 101 of 100 samples",
+        "9": "piece 100 to the end of 100 samples",
+        "11": "keyword 'never' is in test, but not in train",
+        "12": "object 'sun' is in valid, but not in train",
+    }.items():
+        assert words in found[line]
+        assert rows[int(line) - 1]["file_name"].split(".")[0] in found[line] or "utterance" in found[line]
+
+
+def test_a_long_list_is_cut(tmp_path):
+    rows = [{"file_name": "gone.wav", "id": str(number), "split": "train"} for number in range(60)]
+    with pytest.raises(ManifestError) as caught:
+        validate(read_manifest(write(tmp_path, rows)))
+    lines = str(caught.value).splitlines()
+    assert "60 bad rows" in lines[0]
+    assert len(lines) == 52
+    assert lines[-1] == "  ... and 10 more"
+
+
+def test_a_digest_of_missing_recordings_is_refused(tmp_path):
+    tone(tmp_path, "a.wav")
+    (tmp_path / "bad.wav").write_text("no audio")
+    rows = [{"file_name": f"{name}.wav", "split": "train"} for name in ("a", "bad", "gone")]
+    with pytest.raises(ManifestError, match=r"2 bad rows(.|\n)*line 2(.|\n)*line 3"):
+        read_manifest(write(tmp_path, rows)).digest  # noqa: B018
+
+
+def test_files_that_are_no_manifest_are_refused(tmp_path):
+    with pytest.raises(ManifestError, match=r"no metadata\.jsonl there"):
+        read_manifest(tmp_path)
+    with pytest.raises(ManifestError, match="has no rows"):
+        read_manifest(write(tmp_path, [""]))
+    (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "\xe9.wav"}')
+    with pytest.raises(ManifestError, match="not UTF-8 text"):
+        read_manifest(tmp_path)
+
+
+def test_the_digest_is_of_the_content(corpus_folder, corpus, tmp_path):
+    copy = shutil.copytree(corpus_folder, tmp_path / "elsewhere")
+    lines = (copy / "metadata.jsonl").read_text().splitlines()
+    (copy / "metadata.jsonl").write_text("\n".join(lines[::-1]))
+    assert read_manifest(copy).digest == corpus.digest
+    row = json.loads(lines[0])
+    for changed in ({"split": "test"}, {"id": "other"}, {"keyword": "go"}, {"start_sample": 1}):
+        (copy / "metadata.jsonl").write_text("\n".join([json.dumps({**row, **changed}), *lines[1:]]))
+        assert read_manifest(copy).digest != corpus.digest
+    (copy / "metadata.jsonl").write_text("\n".join(lines))
+    audio = copy / row["file_name"]
+    audio.write_bytes(audio.read_bytes()[:-1] + b"\x01")
+    assert read_manifest(copy).digest != corpus.digest
+
+
+def test_splits_and_labels_that_are_not_there_are_refused(corpus):
+    with pytest.raises(ManifestError, match=r"no row has the label 'emotion' \(labels found: intent, keyword, speaker"):
+        corpus.with_label("emotion")
+    only_train = corpus.with_label("keyword")
+    only_train = type(corpus)(corpus.name, corpus.source, only_train.split("train"))
+    with pytest.raises(ManifestError, match="split 'test' is empty"):
+        only_train.split("test")
+    assert unseen_labels(corpus, "keyword") == []
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_any_rate_and_channel_count_comes_in_as_16_khz_mono(tmp_path, rate, channels):
+    time = np.arange(rate) / rate
+    wave = 0.5 * np.sin(2 * np.pi * 440 * time)
+    weights = np.arange(1, channels + 1) * 2 / (channels + 1)  # of mean 1: the mean of the channels is the wave
+    soundfile.write(tmp_path / "a.wav", wave[:, None] * weights / 2, rate, subtype="FLOAT")
+    wav = read_audio(tmp_path / "a.wav")
+    assert wav.dtype == torch.float32
+    assert wav.shape == (SAMPLE_RATE,)
+    expected = 0.25 * torch.sin(2 * torch.pi * 440 * torch.arange(SAMPLE_RATE) / SAMPLE_RATE)
+    middle = slice(800, -800)  # the filter has nothing to look at beyond the ends
+    assert (wav[middle] - expected[middle]).abs().max() < 2e-3
+    assert duration_seconds(tmp_path / "a.wav") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "tolerance"),
+    [
+        ("a.wav", "PCM_16", 1e-4),
+        ("a.wav", "PCM_24", 1e-6),
+        ("a.wav", "PCM_U8", 1e-2),
+        ("a.wav", "FLOAT", 1e-7),
+        ("a.wav", "DOUBLE", 1e-7),
+        ("a.wav", "ULAW", 2e-2),
+        ("a.flac", "PCM_16", 1e-4),
+        ("a.aiff", "PCM_24", 1e-6),
+        ("a.au", "PCM_16", 1e-4),
+        ("a.ogg", "VORBIS", 0.1),
+        ("a.ogg", "OPUS", 0.1),
+        ("a.mp3", "MPEG_LAYER_III", 0.1),
+    ],
+)
+def test_any_format_comes_in_as_float(tmp_path, name, subtype, tolerance):
+    expected = 0.5 * torch.sin(2 * torch.pi * 440 * torch.arange(SAMPLE_RATE) / SAMPLE_RATE)
+    soundfile.write(tmp_path / name, expected.numpy(), SAMPLE_RATE, subtype=subtype)
+    wav = read_audio(tmp_path / name)
+    assert wav.dtype == torch.float32
+    assert abs(len(wav) - SAMPLE_RATE) <= 1_200  # an MP3 frame
+    middle = slice(4_000, 12_000)
+    assert (wav[middle].abs().max() - 0.5).abs() < max(tolerance, 1e-2)
+    if tolerance < 0.1:  # the lossy ones shift phases
+        assert (wav - expected).abs().max() <= tolerance
+
+
+def test_errors_name_the_file_and_what_to_do(tmp_path):
+    (tmp_path / "a.wav").write_text("no audio")
+    for read in (read_audio, duration_seconds):
+        with pytest.raises(AudioError, match=r"a\.wav: not readable as audio .* convert it to"):
+            read(tmp_path / "a.wav")
+        with pytest.raises(AudioError, match=r"b\.wav: no such file; correct"):
+            read(tmp_path / "b.wav")

@@ -1,0 +1,251 @@
+"""Head training: seeded, selected on valid alone, stopped by a NaN, taken up where it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from core.errors import CheckpointError, TrainingError
+from core.records import RecordStore
+from downstreams._base import FeatureShape
+from downstreams._data import PooledExamples, training_batches
+from downstreams._labels import CharacterLabels, SlotLabels
+from downstreams._recipe import Recipe, SpecAugment
+from downstreams._training import Probe, Trained, load_trained, predict, probe_of, save_trained, train
+from tasks import _runner
+from tasks._base import TASKS
+from tasks._planner import Grid, make_cells, run_grid
+from tasks._runner import Folders, run_cell
+
+CPU = torch.device("cpu")
+RECIPE = Recipe("test", steps=30, batch_size=4, learning_rates=(1e-2,), eval_every=10)
+LABELS = SlotLabels.from_train(["a", "b", "c"], "keyword")
+
+
+def split(count: int, seed: int, scale: float = 1.0) -> PooledExamples:
+    """Means that hold their class in one of their places."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(count, 1, 2, 6, generator=generator)
+    targets = [LABELS.encode("abc"[index % 3]) for index in range(count)]
+    for index, target in enumerate(targets):
+        features[index, :, :, int(target)] += 2
+    return PooledExamples(scale * features, [[index] for index in range(count)], targets)
+
+
+def probe(recipe: Recipe = RECIPE, seed: int = 0) -> Probe:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Probe("utterance_linear", 2, FeatureShape(6, 160), LABELS, recipe)
+
+
+def trained(
+    recipe: Recipe = RECIPE, *, seed: int = 0, rate: float = 1e-2, score=None, sign: int = 1, **data
+) -> Trained:
+    splits = {"train": split(17, 1), "valid": split(9, 2)} | data
+    return train(probe(recipe, seed), splits, score or right, sign, recipe, rate, seed, CPU)
+
+
+def right(predictions: list) -> float:
+    return 100 * sum(one == "abc"[index % 3] for index, one in enumerate(predictions)) / len(predictions)
+
+
+def same(one: Trained, other: Trained) -> bool:
+    equal = [torch.equal(one.state[name], other.state[name]) for name in one.state]
+    return len(equal) == 5 and all(equal) and one.history == other.history
+
+
+def test_same_seed_same_result_bit_for_bit():
+    torch.manual_seed(1)
+    first = trained()
+    torch.manual_seed(2)
+    assert same(first, trained())
+    assert not same(first, trained(seed=1))
+    assert not same(first, trained(rate=1.1e-2))
+
+
+def test_training_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    trained()
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_history_has_every_look_and_progress_every_step():
+    steps = []
+    recipe = replace(RECIPE, steps=25)
+    outcome = train(probe(), {"train": split(9, 1), "valid": split(9, 2)}, right, 1, recipe, 1e-2, 0, CPU, steps.append)
+    assert [look["step"] for look in outcome.history] == [10, 20, 25]
+    assert sum(steps) == 25
+    assert set(outcome.history[0]) == {"step", "train_loss", "valid_loss", "valid"}
+    assert outcome.history[-1]["train_loss"] < outcome.history[0]["train_loss"]
+
+
+@pytest.mark.parametrize(("sign", "best"), [(1, 20), (-1, 10)])
+def test_the_best_state_on_valid_is_kept_in_the_metrics_direction(sign, best):
+    values = iter([1.0, 3.0, 2.0])
+    outcome = trained(score=lambda predictions: next(values), sign=sign)
+    assert (outcome.step, outcome.valid) == (best, {20: 3.0, 10: 1.0}[best])
+    rising = iter([1.0, 2.0])
+    until_then = trained(replace(RECIPE, steps=best), score=lambda predictions: next(rising))
+    for name, value in until_then.state.items():
+        assert torch.equal(outcome.state[name], value)
+
+
+def test_a_tie_goes_to_the_lower_loss_and_then_to_the_earlier():
+    one = Trained(0.1, 10, 50.0, 0.7, [], {})
+    assert one.better_than(None, 1)
+    assert replace(one, valid=51.0).better_than(one, 1)
+    assert not replace(one, valid=51.0).better_than(one, -1)
+    assert replace(one, valid=49.0).better_than(one, -1)
+    assert replace(one, valid_loss=0.6).better_than(one, 1)
+    assert replace(one, valid_loss=0.6).better_than(one, -1)
+    assert not replace(one, valid_loss=0.8).better_than(one, 1)
+    assert not replace(one, step=5).better_than(one, 1)
+
+
+def test_patience_ends_a_training_that_no_longer_improves():
+    values = iter([1.0, 2.0, *[0.0] * 20])
+    steps = []
+    recipe = replace(RECIPE, steps=100, patience=3)
+    data = {"train": split(9, 1), "valid": split(9, 2)}
+    outcome = train(probe(), data, lambda predictions: next(values), 1, recipe, 1e-2, 0, CPU, steps.append)
+    assert outcome.step == 20
+    assert outcome.history[-1]["step"] == 50
+    assert sum(steps) == 100  # a progress bar ends at its end
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_with_a_message(value):
+    bad = split(17, 1)
+    bad.features[3] = value
+    with pytest.raises(TrainingError, match=r"the loss is nan before step 10 with learning rate 0.01: take that rate"):
+        trained(train=bad)
+
+
+def test_gradients_are_clipped_and_the_rate_decays():
+    """Adam is blind to a gradient's scale, so the first step tells: clipping to nothing leaves hardly a trace."""
+    start = probe().state_dict()
+    free, clipped = (trained(replace(RECIPE, steps=10, clip=clip)) for clip in (1.0, 1e-9))
+
+    def moved(outcome: Trained) -> float:
+        return max((outcome.state[name] - start[name]).abs().max().item() for name in start)
+
+    assert moved(clipped) < 0.5 * moved(free)
+    decayed = trained(replace(RECIPE, steps=10, schedule="linear"))
+    assert 0.3 * moved(free) < moved(decayed) < 0.8 * moved(free)
+
+
+def test_balanced_batches_draw_every_class_equally_often():
+    targets = [LABELS.encode("a")] * 18 + [LABELS.encode("b")] * 2
+    data = PooledExamples(torch.zeros(20, 1, 1, 1), [[place] for place in range(20)], targets)
+    recipe = replace(RECIPE, balanced=True, batch_size=6)
+    stream = training_batches(data, recipe, torch.Generator().manual_seed(0))
+    batches = [next(stream) for _ in range(300)]
+    drawn = [index >= 18 for batch in batches for index in batch]
+    assert {len(batch) for batch in batches} == {6}
+    assert 0.45 < sum(drawn) / len(drawn) < 0.55
+
+
+def test_of_several_crops_every_one_is_drawn():
+    data = PooledExamples(torch.arange(3.0)[:, None, None, None], [[0, 1, 2]], [LABELS.encode("a")])
+    torch.manual_seed(0)
+    assert {int(data.batch([0]).layers) for _ in range(40)} == {0, 1, 2}
+
+
+def test_spec_augment_plays_in_training_only():
+    labels = CharacterLabels.from_train(["ab"], "text")
+    options = {"projector_size": 4, "lstm_size": 4, "dropout": 0.0}
+    recipe = replace(RECIPE, head=options, spec_augment=SpecAugment(feature_width=3))
+    head = Probe("ctc", 2, FeatureShape(6, 160), labels, recipe)
+    layers, lengths = torch.randn(1, 60, 2, 6), torch.tensor([60])
+    assert torch.equal(head.eval()(layers, lengths), head.eval()(layers, lengths))
+    assert not torch.equal(head.train()(layers, lengths), head.train()(layers, lengths))
+
+
+def test_predictions_come_in_the_order_of_the_examples(monkeypatch):
+    monkeypatch.setattr("downstreams._training.EVALUATION_BATCH", 2)
+    data = split(7, 3, scale=9.0)
+    fitted = probe()
+    fitted.load_state_dict(dict(trained(replace(RECIPE, steps=300), train=data, valid=data).state))
+    predictions, loss = predict(fitted, data, CPU)
+    assert predictions == list("abcabca")
+    assert loss < 0.1
+
+
+def test_a_stored_head_is_read_whole_or_not_at_all(tmp_path):
+    outcome, recipe = trained(), replace(RECIPE, spec_augment=SpecAugment(time_masks=1))
+    path = tmp_path / "head.safetensors"
+    save_trained(path, outcome, probe(recipe).description)
+    again, description = load_trained(path)
+    assert same(outcome, again)
+    assert replace(again, state={}) == replace(outcome, state={})
+    assert probe_of(description, again.state).spec_augment == SpecAugment(time_masks=1)
+    whole = path.read_bytes()
+    for damage in (whole[:-10], b"", b"\xff" * 50):
+        path.write_bytes(damage)
+        with pytest.raises(CheckpointError, match=r"head\.safetensors: not a trained head .* delete it and run again"):
+            load_trained(path)
+
+
+@pytest.fixture
+def grid(corpus):
+    """One cell: FBANK on keywords, two learning rates."""
+    recipe = Recipe("tiny", 20, 16, (1e-1, 1e-2), 10)
+    return Grid(("fbank",), (replace(TASKS.get("ks"), recipes={"tiny": recipe}),), (0,))
+
+
+def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch):
+    """With the test features gone, every candidate is trained all the same; then the run fails."""
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    (cell,), _ = make_cells(grid, corpus)
+    looked, real_train, real_predict = [], _runner.train, _runner.predict
+
+    def watched_train(probe, data, *rest):
+        looked.append("train")
+        return real_train(probe, {name: data[name] for name in ("train", "valid")}, *rest)
+
+    def watched_predict(probe, examples, device):
+        looked.append(len(examples.targets))
+        return real_predict(probe, examples, device)
+
+    monkeypatch.setattr(_runner, "train", watched_train)
+    monkeypatch.setattr(_runner, "predict", watched_predict)
+    run_grid(grid, corpus, folders, CPU, 1)
+    assert looked == ["train", "train", len(cell.examples["test"])]
+
+
+def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_path, monkeypatch):
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    run_grid(grid, corpus, folders, CPU, 1)
+    (record,) = RecordStore(folders.results).all()
+    (first, _) = sorted(folders.cache.glob("heads/*.safetensors"))
+    first.unlink()  # as if a kill had come between the two candidates
+    rates, real = [], _runner.train
+
+    def watched(*arguments):
+        rates.append(arguments[5])
+        return real(*arguments)
+
+    monkeypatch.setattr(_runner, "train", watched)
+    again, steps = Folders(folders.cache, tmp_path / "again"), []
+    (cell,), _ = make_cells(grid, corpus)
+    run_cell(cell, again, "cpu", advance=steps.append)
+    assert len(rates) == 1
+    assert sum(steps) == 40
+    (other,) = RecordStore(again.results).all()
+    assert other.result() == record.result()
+
+
+def test_the_learning_rate_is_chosen_on_valid(grid, corpus, tmp_path):
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    recipe = replace(grid.tasks[0].recipe(None), steps=100, learning_rates=(1e-7, 1e-1))
+    task = replace(grid.tasks[0], recipes={"tiny": recipe})
+    run_grid(replace(grid, tasks=(task,)), corpus, folders, CPU, 1)
+    (record,) = RecordStore(folders.results).all()
+    assert [tried["learning_rate"] for tried in record.learning_rates] == [1e-7, 1e-1]
+    slow, fast = (tried["valid"] for tried in record.learning_rates)
+    assert fast > slow
+    assert record.learning_rate == 1e-1

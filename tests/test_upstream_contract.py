@@ -1,0 +1,328 @@
+"""Every registered upstream x every check; those that need a checkpoint on small ones of each kind, made here."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torchaudio.pipelines
+from pretrained_files import CONVOLUTIONS, WIDTH, apc_content, fairseq_content, transformer_content
+from torchaudio.models import wav2vec2_model
+from torchaudio.pipelines import Wav2Vec2Bundle
+
+from core.errors import ContractError
+from core.hidden_states import HiddenStates
+from upstreams import _checks
+from upstreams._base import UPSTREAMS, Upstream, UpstreamCard
+from upstreams._resolve import build_upstream
+from upstreams.spectral.fbank import Fbank
+
+SMALL = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": [size for size, _, _ in CONVOLUTIONS],
+    "conv_kernel": [kernel for _, kernel, _ in CONVOLUTIONS],
+    "conv_stride": [stride for _, _, stride in CONVOLUTIONS],
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 12,
+}
+LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+# Name of the configuration's class, settings, whether waveforms are normalised and an attention mask is returned.
+TRANSFORMERS = {
+    "hf-wav2vec2-group_norm": ("Wav2Vec2", {}, True, False),
+    "hf-wav2vec2-layer_norm": ("Wav2Vec2", LAYER_NORM, True, True),
+    "hf-hubert": ("Hubert", {}, False, False),
+    "hf-hubert-layer_norm": ("Hubert", LAYER_NORM, True, True),
+    "hf-wavlm": ("WavLM", {}, False, False),
+    "hf-wavlm-layer_norm": ("WavLM", LAYER_NORM, True, True),
+    "hf-data2vec": ("Data2VecAudio", {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 3}, True, True),
+}
+S3PRL_FILES: dict[str, Callable[[], object]] = {
+    "s3prl-ckpt-apc": apc_content,
+    "s3prl-ckpt-mockingjay": transformer_content,
+    "s3prl-ckpt-hubert": fairseq_content,
+}
+BUNDLE = {
+    "extractor_mode": "group_norm",
+    "extractor_conv_layer_config": CONVOLUTIONS,
+    "extractor_conv_bias": False,
+    "encoder_embed_dim": WIDTH,
+    "encoder_projection_dropout": 0.1,
+    "encoder_pos_conv_kernel": 8,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 2,
+    "encoder_num_heads": 2,
+    "encoder_attention_dropout": 0.1,
+    "encoder_ff_interm_features": 24,
+    "encoder_ff_interm_dropout": 0.0,
+    "encoder_dropout": 0.1,
+    "encoder_layer_norm_first": False,
+    "encoder_layer_drop": 0.05,
+    "aux_num_out": None,
+}
+EXPERT = """
+import torch
+class UpstreamExpert(torch.nn.Module):
+    def __init__(self, ckpt=None, **options):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+    def get_downsample_rates(self, key):
+        return 160
+    def forward(self, wavs):
+        frames = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True).unfold(1, 200, 160)
+        return {"hidden_states": [frames - frames.mean(), self.scale * frames]}
+"""
+PLAIN = ("apc", "fbank", "fbank_cmvn", "mfcc", "mockingjay")
+# `s3prl` runs what an installed s3prl brings; tests/test_s3prl_hub.py checks it on a package made for the purpose.
+ELSEWHERE = {"s3prl": "test_s3prl_hub.py"}
+NAMES = (*PLAIN, *TRANSFORMERS, "hf-whisper", *S3PRL_FILES, "s3prl-expert", "torchaudio")
+CASES = [(name, check) for name in NAMES for check in _checks.CHECKS]
+
+
+def shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """Fresh weights leave norms and biases where mistakes don't show."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def save_transformer(name: str, folder: str) -> str:
+    import transformers
+
+    kind, settings, normalize, mask = TRANSFORMERS[name]
+    config = getattr(transformers, f"{kind}Config")(**{**SMALL, **settings})
+    shaken(getattr(transformers, f"{kind}Model")(config)).save_pretrained(folder)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize, return_attention_mask=mask)
+    extractor.save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+def save_whisper(folder: str) -> str:
+    import transformers
+
+    sizes = {"d_model": WIDTH, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 24}
+    decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 24, "vocab_size": 12}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = transformers.WhisperConfig(**sizes, **decoder, **tokens, num_mel_bins=80)
+    shaken(transformers.WhisperModel(config)).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
+    return f"hf:{folder}"
+
+
+@functools.cache
+def upstream(name: str) -> Upstream:
+    """Built once a process."""
+    if name in PLAIN:
+        return build_upstream(name)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        if name in TRANSFORMERS:
+            return build_upstream(save_transformer(name, folder))
+        if name == "hf-whisper":
+            return build_upstream(save_whisper(folder))
+        if name in S3PRL_FILES:
+            torch.save(S3PRL_FILES[name](), Path(folder) / "file")
+            return build_upstream(f"s3prl-ckpt:{folder}/file")
+        if name == "s3prl-expert":
+            (Path(folder) / "expert.py").write_text(EXPERT)
+            return build_upstream(f"s3prl-expert:{folder}")
+        bundle = Wav2Vec2Bundle("tiny.pth", BUNDLE, 16_000, False, "Wav2Vec2")
+        patch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
+        torch.save(shaken(wav2vec2_model(**BUNDLE)).state_dict(), Path(folder) / "tiny.pth")
+        return build_upstream(f"torchaudio:TINY@{folder}/tiny.pth")
+
+
+@pytest.mark.parametrize(("name", "check"), CASES, ids=[f"{name}-{check.__name__}" for name, check in CASES])
+def test_contract(name, check):
+    result = _checks.run_check(check, upstream(name))
+    assert result.passed, result.error or f"{check.__name__} passes, the card says it can't"
+
+
+def test_every_registered_upstream_is_here():
+    here = {upstream(name).card.name for name in NAMES}
+    assert here | set(ELSEWHERE) == set(UPSTREAMS.names())
+    for file in ELSEWHERE.values():
+        assert "assert_contract_holds" in (Path(__file__).parent / file).read_text()
+
+
+class Broken(Fbank):
+    """Keeps the contract; those below break it in one place each."""
+
+    card = UpstreamCard(name="broken", title="broken", paper="none")
+
+
+class NormalisesBatch(Broken):
+    def encode(self, wavs, wav_lengths):
+        return super().encode(wavs / wavs.std(), wav_lengths)
+
+
+class ReadsPadding(Broken):
+    def encode(self, wavs, wav_lengths):
+        states = super().encode(wavs, wav_lengths)
+        return HiddenStates(tuple(layer - layer.mean(dim=1, keepdim=True) for layer in states.layers), states.lengths)
+
+
+class MixesRows(Broken):
+    def encode(self, wavs, wav_lengths):
+        states = super().encode(wavs, wav_lengths)
+        return HiddenStates(tuple(layer + layer[:1].mean() for layer in states.layers), states.lengths)
+
+
+class Dithers(Broken):
+    def features(self, wav):
+        return super().features(wav) + 1e-6 * torch.rand(1)
+
+
+class Learns(Broken):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def features(self, wav):
+        self.mean += wav.mean()
+        return super().features(wav)
+
+
+class Scales(Broken):
+    def encode(self, wavs, wav_lengths):
+        wavs *= 0.5
+        return super().encode(wavs, wav_lengths)
+
+
+class Logarithm(Broken):
+    def features(self, wav):
+        return super().features(wav) - wav.abs().max().log()
+
+
+class Miscounts(Broken):
+    def frame_lengths(self, wav_lengths):
+        return wav_lengths // 160
+
+
+class Coarse(Broken):
+    downsample_rate = 200
+
+
+class TooShort(Broken):
+    min_samples = 100
+
+
+class Doubles(Broken):
+    def encode(self, wavs, wav_lengths):
+        states = super().encode(wavs, wav_lengths)
+        return HiddenStates((*states.layers, *states.layers), states.lengths)
+
+
+class Infinite(Broken):
+    def features(self, wav):
+        return super().features(wav) / 0
+
+
+class Remembers(Broken):
+    calls = 0
+
+    def configuration(self):
+        return {"calls": self.calls}
+
+    def features(self, wav):
+        self.calls += 1
+        return super().features(wav)
+
+
+class Nameless(Broken):
+    card = UpstreamCard(name="broken", title="", paper="none")
+
+
+class Lenient(Broken):
+    card = UpstreamCard(name="broken", title="broken", paper="none", tolerance=1.0)
+
+
+class RandomLoss(Broken):
+    sizes = {"tiny": None}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def pretrain_loss(self, wavs, wav_lengths, generator):
+        return self.weight.sum() * torch.rand(1)
+
+
+class DeadLoss(RandomLoss):
+    def pretrain_loss(self, wavs, wav_lengths, generator):
+        return wavs.mean().requires_grad_()
+
+
+BREAKERS = [
+    (Nameless, "check_card_complete"),
+    (Lenient, "check_card_complete"),
+    (Doubles, "check_sizes_hold"),
+    (Infinite, "check_sizes_hold"),
+    (Miscounts, "check_frame_lengths_exact"),
+    (Coarse, "check_frame_lengths_exact"),
+    (NormalisesBatch, "check_padding_changes_nothing"),
+    (ReadsPadding, "check_padding_changes_nothing"),
+    (MixesRows, "check_batch_order_changes_nothing"),
+    (Dithers, "check_same_input_same_bits"),
+    (Learns, "check_nothing_moves"),
+    (Scales, "check_nothing_moves"),
+    (Logarithm, "check_silence_is_finite"),
+    (TooShort, "check_shortest_input_works"),
+    (Remembers, "check_digest_is_stable"),
+    (RandomLoss, "check_pretrain_loss_trains"),
+    (DeadLoss, "check_pretrain_loss_trains"),
+]
+
+
+@pytest.mark.parametrize(("kind", "broken"), BREAKERS, ids=lambda value: getattr(value, "__name__", value))
+def test_an_upstream_that_breaks_a_promise_is_found(kind, broken):
+    built = kind().freeze()
+    assert _checks.run_check(getattr(_checks, broken), built).error is not None
+    assert not _checks.run_check(getattr(_checks, broken), built).passed
+
+
+def test_every_check_is_seen_failing():
+    assert {name for _, name in BREAKERS} == {check.__name__ for check in _checks.CHECKS}
+
+
+def test_a_known_failure_has_to_fail():
+    known = {"check_padding_changes_nothing": "normalises over the batch"}
+    failing, passing = NormalisesBatch(), Broken()
+    for built in (failing, passing):
+        built.card = replace(Broken.card, known_failures=known)
+    assert _checks.run_check(_checks.check_padding_changes_nothing, failing).passed
+    assert not _checks.run_check(_checks.check_padding_changes_nothing, passing).passed
+    passing.card = replace(Broken.card, known_failures={"check_of_mine": "no such check"})
+    assert "check_of_mine" in _checks.run_check(_checks.check_card_complete, passing).error
+
+
+def test_extract_refuses_what_breaks_the_contract():
+    wavs, lengths = torch.zeros(1, 16_000), torch.tensor([16_000])
+    for kind, message in ((Miscounts, "valid frames"), (Doubles, "2 layers, num_layers is 1")):
+        with pytest.raises(ContractError, match=message):
+            kind().extract(wavs, lengths)
+    with pytest.raises(ContractError, match=r"shortest legal input is 400; leave it out"):
+        Broken().extract(wavs[:, :399], torch.tensor([399]))
+
+
+def test_the_digest_follows_weights_configuration_and_code():
+    def digest(change: Callable[[Upstream], object]) -> str:
+        built = build_upstream("apc")
+        change(built)
+        return built.digest()
+
+    plain = digest(lambda built: None)
+    assert plain == build_upstream("apc").digest()
+    assert plain != digest(lambda built: built.postnet.bias.data.add_(1e-6))
+    assert plain != digest(lambda built: setattr(built, "config", replace(built.config, steps_ahead=3)))
+    assert plain != digest(lambda built: setattr(built, "card", replace(built.card, version=2)))
+    assert plain == digest(lambda built: setattr(built, "card", replace(built.card, title="another")))
