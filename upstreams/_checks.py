@@ -47,7 +47,10 @@ def check_frame_lengths_exact(upstream: Upstream) -> None:
     frames = upstream.frame_lengths(lengths)
     require(bool((frames >= 1).all()), "frame_lengths gives no frame for a legal input: raise min_samples")
     require(bool((frames.diff() >= 0).all()), "frame_lengths falls where the input grows")
-    off = (frames - lengths / upstream.downsample_rate).abs().max().item()
+    # Also of longer inputs, where a wrong downsample_rate shows.
+    long = torch.tensor([SAMPLE_RATE, 4 * SAMPLE_RATE])
+    promised = torch.cat([lengths, long]) / upstream.downsample_rate
+    off = (torch.cat([frames, upstream.frame_lengths(long)]) - promised).abs().max().item()
     require(
         off <= MOST_FRAMES_OFF,
         f"frame_lengths is {off:.1f} frames off samples / {upstream.downsample_rate}, at most {MOST_FRAMES_OFF}",

@@ -30,6 +30,10 @@ class Network(Protocol):
     def min_samples(self) -> int:
         """See Upstream."""
 
+    @property
+    def window_samples(self) -> int:
+        """See Upstream."""
+
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""
 
@@ -55,6 +59,7 @@ class NetworkUpstream(Upstream):
         self.hidden_size = network.hidden_size
         self.downsample_rate = network.downsample_rate
         self.min_samples = network.min_samples
+        self.window_samples = network.window_samples
 
     def configuration(self) -> Mapping[str, Any]:
         """See Upstream.configuration."""

@@ -68,6 +68,8 @@ class S3PRLTransformer(nn.Module):
         input_size: width of its features.
     """
 
+    window_samples = 1
+
     def __init__(self, settings: TransformerSettings, features: FrontEnd, input_size: int) -> None:
         super().__init__()
         self.settings = settings

@@ -6,16 +6,15 @@ from the checkpoint's own preprocessor configuration. Remote code is never run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.errors import CheckpointError
-from core.hidden_states import HiddenStates
-from upstreams._base import Upstream, UpstreamCard, register_upstream
+from upstreams._base import UpstreamCard, register_upstream
 from upstreams.pretrained._conv_transformer import MODEL_TYPES, ConvTransformer
+from upstreams.pretrained._network import NetworkUpstream
 from upstreams.pretrained._whisper import WhisperEncoder
 
 # Training-time tensors that checkpoints may lack: they mask inputs and play no part here.
@@ -30,25 +29,8 @@ UNUSED_TENSORS = {"masked_spec_embed"}
         "data2vec arXiv:2202.03555, Whisper arXiv:2212.04356",
     )
 )
-class HuggingFaceUpstream(Upstream):
-    """Hidden states are the input of the first block and the output of every block.
-
-    Args:
-        network: the model, with encode, frame_lengths and the four sizes of an upstream.
-        label: the name in tables.
-        config: the model's and the feature extractor's configuration.
-    """
-
-    def __init__(self, network: ConvTransformer | WhisperEncoder, label: str, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.network = network
-        self.label = label
-        self.config = config
-        self.num_layers = network.num_layers
-        self.hidden_size = network.hidden_size
-        self.downsample_rate = network.downsample_rate
-        self.min_samples = network.min_samples
-        self.window_samples = network.window_samples
+class HuggingFaceUpstream(NetworkUpstream):
+    """Hidden states are the input of the first block and the output of every block."""
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None) -> HuggingFaceUpstream:
@@ -59,18 +41,6 @@ class HuggingFaceUpstream(Upstream):
         if not checkpoint:
             raise CheckpointError("hf: names no checkpoint: write hf:ORG/NAME or hf:FOLDER")
         return from_transformers(checkpoint)
-
-    def configuration(self) -> Mapping[str, Any]:
-        """See Upstream.configuration."""
-        return self.config
-
-    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
-        """See Upstream.frame_lengths."""
-        return self.network.frame_lengths(wav_lengths)
-
-    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        """See Upstream.encode."""
-        return self.network.encode(wavs, wav_lengths)
 
 
 def from_transformers(checkpoint: str) -> HuggingFaceUpstream:

@@ -53,6 +53,8 @@ class ForeignNetwork(nn.Module):
     Raises: ContractError: its hidden states can't be brought under the contract.
     """
 
+    window_samples = 1
+
     def __init__(self, name: str, module: nn.Module) -> None:
         super().__init__()
         self.name = name

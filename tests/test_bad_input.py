@@ -1,0 +1,275 @@
+"""Each bad input gets one line that says what, where and what to do, exit code 2, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import call
+
+from core.records import RecordStore
+from upstreams import _checkpoint
+from upstreams.generative.apc import APC, APCConfig
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def place(corpus_folder, tmp_path) -> Path:
+    """A folder with a corpus of its own, a checkpoint, and files that are none."""
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    config = APCConfig(num_layers=1, hidden_size=8)
+    _checkpoint.save(tmp_path / "apc.safetensors", "apc", asdict(config), APC(config), {})
+    whole = (tmp_path / "apc.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    torch.save({"a": 1}, tmp_path / "pickle.pt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "raises.py").write_text("1 / 0")
+    (tmp_path / "plain.py").write_text("from upstreams._base import Upstream\nclass Mine(Upstream): pass\nmine = 3\n")
+    return tmp_path
+
+
+def change(place: Path, **changes: object) -> None:
+    """Alters the rows of the corpus: None takes a key away; a function gets the row."""
+    path = place / "corpus" / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        for key, value in changes.items():
+            new = value(row) if callable(value) else value
+            row.pop(key, None)
+            row |= {} if new is None else {key: new}
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+
+
+def first_audio(place: Path) -> Path:
+    return place / "corpus" / "audio" / "train_0_0.wav"
+
+
+def nothing(place: Path) -> None:
+    """The corpus is fine."""
+
+
+def nan(place: Path) -> None:
+    soundfile.write(first_audio(place), np.array([np.nan], dtype=np.float32), 16_000, subtype="FLOAT")
+
+
+def text(place: Path) -> None:
+    first_audio(place).write_text("no audio")
+
+
+def several(place: Path) -> None:
+    text(place)
+    (place / "corpus" / "audio" / "test_6_2.wav").unlink()
+
+
+RUN = (
+    "run",
+    "--task",
+    "ks",
+    "--corpus",
+    "{}/corpus",
+    "--output",
+    "{}/results",
+    "--cache",
+    "{}/cache",
+    "--workers",
+    "1",
+)
+FBANK = (*RUN, "--upstream", "fbank")
+PRETRAIN = ("pretrain", "apc", "--corpus", "{}/corpus", "--output", "{}/new", "--workers", "1", "--steps", "1")
+CASES = {
+    "unknown upstream": (nothing, (*RUN, "--upstream", "fbnak"), "unknown upstream 'fbnak': did you mean 'fbank'?"),
+    "unknown kind": (nothing, (*RUN, "--upstream", "hff:x"), "unknown kind of upstream 'hff:' in 'hff:x': write NAME"),
+    "unknown task": (nothing, (*FBANK, "--task", "kss"), "unknown task 'kss': did you mean 'ks'?"),
+    "unknown corpus": (nothing, (*FBANK, "--corpus", "minni"), "unknown corpus 'minni': did you mean 'mini'?"),
+    "unknown recipe": (nothing, (*FBANK, "--recipe", "fat"), "unknown recipe of ks 'fat': did you mean 'fast'?"),
+    "unknown device": (nothing, (*FBANK, "--device", "cuda:77"), "device 'cuda:77' can't be used here"),
+    "no device": (nothing, (*FBANK, "--device", "gpu"), "device 'gpu' can't be used here"),
+    "missing corpus": (nothing, (*FBANK, "--corpus", "{}/korpus"), "{}/korpus: no such folder or file"),
+    "no manifest": (nothing, (*FBANK, "--corpus", "{}/folder"), "{}/folder: no metadata.jsonl there"),
+    "no folder named": (nothing, (*FBANK, "--corpus", "librispeech"), "where does it lie? Add --root FOLDER"),
+    "missing checkpoint": (nothing, (*RUN, "--upstream", "apc@{}/gone"), "{}/gone: no such checkpoint; train one"),
+    "corrupt checkpoint": (nothing, (*RUN, "--upstream", "apc@{}/cut.safetensors"), "not a readable safetensors file"),
+    "pickled checkpoint": (nothing, (*RUN, "--upstream", "apc@{}/pickle.pt"), "not a readable safetensors file"),
+    "another architecture": (
+        nothing,
+        (*RUN, "--upstream", "mockingjay@{}/apc.safetensors"),
+        "is a checkpoint of 'apc', not of 'mockingjay'; write apc@{}/apc.safetensors",
+    ),
+    "needless checkpoint": (
+        nothing,
+        (*RUN, "--upstream", "fbank@{}/x"),
+        "fbank takes no checkpoint: leave out '@{}/x'",
+    ),
+    "no hf folder": (nothing, (*RUN, "--upstream", "hf:{}/gone"), "hf:{}/gone: no such folder; correct the path"),
+    "empty hf folder": (nothing, (*RUN, "--upstream", "hf:{}/folder"), "hf:{}/folder: can't be loaded"),
+    "hub out of reach": (nothing, (*RUN, "--upstream", "hf:nobody/nothing"), "hf:nobody/nothing: can't be loaded"),
+    "no plug-in file": (nothing, (*RUN, "--upstream", "{}/gone.py:Mine"), "{}/gone.py: no such file; name the Python"),
+    "plug-in raises": (nothing, (*RUN, "--upstream", "{}/raises.py:Mine"), "fails when imported: ZeroDivisionError"),
+    "no such class": (nothing, (*RUN, "--upstream", "{}/plain.py:Your"), "no upstream class 'Your' (found: "),
+    "no class": (nothing, (*RUN, "--upstream", "{}/plain.py:mine"), "has no upstream class 'mine'"),
+    "class without card": (nothing, (*RUN, "--upstream", "{}/plain.py:Mine"), "Mine has no card; decorate it"),
+    "no task in file": (nothing, (*FBANK, "--task", "{}/plain.py:mine"), "has no task 'mine' (found: none)"),
+    "no task file": (nothing, (*FBANK, "--task", "{}/gone.py:mine"), "{}/gone.py: no such file"),
+    "corpus without the label": (lambda place: change(place, keyword=None), FBANK, "no row has the label 'keyword'"),
+    "empty split": (
+        lambda place: change(place, split=lambda row: "train" if row["split"] == "valid" else row["split"]),
+        FBANK,
+        "split 'valid' is empty; give some rows",
+    ),
+    "unknown split": (lambda place: change(place, split="dev"), FBANK, "76 bad rows; correct or remove:"),
+    "duplicate ids": (lambda place: change(place, id="same"), FBANK, "id stands already in line 1"),
+    "unseen label": (
+        lambda place: change(place, keyword=lambda row: "new" if row["id"] == "test_6_0" else row.get("keyword")),
+        FBANK,
+        "(utterance 'test_6_0'): keyword 'new' is in test, but not in train",
+    ),
+    "voice in two splits": (
+        lambda place: change(place, voice=lambda row: "v0" if row["id"] == "test_6_0" else row.get("voice")),
+        FBANK,
+        "voice 'v0' is in test, but in train at line 1",
+    ),
+    "unreadable audio": (text, FBANK, "train_0_0.wav: not readable as audio"),
+    "missing audio": (
+        lambda place: first_audio(place).unlink(),
+        FBANK,
+        "train_0_0.wav: no such file; correct file_name",
+    ),
+    "no samples": (lambda place: soundfile.write(first_audio(place), np.zeros(0), 16_000), FBANK, "has no samples"),
+    "NaN samples": (nan, FBANK, "has samples that are NaN or infinite; write the file anew"),
+    "two bad recordings": (several, FBANK, "2 bad rows; correct or remove:"),
+    "binary manifest": (
+        lambda place: (place / "corpus" / "metadata.jsonl").write_bytes(b"\xff\xfe\x00"),
+        FBANK,
+        "not UTF-8 text",
+    ),
+    "columns without hf": (nothing, (*FBANK, "--columns", "text=a"), "--columns is for hf: datasets"),
+    "output is a file": (nothing, (*FBANK, "--cache", "{}/pickle.pt"), "{}/pickle.pt"),
+    "prepare": (several, ("prepare", "{}/corpus"), "2 bad rows; correct or remove:"),
+    "check": (nothing, ("check", "mfc"), "unknown upstream 'mfc': did you mean 'mfcc'?"),
+    "check checkpoint": (nothing, ("check", "apc@{}/cut.safetensors"), "not a readable safetensors file"),
+    "report of nothing": (nothing, ("report", "--output", "{}/folder"), "run something first: run_benchmark.py run"),
+    "pretrain what can't": (nothing, (*PRETRAIN, "fbank"), "'fbank' can't be pretrained here; these can: apc"),
+    "pretrain unknown": (nothing, (*PRETRAIN, "apcc"), "unknown upstream 'apcc': did you mean 'apc'?"),
+    "pretrain size": (nothing, (*PRETRAIN, "--size", "huge"), "unknown size of apc 'huge'"),
+    "pretrain on bad audio": (several, PRETRAIN, "train_0_0.wav: not readable as audio"),
+    "pretrain without train": (lambda place: change(place, split="test"), PRETRAIN, "split 'train' is empty"),
+}
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_line_and_exit_code_2(case, place):
+    prepare, arguments, message = CASES[case]
+    prepare(place)
+    before = files(place)
+    called = call(*(argument.replace("{}", str(place)) for argument in arguments))
+    assert called.code == 2
+    assert called.out == ""
+    first, *rows = called.err.strip().splitlines()
+    assert first.startswith("error: ")
+    assert message.replace("{}", str(place)) in called.err
+    assert "Traceback" not in called.err
+    assert all(row.startswith("  ") for row in rows)  # only rows of a manifest stand on lines of their own
+    assert files(place) == before
+
+
+def test_a_damaged_record_is_named(place):
+    (place / "results" / "records").mkdir(parents=True)
+    (place / "results" / "records" / "abc.json").write_text("{")
+    called = call("report", "--output", place / "results")
+    assert called.code == 2
+    assert "abc.json: not a result record" in called.err
+
+
+def test_another_checkpoint_is_not_overwritten(place):
+    shutil.copy(place / "apc.safetensors", place / "apc-tiny.safetensors")
+    before = files(place)
+    arguments = [argument.replace("{}/new", "{}").replace("{}", str(place)) for argument in PRETRAIN]
+    called = call(*arguments)
+    assert called.code == 2
+    assert "holds a checkpoint of another training; name another --output or delete it" in called.err
+    assert files(place) == before
+
+
+@contextlib.contextmanager
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 20 kB, as where a disk is full or a quota used up."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def run_tiny(place: Path, tasks_file: Path) -> list[object]:
+    folders = ("--output", place / "results", "--cache", place / "cache", "--workers", 1)
+    return ["run", "--upstream", "fbank", "--task", f"{tasks_file}:KS", "--corpus", place / "corpus", *folders]
+
+
+def test_no_room_for_features(place, tasks_file):
+    command = run_tiny(place, tasks_file)
+    with small_files():
+        called = call(*command)
+    assert called.code == 2
+    (line,) = called.err.strip().splitlines()
+    assert line.startswith(f"error: {place / 'cache'}")
+    assert line.endswith("free some space or name another folder")
+    left = [path for path in (*place.glob("cache/**/*"), *place.glob("results/**/*")) if path.is_file()]
+    assert [path.parent.name for path in left] == ["validated"]
+    assert call(*command).code == 0
+    assert len(RecordStore(place / "results").all()) == 1
+
+
+def test_no_room_for_a_checkpoint(place):
+    with small_files():
+        called = call(*(argument.replace("{}", str(place)) for argument in PRETRAIN))
+    assert called.code == 2
+    assert f"error: {place / 'new' / 'apc-tiny.safetensors'}: File too large; free some space" in called.err
+    assert "Traceback" not in called.err
+    assert list((place / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize("written", [1, 2, 3, 4, 5, 6])
+def test_no_space_at_any_write(written, place, tasks_file, monkeypatch):
+    """Marker, features, index, candidates, files of the run, record: whichever write fails, the message is the same."""
+    real, count = os.fsync, 0
+
+    def full(handle: int) -> None:
+        nonlocal count
+        count += 1
+        if count >= written:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("core.digest.os.fsync", full)
+        called = call(*run_tiny(place, tasks_file))
+    assert called.code == 2
+    assert "No space left on device; free some space or name another folder" in called.err
+    assert "Traceback" not in called.err
+    assert not list(place.rglob(".writing-*"))
+    assert RecordStore(place / "results").all() == []
+    assert call(*run_tiny(place, tasks_file)).code == 0
+    assert len(RecordStore(place / "results").all()) == 1
+
+
+def test_the_program_itself_tells_it_the_same_way(tmp_path):
+    command = [sys.executable, ROOT / "run_benchmark.py", "report", "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: no records for a leaderboard; run something first: run_benchmark.py run\n"
