@@ -22,6 +22,10 @@ import torch
 
 from core.audio import SAMPLE_RATE
 from core.manifest import Manifest, read_manifest
+from downstreams._base import HEADS
+from tasks._base import TASKS
+from tasks.corpora._base import CORPORA
+from upstreams._base import UPSTREAMS
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
@@ -73,6 +77,14 @@ def write_corpus(folder: Path) -> Path:
         lines.append(json.dumps({"file_name": name, "id": identifier, "split": split, **labels}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def registries(monkeypatch) -> None:
+    """What a test's plug-ins register is gone after it."""
+    for registry in (UPSTREAMS, HEADS, TASKS, CORPORA):
+        registry.names()
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
 @pytest.fixture(scope="session")

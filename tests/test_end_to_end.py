@@ -33,6 +33,7 @@ NAMES = ("KS", "SID", "IC", "ASR")
 
 OWN_UPSTREAM = '''
 """Loudness of each hundredth of a second."""
+from pathlib import Path
 import torch
 from core.hidden_states import HiddenStates
 from upstreams._base import Upstream, UpstreamCard, register_upstream
@@ -44,7 +45,7 @@ class Loudness(Upstream):
     @classmethod
     def from_checkpoint(cls, checkpoint):
         upstream = cls()
-        upstream.power = float(open(checkpoint).read()) if checkpoint else 2.0
+        upstream.power = float(Path(checkpoint).read_text()) if checkpoint else 2.0
         return upstream
 
     def configuration(self):
