@@ -158,7 +158,7 @@ def pretrain_upstreams(  # noqa: PLR0913
         pretraining = planned(name, size, seed, steps)
         path = output / f"{name}-{size}.safetensors"
         if is_done(path, pretraining, manifest):
-            out.print(f"{path} is there already", markup=False, highlight=False)
+            out.print(f"{path} is there already", markup=False, highlight=False, soft_wrap=True)
         else:
             jobs.append(Job(f"pretraining {name}", pretrain, (pretraining, manifest, path, str(where))))
     if not jobs:
@@ -171,7 +171,8 @@ def pretrain_upstreams(  # noqa: PLR0913
         outcomes = executor.run(jobs, watcher.advance, watcher.done)
     for outcome in outcomes:
         if outcome.error is None:
-            out.print(f"{outcome.job.arguments[2]}: loss {outcome.value:.4f}", markup=False, highlight=False)
+            line = f"{outcome.job.arguments[2]}: loss {outcome.value:.4f}"
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -224,12 +225,13 @@ def _show(report: Report, output: Path) -> None:
         for table in rich_tables(tidy(records, custom=True)):
             out.print(table)
     for name, error in report.failures:
-        err.print(f"failed: {name}: {error}", style="red", markup=False)
+        err.print(f"failed: {name}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     out.print(
         f"{report.computed} cells computed, {report.skipped} were there, "
         f"{len(report.cells) - report.skipped - report.computed} failed; records in {output / 'records'}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -85,4 +85,5 @@ class TerminalWatcher(Watcher):
     def done(self, outcome: Outcome) -> None:
         """See Watcher.done."""
         if outcome.error is not None:
-            self._console.print(f"failed: {outcome.job.name}: {outcome.error}", style="red", markup=False)
+            line = f"failed: {outcome.job.name}: {outcome.error}"
+            self._console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)

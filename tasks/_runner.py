@@ -46,8 +46,6 @@ def extract_features(
 
 def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> str:
     """A job: trains and evaluates one cell, and returns its run digest once the record is written."""
-    # Saturated LSTM gates give subnormal gradients, which make an update on FBANK six times as slow on a CPU.
-    torch.set_flush_denormal(True)
     started = time.monotonic()
     kind = kind_of(cell.task, cell.recipe)
     cache = FeatureCache(folders.cache, cell.upstream.digest, kind)

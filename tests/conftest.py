@@ -13,6 +13,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["COLUMNS"] = "200"  # of the tables
 
 import hypothesis
 import numpy as np
@@ -129,5 +130,4 @@ def call(*arguments: object) -> Called:
 def _arguments(arguments: tuple[object, ...]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["run_benchmark.py", *map(str, arguments)])
-        patch.setenv("COLUMNS", "200")  # rich breaks lines there
         yield

@@ -112,7 +112,7 @@ def test_pretraining_writes_a_checkpoint_and_a_second_call_does_nothing(grid):
 
 def test_every_cell_has_a_record(grid, records):
     assert grid.ran.code == 0
-    assert grid.ran.err == "" or grid.ran.err.isspace()
+    assert "failed" not in grid.ran.err
     assert "16 cells computed, 0 were there, 0 failed" in grid.ran.out
     cells = {(record.upstream["name"], record.task["name"], record.seed) for record in records}
     assert cells == {(name, task, seed) for name in ("fbank", "apc") for task in TASKS.names() for seed in (0, 1)}

@@ -22,7 +22,7 @@ from core.records import RecordStore
 
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("FROSTBENCH_KILLS", "2"))
-MOST_SECONDS = 240
+MOST_SECONDS = 280
 
 
 @contextlib.contextmanager

@@ -95,7 +95,6 @@ def pretrain(
     Returns: the mean loss of the last updates.
     Raises: TrainingError: the loss is no longer finite.
     """
-    torch.set_flush_denormal(True)  # subnormal gradients slow CPUs down many times
     recipe = pretraining.recipe
     started = time.monotonic()
     with torch.random.fork_rng(devices=[]):
