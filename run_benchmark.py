@@ -90,9 +90,10 @@ def check(
 ) -> None:
     """Test an upstream against the contract that makes its results trustworthy."""
     built = build_upstream(upstream)
-    table = Table(title=escape(f"{built.display_name}: {built.num_layers} layers of {built.hidden_size}, "
-                               f"{built.downsample_rate} samples a frame, {built.num_params():,} parameters"),
-                  title_justify="left", show_header=False)  # fmt: skip
+    sizes = f"{built.num_layers} layers of {built.hidden_size}, {built.downsample_rate} samples a frame"
+    heading = f"{built.display_name}: {sizes}, {built.num_params():,} parameters"
+    out.print(heading, markup=False, highlight=False, soft_wrap=True)  # a table's title is broken at its width
+    table = Table(show_header=False)
     results = [run_check(each, built) for each in CHECKS]
     for result in results:
         verdict = "[green]passed[/]" if result.passed else "[red]FAILED[/]"
@@ -118,13 +119,9 @@ def prepare(
     with TerminalWatcher(err) as watcher:
         watcher.stage("checking recordings", len(manifest.utterances), "recordings")
         validate(manifest, categorical, advance=lambda: watcher.advance(1))
-    table = Table(
-        "label",
-        "train",
-        "valid",
-        "test",
-        title=escape(f"{manifest.name}: {len(manifest.utterances)} recordings, all good"),
-    )
+    heading = f"{manifest.name}: {len(manifest.utterances)} recordings, all good"
+    out.print(heading, markup=False, highlight=False, soft_wrap=True)
+    table = Table("label", "train", "valid", "test")
     for label, counts in sorted(summarise(manifest).items()):
         table.add_row(escape(label), *(str(counts[split]) for split in ("train", "valid", "test")))
     out.print(table)

@@ -1,6 +1,6 @@
 """Intent classification: what is wanted, in slots (Fluent Speech Commands, arXiv:1904.03670; SUPERB)."""
 
-from downstreams._recipe import POWERS_OF_TEN, Recipe
+from downstreams._recipe import FAST_UTTERANCE, POWERS_OF_TEN, Recipe
 from tasks._base import Task, register_task
 
 register_task(
@@ -13,13 +13,7 @@ register_task(
         metric="accuracy",
         disjoint="voice",
         recipes={
-            "fast": Recipe(
-                name="fast",
-                steps=3_000,
-                batch_size=32,
-                learning_rates=(1e-1, 1e-2, 1e-3, 1e-4),
-                eval_every=150,
-            ),
+            "fast": FAST_UTTERANCE,
             # The prediction is not held to the 31 valid combinations of slots, in s3prl neither.
             "superb": Recipe(
                 name="superb",

@@ -1,6 +1,6 @@
 """Keyword spotting: which of a few command words is said (Warden, arXiv:1804.03209; SUPERB, arXiv:2105.01051)."""
 
-from downstreams._recipe import POWERS_OF_TEN, Recipe
+from downstreams._recipe import FAST_UTTERANCE, POWERS_OF_TEN, Recipe
 from tasks._base import Task, register_task
 
 register_task(
@@ -13,13 +13,7 @@ register_task(
         metric="accuracy",
         disjoint="voice",
         recipes={
-            "fast": Recipe(
-                name="fast",
-                steps=3_000,
-                batch_size=32,
-                learning_rates=(1e-1, 1e-2, 1e-3, 1e-4),
-                eval_every=150,
-            ),
+            "fast": FAST_UTTERANCE,
             # Classes are drawn equally often and the level is lowered by 3 dB, as in s3prl. Its valid score is drawn
             # at random, too; ours looks at every recording once, so that the choice of a rate can be repeated.
             "superb": Recipe(

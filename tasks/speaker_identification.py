@@ -1,6 +1,6 @@
 """Speaker identification: who of a closed set speaks (VoxCeleb1, arXiv:1706.08612; SUPERB, arXiv:2105.01051)."""
 
-from downstreams._recipe import POWERS_OF_TEN, Recipe
+from downstreams._recipe import FAST_UTTERANCE, POWERS_OF_TEN, Recipe
 from tasks._base import Task, register_task
 
 register_task(
@@ -12,13 +12,7 @@ register_task(
         head="utterance_linear",
         metric="accuracy",
         recipes={
-            "fast": Recipe(
-                name="fast",
-                steps=3_000,
-                batch_size=32,
-                learning_rates=(1e-1, 1e-2, 1e-3, 1e-4),
-                eval_every=150,
-            ),
+            "fast": FAST_UTTERANCE,
             # s3prl's default rate of 1e-4 loses 14 points against 1e-1 (its issue 268): the grid has both. Its batches
             # of 8 accumulated over 4 are one mean over 32. Its random 8 s crops are new each time only with --exact.
             "superb": Recipe(

@@ -26,7 +26,6 @@ from tasks._metrics import get_metric
 from tasks._planner import Grid, make_cells
 from upstreams._resolve import build_upstream
 
-pytestmark = pytest.mark.xdist_group("end_to_end")  # one worker makes the grid, not two
 GOLDEN = Path(__file__).parent / "golden" / "tiny_grid.json"
 TOLERANCE = 10.0  # percentage points: one of twelve test utterances may fall on another side on another CPU
 NAMES = ("KS", "SID", "IC", "ASR")

@@ -7,17 +7,17 @@ prediction 5 frames ahead) follows the authors' released recipe; the paper itsel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
-from upstreams import _checkpoint, _kaldi
-from upstreams._base import PretrainRecipe, Upstream, UpstreamCard, register_upstream
+from upstreams import _kaldi
+from upstreams._base import PretrainRecipe, UpstreamCard, register_upstream
+from upstreams.generative._base import GenerativeUpstream
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,10 @@ class APCConfig:
 @register_upstream(
     UpstreamCard(name="apc", title="Autoregressive predictive coding, one-way GRUs", paper="arXiv:1904.03240")
 )
-class APC(Upstream):
+class APC(GenerativeUpstream):
     """Hidden states are the outputs of the GRU layers, residual connections included; time never runs backwards."""
 
-    downsample_rate = _kaldi.HOP_LENGTH
-    min_samples = _kaldi.WIN_LENGTH
+    config_type = APCConfig
     sizes: ClassVar[Mapping[str, APCConfig]] = {"paper": APCConfig(), "tiny": APCConfig(hidden_size=256)}
     recipes: ClassVar[Mapping[str, PretrainRecipe]] = {
         # 100 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.
@@ -50,34 +49,13 @@ class APC(Upstream):
     }
 
     def __init__(self, config: APCConfig = APCConfig()) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.num_layers = config.num_layers
         self.hidden_size = config.hidden_size
         inputs = [config.num_mel_bins] + [config.hidden_size] * (config.num_layers - 1)
         self.rnn_layers = nn.ModuleList(nn.GRU(size, config.hidden_size, batch_first=True) for size in inputs)
         self.dropout = nn.Dropout(config.dropout)
         self.postnet = nn.Linear(config.hidden_size, config.num_mel_bins)
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: str | None) -> APC:
-        """Loads a checkpoint that `pretrain apc` wrote; without one the weights are untrained."""
-        if checkpoint is None:
-            upstream = cls(cls.sizes["tiny"])
-            upstream.label = f"{cls.card.name} (untrained)"
-            return upstream
-        path = Path(checkpoint)
-        upstream = cls(_checkpoint.configuration_for(path, cls.card.name, APCConfig))
-        _checkpoint.load_weights(path, upstream)
-        return upstream
-
-    def configuration(self) -> Mapping[str, Any]:
-        """See Upstream.configuration."""
-        return asdict(self.config)
-
-    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
-        """See Upstream.frame_lengths."""
-        return _kaldi.frame_lengths(wav_lengths)
 
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
-from upstreams import _checkpoint, _kaldi
-from upstreams._base import PretrainRecipe, Upstream, UpstreamCard, register_upstream
+from upstreams import _kaldi
+from upstreams._base import PretrainRecipe, UpstreamCard, register_upstream
+from upstreams.generative._base import GenerativeUpstream
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,10 @@ class MockingjayConfig:
 @register_upstream(
     UpstreamCard(name="mockingjay", title="Masked reconstruction, bidirectional transformer", paper="arXiv:1910.12638")
 )
-class Mockingjay(Upstream):
+class Mockingjay(GenerativeUpstream):
     """Hidden states are the input of the first block and the output of every block: num_layers + 1."""
 
-    downsample_rate = _kaldi.HOP_LENGTH
-    min_samples = _kaldi.WIN_LENGTH
+    config_type = MockingjayConfig
     sizes: ClassVar[Mapping[str, MockingjayConfig]] = {
         "paper": MockingjayConfig(),
         "tiny": MockingjayConfig(num_layers=3, hidden_size=256, num_heads=4, feedforward_size=1024),
@@ -53,8 +52,7 @@ class Mockingjay(Upstream):
     }
 
     def __init__(self, config: MockingjayConfig = MockingjayConfig()) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.num_layers = config.num_layers + 1
         self.hidden_size = config.hidden_size
         self.spec_transform = nn.Linear(config.num_mel_bins, config.hidden_size)
@@ -78,26 +76,6 @@ class Mockingjay(Upstream):
             nn.LayerNorm(config.hidden_size, eps=1e-12),
             nn.Linear(config.hidden_size, config.num_mel_bins),
         )
-
-    @classmethod
-    def from_checkpoint(cls, checkpoint: str | None) -> Mockingjay:
-        """Loads a checkpoint that `pretrain mockingjay` wrote; without one the weights are untrained."""
-        if checkpoint is None:
-            upstream = cls(cls.sizes["tiny"])
-            upstream.label = f"{cls.card.name} (untrained)"
-            return upstream
-        path = Path(checkpoint)
-        upstream = cls(_checkpoint.configuration_for(path, cls.card.name, MockingjayConfig))
-        _checkpoint.load_weights(path, upstream)
-        return upstream
-
-    def configuration(self) -> Mapping[str, Any]:
-        """See Upstream.configuration."""
-        return asdict(self.config)
-
-    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
-        """See Upstream.frame_lengths."""
-        return _kaldi.frame_lengths(wav_lengths)
 
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""
