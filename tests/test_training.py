@@ -65,6 +65,12 @@ def test_same_seed_same_result_bit_for_bit():
     assert not same(first, trained(rate=1.1e-2))
 
 
+def test_the_seed_decides_the_order_and_not_only_the_first_weights():
+    data = {"train": split(17, 1), "valid": split(9, 2)}
+    one, other = (train(probe(), data, right, 1, RECIPE, 1e-2, seed, CPU) for seed in (0, 1))
+    assert not same(one, other)
+
+
 def test_training_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -198,9 +204,11 @@ def grid(corpus):
 
 
 def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch):
-    """With the test features gone, every candidate is trained all the same; then the run fails."""
+    """Candidates are trained without it, and it is predicted once."""
     folders = Folders(tmp_path / "cache", tmp_path / "results")
+    corpus = replace(corpus, utterances=tuple(row for row in corpus.utterances if row.id != "test_6_0"))
     (cell,), _ = make_cells(grid, corpus)
+    assert [len(cell.examples[name]) for name in ("valid", "test")] == [12, 11]
     looked, real_train, real_predict = [], _runner.train, _runner.predict
 
     def watched_train(probe, data, *rest):
@@ -214,7 +222,7 @@ def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch)
     monkeypatch.setattr(_runner, "train", watched_train)
     monkeypatch.setattr(_runner, "predict", watched_predict)
     run_grid(grid, corpus, folders, CPU, 1)
-    assert looked == ["train", "train", len(cell.examples["test"])]
+    assert looked == ["train", "train", 11]
 
 
 def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_path, monkeypatch):
