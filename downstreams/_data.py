@@ -65,7 +65,7 @@ class PooledExamples:
     """Layer means, all in memory.
 
     Attributes:
-        features: of all clips (clips, 1, num_layers, hidden_size); fastest if a layer's values lie together in memory.
+        features: of all clips (clips, 1, num_layers, hidden_size).
         places: for each utterance the places of its clips; of several, a batch draws one.
         targets: encoded label of every utterance.
     """
@@ -80,13 +80,18 @@ class PooledExamples:
         return [1] * len(self.targets)
 
     @cached_property
+    def _by_layer(self) -> torch.Tensor:
+        """(num_layers, clips, 1, hidden_size): a batch of it is the operand of one product, without a copy."""
+        return self.features.movedim(2, 0).contiguous()
+
+    @cached_property
     def _stacked(self) -> torch.Tensor:
         return torch.stack(self.targets)
 
     def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
         """See Examples.batch."""
         places = torch.tensor([drawn(self.places[index], generator) for index in indices])
-        layers = self.features.movedim(2, 0).index_select(1, places)  # (num_layers, batch, 1, hidden_size)
+        layers = self._by_layer.index_select(1, places)  # (num_layers, batch, 1, hidden_size)
         return Batch(layers.movedim(0, 2), torch.ones_like(places), self._stacked[torch.tensor(indices)])
 
 
@@ -140,8 +145,8 @@ def load_examples(
         return FrameExamples(cache, keys, targets)
     ends = list(accumulate(map(len, keys), initial=0))
     places = [list(range(start, stop)) for start, stop in pairwise(ends)]
-    means = np.stack([cache.get(key) for clips in keys for key in clips], axis=2)  # (1, num_layers, clips, hidden_size)
-    return PooledExamples(torch.from_numpy(means).permute(2, 0, 1, 3), places, targets)
+    by_layer = np.stack([cache.get(key)[0] for clips in keys for key in clips], axis=1)[:, :, None]
+    return PooledExamples(torch.from_numpy(by_layer).movedim(0, 2), places, targets)
 
 
 def training_batches(

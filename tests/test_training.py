@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from core.errors import CheckpointError, TrainingError
+from core.lengths import pad, padding_mask
 from core.records import RecordStore
+from downstreams import _featurizer
 from downstreams._base import FeatureShape
 from downstreams._checks import Memory
 from downstreams._data import PooledExamples, evaluation_batches, training_batches
+from downstreams._featurizer import Featurizer
 from downstreams._labels import CharacterLabels, SlotLabels
 from downstreams._recipe import Recipe, SpecAugment
 from downstreams._training import (
@@ -206,6 +209,25 @@ def test_of_several_crops_every_one_is_drawn():
     data = PooledExamples(torch.arange(3.0)[:, None, None, None], [[0, 1, 2]], [LABELS.encode("a")])
     generator = torch.Generator().manual_seed(0)
     assert {int(data.batch([0], generator).layers) for _ in range(40)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_frames_are_mixed_where_they_lie_as_padded_ones_are(normalise, monkeypatch):
+    """In half precision and in blocks, the last of them smaller; on padding stands zero."""
+    monkeypatch.setattr(_featurizer, "BLOCK_NUMBERS", 7 * 2 * 6)
+    torch.manual_seed(0)
+    utterances = [torch.randn(count, 2, 6).half() for count in (20, 7, 33)]
+    featurizer = Featurizer(2, normalise)
+    torch.nn.init.normal_(featurizer.weights)
+    padded, lengths = pad([utterance.float() for utterance in utterances])
+    mask = padding_mask(lengths)[:, :, None]
+    expected = featurizer(padded).masked_fill(mask, 0)
+    found = featurizer(utterances)
+    torch.testing.assert_close(found, expected)
+    slope = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((mixed * slope).sum(), featurizer.weights)[0] for mixed in (expected, found)]
+    assert gradients[0].abs().min() > 0
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_batch_of_long_utterances_is_smaller():
