@@ -121,6 +121,7 @@ def test_what_predict_cannot_use_is_told_in_one_line(runs, corpus_folder, tmp_pa
         (("--run", "zzz", file), "no run begins with 'zzz'"),
         (("--run", "", file), "no run begins with ''"),
         (("--run", run, "--upstream", "mfcc", file), "upstream 'mfcc' is another one than the head was trained on"),
+        (("--run", run, "--upstream", f"apc@{tmp_path / 'gone'}", file), "lies elsewhere, add --upstream"),
         (("--run", run, tmp_path / "none.wav"), "none.wav: no such file"),
     ):
         refused = call("predict", "--output", runs.store.folder, *arguments)
