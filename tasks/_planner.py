@@ -17,6 +17,7 @@ from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._base import Task
 from tasks._executors import Job, LocalExecutor, Outcome
+from tasks._measures import gflops_per_second
 from tasks._plan import Cell, TaskData, UpstreamFacts, clips_of, kind_of, samples_of, task_data
 from tasks._progress import Watcher
 from tasks._runner import Folders, extract_features, run_cell, train_heads
@@ -126,6 +127,7 @@ def run_grid(
                 report.add_failure(outcome)
                 failed.add(outcome.job.arguments[1])
         pending = [cell for cell in pending if cell.upstream.digest not in failed]
+        pending = _with_cost_of_upstreams(pending, executor, watcher)
         jobs = [Job(_name(runs), train_heads, (runs, folders, str(device))) for runs in _sweeps(pending, workers)]
         watcher.stage("training heads", sum(map(_updates, pending)), "updates")
         lost: set[str] = set()
@@ -141,6 +143,18 @@ def run_grid(
             else:
                 report.add_failure(outcome)
     return report
+
+
+def _with_cost_of_upstreams(cells: Sequence[Cell], executor: LocalExecutor, watcher: Watcher) -> list[Cell]:
+    """Each upstream is measured once; where that fails, as with an unknown kind of network, nothing is recorded."""
+    upstreams = {cell.upstream.digest: cell.upstream for cell in cells}
+    jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams.values()]
+    watcher.stage("counting operations", len(jobs), "upstreams")
+    outcomes = executor.run(jobs, watcher.advance)
+    costs = dict(zip(upstreams, (outcome.value for outcome in outcomes), strict=True))
+    return [
+        replace(cell, upstream=replace(cell.upstream, gflops_per_second=costs[cell.upstream.digest])) for cell in cells
+    ]
 
 
 def _live(rows: TaskData, recipe: Recipe) -> tuple[Clip, ...] | None:

@@ -233,11 +233,15 @@ def record_of(task: Task, moods: Manifest, folder: Path, **asked):
 def test_a_task_of_ones_own_runs_to_its_record(name, moods, own_tasks, tmp_path):
     record, report = record_of(resolve_task(f"{own_tasks}:{name}"), moods, tmp_path)
     assert record.value == 100
+    head = "utterance_linear" if name == "mood" else "utterance_attention"
     assert record.task == {
         "name": name,
         "title": "Mood" if name == "mood" else "Mood by attention",
-        "head": "utterance_linear" if name == "mood" else "utterance_attention",
+        "head": head,
+        "default_head": head,
         "label": "mood",
+        "metric": "accuracy",
+        "version": 1,
     }
     assert record.counts == {"train": 24, "valid": 9, "test": 9}
     assert record.features["departures"] == []

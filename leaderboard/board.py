@@ -1,0 +1,369 @@
+"""What the leaderboard holds: the one structure that tables, exports and the page are written from.
+
+    Leaderboard -> Board (one corpus and recipe, or the suite of SUPERB) -> Row (an upstream) -> Cell (a task)
+
+All of it is plain values, so `dataclasses.asdict` gives the JSON export. Values are in the metric's unit (percent);
+scores say their own unit. Nothing here is text to be shown unescaped: names are whatever a record holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+INTERVAL_NOTE = (
+    "95 % intervals speak of these trained heads, averaged over their seeds, on other speakers of the same kind: "
+    "bootstrap over the speakers of the test set (over its utterances where speakers are not known), with Student's "
+    "quantile. Ties: upstreams of a column that share a letter can't be told apart by the paired test on the same "
+    "utterances, corrected by Holm's method within the column, at 5 %."
+)
+
+
+class Interval(NamedTuple):
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TriedRate:
+    """A learning rate of the search.
+
+    Attributes:
+        learning_rate: of Adam.
+        valid: the metric on valid at its best step.
+        step: that step.
+    """
+
+    learning_rate: float
+    valid: float
+    step: int
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One run of a cell: one record.
+
+    Attributes:
+        run: digest of the inputs; `results/records/<first 16>.json` and `results/runs/<first 16>/`.
+        seed: of the head's training.
+        value: on test.
+        learning_rate: chosen on valid.
+        learning_rates: every one tried, in the order of the rates.
+        layer_weights: learned softmax weights, one a layer.
+        layer_norms: mean norm of each layer's features; empty where unknown.
+        wall_seconds: load, train and test together.
+        artifacts: file name -> sha256.
+        circumstances: wall_seconds by stage, versions, git (commit, dirty), machine (system, processor, cores), device,
+            finished (ISO time), upstream_spec.
+    """
+
+    run: str
+    seed: int
+    value: float
+    learning_rate: float
+    learning_rates: tuple[TriedRate, ...]
+    layer_weights: tuple[float, ...]
+    layer_norms: tuple[float, ...]
+    wall_seconds: float
+    artifacts: Mapping[str, str]
+    circumstances: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Which label was taken for which, over all test utterances and seeds.
+
+    Attributes:
+        slot: of an intent; empty where there is one label an utterance.
+        labels: all that occur, sorted.
+        counts: (reference, prediction, how often), as places in `labels`; zeros are left out.
+    """
+
+    slot: str
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A badly recognised utterance.
+
+    Attributes:
+        id: of the utterance.
+        speaker: empty where unknown.
+        seed: of the run whose hypothesis this is.
+        errors: words (characters for CER) that are wrong, missing or too many.
+        total: words (characters) of the reference.
+        alignment: (operation, reference words, hypothesis words); the operation is equal, substitute, delete (no
+            hypothesis) or insert (no reference).
+    """
+
+    id: str
+    speaker: str
+    seed: int
+    errors: int
+    total: int
+    alignment: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class PublishedValue:
+    """What was published of the same upstream and task.
+
+    Attributes:
+        name: of the published row.
+        value: in the unit of the column.
+        difference: measured mean minus it.
+        source: where it stands.
+    """
+
+    name: str
+    value: float
+    difference: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An upstream on a task.
+
+    Attributes:
+        mean: over seeds.
+        std: sample standard deviation over seeds; None where there is one.
+        interval: 95 %, over test utterances (clustered by speaker); None where the predictions are not there.
+        speakers: how many clusters; None where speakers are unknown and every utterance counts as one.
+        utterances: of test.
+        rank: 1 + how many upstreams are significantly better, so ties have equal ranks; by the mean alone where
+            predictions are missing.
+        letters: compact letter display: upstreams of a column that share a letter can't be told apart; may be empty.
+        best: highest place by the mean.
+        tied: not the best, but can't be told apart from it.
+        seeds: the runs, in the order of the seeds.
+        layer_weights: mean over seeds.
+        corrected_weights: the same times the layers' norms, scaled to sum to 1: what a layer adds to the sum; empty
+            where the norms are unknown.
+        wall_seconds: of all seeds.
+        confusion: empty where the task has no categories.
+        worst: the worst utterances of speech recognition, the worst first; else empty.
+        published: None where nothing is, or it was not asked for.
+    """
+
+    mean: float
+    std: float | None
+    interval: Interval | None
+    speakers: int | None
+    utterances: int
+    rank: int
+    letters: str
+    best: bool
+    tied: bool
+    seeds: tuple[SeedRun, ...]
+    layer_weights: tuple[float, ...]
+    corrected_weights: tuple[float, ...]
+    wall_seconds: float
+    confusion: tuple[Confusion, ...]
+    worst: tuple[Mistake, ...]
+    published: PublishedValue | None = None
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """Those that the seeds chose, each once, ascending."""
+        return tuple(sorted({run.learning_rate for run in self.seeds}))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A task of a board.
+
+    Attributes:
+        task: its name; the key of `Row.cells`.
+        title: in words.
+        metric: name of the metric.
+        metric_title: as in headings (Acc, WER).
+        unit: of the values.
+        direction: "higher" or "lower" is better.
+        head: that was trained.
+        corpus: name.
+        corpus_digest: of the rows that the task takes.
+        train, valid, test: utterances.
+    """
+
+    task: str
+    title: str
+    metric: str
+    metric_title: str
+    unit: str
+    direction: str
+    head: str
+    corpus: str
+    corpus_digest: str
+    train: int
+    valid: int
+    test: int
+
+    @property
+    def heading(self) -> str:
+        """For tables: `KS Acc % ↑`."""
+        arrow = {"higher": "↑", "lower": "↓"}[self.direction]
+        return f"{self.task.upper()} {self.metric_title} {self.unit} {arrow}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """An upstream on a board.
+
+    Attributes:
+        name: unique on the board; where one name stands for several contents, the digest's beginning is added.
+        digest: of weights and configuration.
+        params: number of parameters.
+        gflops_per_second: multiply-adds (counted as two) for a second of audio, in billions; None if not countable.
+        num_layers, hidden_size, downsample_rate: its shape; 160 samples a frame are 10 ms.
+        score: `Board.score` says which; None where a task or the baseline is missing.
+        mean_rank: mean over the tasks of the place by the mean (ties share the mean of their places).
+        cells: task -> cell; a task that was not run is missing.
+    """
+
+    name: str
+    digest: str
+    params: int
+    gflops_per_second: float | None
+    num_layers: int
+    hidden_size: int
+    downsample_rate: int
+    score: float | None
+    mean_rank: float
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two upstreams on the same test utterances of a task.
+
+    Attributes:
+        task: of the comparison.
+        first, second: names of the rows.
+        difference: mean of the first minus mean of the second.
+        interval: 95 % of the difference, not corrected for the number of comparisons.
+        p: of the paired test, as it is.
+        p_holm: corrected by Holm's method for all pairs of the column.
+        different: p_holm is below 0.05.
+    """
+
+    task: str
+    first: str
+    second: str
+    difference: float
+    interval: Interval
+    p: float
+    p_holm: float
+    different: bool
+
+
+@dataclass(frozen=True)
+class ScoreCard:
+    """Which score a board has.
+
+    Attributes:
+        name: heading.
+        unit: of the score; may be empty.
+        explanation: in words, to be shown with it.
+    """
+
+    name: str
+    unit: str
+    explanation: str
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """A published upstream; only on the board of the SUPERB suite, and only if asked for.
+
+    Attributes:
+        name: as published.
+        params: number of parameters; None where unknown.
+        values: task -> value in the column's unit.
+        score: SUPERB's over the columns of this board.
+        source: where the numbers stand.
+    """
+
+    name: str
+    params: int | None
+    values: Mapping[str, float]
+    score: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class HeadComparison:
+    """How another head orders the same upstreams on a task.
+
+    Attributes:
+        task: of the comparison.
+        head: the other one.
+        default_head: the task's own.
+        upstreams: rows that have both.
+        default_means, means: their values with the task's own and with the other head.
+        default_intervals, intervals: 95 %; None where predictions are missing.
+        tau: Kendall's tau-b between the two orders: 1 the same, -1 reversed; None below two upstreams.
+        flipped: pairs of upstreams whose order is reversed.
+    """
+
+    task: str
+    head: str
+    default_head: str
+    upstreams: tuple[str, ...]
+    default_means: tuple[float, ...]
+    means: tuple[float, ...]
+    default_intervals: tuple[Interval | None, ...]
+    intervals: tuple[Interval | None, ...]
+    tau: float | None
+    flipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table.
+
+    Attributes:
+        title: corpus and recipe, or `SUPERB`; unique.
+        superb: whether these are SUPERB's own corpora, whole, with its recipe.
+        recipe: its name.
+        custom: whether it shows limited or changed runs, which stay off a leaderboard.
+        columns: tasks, in the order of their names.
+        rows: upstreams, the best first: by score, else by mean rank.
+        pairs: all pairwise tests.
+        score: which score the rows have.
+        published: published rows; empty unless asked for.
+        heads: comparisons with other heads; empty where none was run.
+        interval_note: what the intervals speak of, in words.
+    """
+
+    title: str
+    superb: bool
+    recipe: str
+    custom: bool
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+    score: ScoreCard
+    published: tuple[PublishedRow, ...]
+    heads: tuple[HeadComparison, ...]
+    interval_note: str
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """All boards of a folder of results.
+
+    Attributes:
+        boards: SUPERB's first, the others by title.
+        variants: boards of tasks that were run with another head than their own; `Board.heads` compares them.
+        hidden: how many custom runs are not shown.
+    """
+
+    boards: tuple[Board, ...]
+    variants: tuple[Board, ...]
+    hidden: int
