@@ -44,6 +44,8 @@ def save_hubert(folder: Path, size: str = "768x12") -> Path:
     """
     import transformers  # takes seconds, and --help shall not
 
+    transformers.logging.disable_progress_bar()
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         transformers.HubertModel(transformers.HubertConfig(**SIZES[size])).save_pretrained(folder)

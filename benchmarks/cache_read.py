@@ -6,7 +6,9 @@ segments from first to last byte into one buffer. Cold needs the right to drop t
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,14 @@ import torch
 from benchmarks._material import scratch
 from benchmarks._measure import Ratio, Report, by_turns, medians, parser
 from core.feature_cache import FeatureCache
-from downstreams._data import FrameExamples, load_examples, training_batches
+from downstreams._data import load_examples, training_batches
 from downstreams._labels import CharacterLabels
 from tasks._base import TASKS
 
 BUFFER_BYTES = 1 << 23
 DROP = Path("/proc/sys/vm/drop_caches")
 SHAPE = (13, 768)  # HuBERT base
+SOURCE = "0" * 64  # stands for an upstream's digest
 
 
 def main() -> None:
@@ -34,9 +37,9 @@ def main() -> None:
     size = int((0.3 if options.quick else options.gigabytes) * 1e9)
     repeats = 1 if options.quick else options.repeats
     with scratch() as folder:
-        examples, segments = filled(folder, size)
+        keys, segments = filled(folder, size)
         size = sum(path.stat().st_size for path in segments)
-        sides = {"serve": lambda: serve(examples), "read": lambda: read(segments)}
+        sides = {"serve": lambda: serve(folder, keys), "read": lambda: read(segments)}
         for side in sides.values():
             side()
         kinds = {"warm": lambda: None, "cold": drop_page_cache}
@@ -52,9 +55,9 @@ def main() -> None:
     report.show()
 
 
-def filled(folder: Path, size: int) -> tuple[FrameExamples, list[Path]]:
-    """A cache of about so many bytes, and its segments; utterances of 2 to 12 s at 50 frames a second."""
-    cache = FeatureCache(folder, "0" * 64, "frames")
+def filled(folder: Path, size: int) -> tuple[list[str], list[Path]]:
+    """Fills a cache with about so many bytes, utterances of 2 to 12 s at 50 frames a second; its keys and segments."""
+    cache = FeatureCache(folder, SOURCE, "frames")
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((600, *SHAPE)).astype(np.float16)
     keys: list[str] = []
@@ -64,17 +67,17 @@ def filled(folder: Path, size: int) -> tuple[FrameExamples, list[Path]]:
         cache.add(arrays)
         keys += arrays
         written += sum(array.nbytes for array in arrays.values())
-    labels = CharacterLabels.from_train(["a"], "text")
-    examples = load_examples(cache, [(key,) for key in keys], ["a"] * len(keys), labels)
-    return examples, sorted(folder.rglob("*.npy"))
+    return keys, sorted(folder.rglob("*.npy"))
 
 
-def serve(examples: FrameExamples) -> None:
-    """Every batch of an epoch."""
+def serve(folder: Path, keys: Sequence[str]) -> None:
+    """Every batch of an epoch, from a cache opened anew: what is still mapped would not leave the page cache."""
     recipe = TASKS.get("asr").recipe("superb")
+    labels = CharacterLabels.from_train(["a"], "text")
+    cache = FeatureCache(folder, SOURCE, "frames")
+    examples = load_examples(cache, [(key,) for key in keys], ["a"] * len(keys), labels)
     batches = training_batches(examples, recipe, torch.Generator().manual_seed(0))
-    count = -(-len(examples.lengths) // recipe.batch_size)
-    for _ in range(count):
+    for _ in range(math.ceil(len(keys) / recipe.batch_size)):
         examples.batch(next(batches))
 
 
