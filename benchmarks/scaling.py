@@ -10,7 +10,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks._material import mixed_lengths, save_hubert, scratch, speech_corpus
+from benchmarks._material import mixed_lengths, save_hubert, scratch, speech_corpus, write_task
 from benchmarks._measure import Ratio, Report, frostbench, parser
 
 SIZES = (1, 2, 4, 8)
@@ -28,13 +28,14 @@ def main() -> None:
     with scratch() as folder:
         model = save_hubert(folder / "hubert", options.size)
         lengths = {size: mixed_lengths(recordings * size) for size in SIZES}
+        task = write_task(folder, options.task, None, steps=20, eval_every=20) if options.quick else options.task
         for size, seconds in lengths.items():
             speech_corpus(folder / f"corpus{size}", seconds)
         measured: dict[int, list[float]] = {size: [] for size in SIZES}
         for turn in range(repeats):
             for size in SIZES:
                 where = ("--cache", folder / f"cache{size}-{turn}", "--output", folder / f"results{size}-{turn}")
-                asked_for = ("--corpus", folder / f"corpus{size}", "--task", options.task)
+                asked_for = ("--corpus", folder / f"corpus{size}", "--task", task)
                 measured[size].append(frostbench("run", "--upstream", f"hf:{model}", *asked_for, *where).seconds)
     audio = np.array([sum(lengths[size]) for size in SIZES])
     cost = np.array([median(measured[size]) for size in SIZES])
