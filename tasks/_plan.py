@@ -23,7 +23,7 @@ from tasks._base import Task
 from upstreams._base import Upstream
 from upstreams._extraction import Clip
 
-PROTOCOL_VERSION = 1  # raised whenever the same inputs could give another result
+PROTOCOL_VERSION = 2  # raised whenever the same inputs could give another result
 
 
 @dataclass(frozen=True)
