@@ -21,7 +21,7 @@ from core.feature_cache import FeatureCache
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import load_examples
 from downstreams._recipe import Recipe
-from downstreams._training import Probe, train
+from downstreams._training import Probe, Run, train
 from tasks._base import TASKS
 from tasks._metrics import get_metric
 from tasks._plan import clips_of, task_data
@@ -111,7 +111,7 @@ class Sides:
             return curve[-1][1]
 
         with suppress(Reached):
-            train(probe, data, score, metric.sign, recipe, rate, 0, CPU)
+            train(probe, data, score, metric.sign, recipe, Run(rate, 0), CPU)
         return curve
 
 

@@ -1,14 +1,17 @@
 """Serving one epoch of cached frames against plain sequential reads of the same bytes, warm and cold.
 
-Serving means every batch of a training epoch, in its random order, padded in memory; reading means read() of the
-segments from first to last byte into one buffer. Cold needs the right to drop the page cache (root).
+Serving means that every frame of every batch of a training epoch, in its random order, comes into memory once; reading
+means read() of the segments from first to last byte into one buffer. Warm is an epoch of a training under way, cold the
+first one after the page cache was dropped, which needs root. Mixing, the weighted sum that a training reads frames for,
+is timed beside it.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,8 @@ import torch
 from benchmarks._material import scratch
 from benchmarks._measure import Ratio, Report, by_turns, medians, parser
 from core.feature_cache import FeatureCache
-from downstreams._data import load_examples, training_batches
+from downstreams._data import Batch, FrameExamples, load_examples, training_batches
+from downstreams._featurizer import Featurizer
 from downstreams._labels import CharacterLabels
 from tasks._base import TASKS
 
@@ -38,21 +42,39 @@ def main() -> None:
     repeats = 1 if options.quick else options.repeats
     with scratch() as folder:
         keys, segments = filled(folder, size)
-        size = sum(path.stat().st_size for path in segments)
-        sides = {"serve": lambda: serve(folder, keys), "read": lambda: read(segments)}
-        for side in sides.values():
-            side()
-        kinds = {"warm": lambda: None, "cold": drop_page_cache}
-        if not os.access(DROP, os.W_OK):
+        warm(report, folder, keys, segments, repeats)
+        if os.access(DROP, os.W_OK):
+            again = sides(lambda: opened(folder, keys), segments)
+            add(report, "cold", segments, by_turns(again, repeats, before=drop_page_cache))
+        else:
             print("cold: not measured, dropping the page cache needs root")
-            del kinds["cold"]
-        for kind, before in kinds.items():
-            seconds = by_turns(sides, repeats, before=before)
-            report.facts[kind] = seconds
-            best = medians(seconds)
-            detail = ", ".join(f"{name} {value:.2f} s ({size / value / 1e9:.2f} GB/s)" for name, value in best.items())
-            report.ratios.append(Ratio(f"{kind}: serve / read", best["serve"] / best["read"], 1.3, "at most", detail))
     report.show()
+
+
+def warm(report: Report, folder: Path, keys: Sequence[str], segments: Sequence[Path], repeats: int) -> None:
+    """Epochs of one training. Its cache is closed on return: what is mapped does not leave the page cache."""
+    examples = opened(folder, keys)
+    those = sides(lambda: examples, segments)
+    for side in those.values():
+        side()
+    add(report, "warm", segments, by_turns(those, repeats))
+
+
+def sides(examples: Callable[[], FrameExamples], segments: Sequence[Path]) -> dict[str, Callable[[], None]]:
+    """What is timed."""
+    return {"serve": lambda: serve(examples()), "mix": lambda: mix(examples()), "read": lambda: read(segments)}
+
+
+def add(report: Report, kind: str, segments: Sequence[Path], seconds: dict[str, list[float]]) -> None:
+    """Adds lines to the report."""
+    best = medians(seconds)
+    size = sum(path.stat().st_size for path in segments)
+    detail = ", ".join(f"{name} {value:.2f} s ({size / value / 1e9:.2f} GB/s)" for name, value in best.items())
+    report.facts[kind] = seconds
+    report.ratios += [
+        Ratio(f"{kind}: serve / read", best["serve"] / best["read"], 1.3, "at most", detail),
+        Ratio(f"{kind}: mix / read", best["mix"] / best["read"]),
+    ]
 
 
 def filled(folder: Path, size: int) -> tuple[list[str], list[Path]]:
@@ -70,18 +92,39 @@ def filled(folder: Path, size: int) -> tuple[list[str], list[Path]]:
     return keys, sorted(folder.rglob("*.npy"))
 
 
-def serve(folder: Path, keys: Sequence[str]) -> None:
-    """Every batch of an epoch, from a cache opened anew: what is still mapped would not leave the page cache."""
-    recipe = TASKS.get("asr").recipe("superb")
+def opened(folder: Path, keys: Sequence[str]) -> FrameExamples:
+    """The cache's utterances, as a training reads them."""
     labels = CharacterLabels.from_train(["a"], "text")
     cache = FeatureCache(folder, SOURCE, "frames")
     examples = load_examples(cache, [(key,) for key in keys], ["a"] * len(keys), labels)
+    assert isinstance(examples, FrameExamples), "frames were asked for"
+    return examples
+
+
+def epoch(examples: FrameExamples) -> Iterator[Batch]:
+    """Every batch once, in a training's order."""
+    recipe = TASKS.get("asr").recipe("superb")
     batches = training_batches(examples, recipe, torch.Generator().manual_seed(0))
-    for _ in range(math.ceil(len(keys) / recipe.batch_size)):
-        examples.batch(next(batches))
+    count = math.ceil(len(examples.keys) / recipe.batch_size)
+    return (examples.batch(indices) for indices in islice(batches, count))
 
 
-def read(segments: list[Path]) -> None:
+def serve(examples: FrameExamples) -> None:
+    """Copies every utterance, as read() copies what it reads."""
+    for batch in epoch(examples):
+        for utterance in batch.layers:
+            utterance.clone()
+
+
+@torch.no_grad()
+def mix(examples: FrameExamples) -> None:
+    """The features of every batch."""
+    featurizer = Featurizer(SHAPE[0])
+    for batch in epoch(examples):
+        featurizer(batch.layers)
+
+
+def read(segments: Sequence[Path]) -> None:
     """Every byte of the segments, in order."""
     buffer = bytearray(BUFFER_BYTES)
     for path in segments:

@@ -7,6 +7,7 @@ does not count its own either.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from statistics import median
 
@@ -14,10 +15,12 @@ from benchmarks._bare_pass import bare_pass_seconds
 from benchmarks._material import save_hubert, scratch, write_task
 from benchmarks._measure import Ratio, Report, frostbench, parser
 from core.audio import duration_seconds
+from core.manifest import SPLITS
 from tasks._base import TASKS
 from tasks.corpora._base import open_corpus
 
 SEEDS = (0, 1, 2)
+QUICK_ROWS = 20  # a split
 
 
 def main() -> None:
@@ -31,20 +34,23 @@ def main() -> None:
     with scratch() as folder:
         model = save_hubert(folder / "hubert", "256x4" if options.quick else options.size)
         for task in options.task or ["ks"]:
-            measure(report, folder, model, task, options.repeats)
+            measure(report, folder, model, task, options)
     report.facts |= vars(options)
     report.show()
 
 
-def measure(report: Report, folder: Path, model: Path, task: str, repeats: int) -> None:
+def measure(report: Report, folder: Path, model: Path, task: str, options: argparse.Namespace) -> None:
     """Adds one task's lines to the report."""
-    paths = [row.path for row in open_corpus("mini").with_label(TASKS.get(task).label).utterances]
+    rows = open_corpus("mini").with_label(TASKS.get(task).label)
+    few = QUICK_ROWS if options.quick else None
+    limit = ("--limit", str(few)) if few else ()
+    paths = [row.path for split in SPLITS for row in rows.split(split)[:few]]
     once = write_task(folder, task, None, steps=1, learning_rates=(1e-3,), eval_every=1)
     start, whole, bare = [], [], []
-    for number in range(repeats):
+    for number in range(options.repeats):
         start.append(_seconds(folder / f"{task}{number}-start", model, once, (0,), "--limit", "2"))
         bare.append(bare_pass_seconds(model, paths))
-        whole.append(_seconds(folder / f"{task}{number}", model, task, SEEDS))
+        whole.append(_seconds(folder / f"{task}{number}", model, task, SEEDS, *limit))
     audio = sum(map(duration_seconds, paths))
     cell, fixed, least = median(whole), median(start), median(bare)
     detail = f"{cell - fixed:.1f} s + {fixed:.1f} s to start, bare pass {least:.1f} s ({audio / least:.0f} audio-s/s)"

@@ -85,6 +85,7 @@ class BareLoop:
         import transformers
 
         transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
         self.model = transformers.HubertModel.from_pretrained(folder).eval()
         self.precision = precision
 

@@ -37,7 +37,7 @@ def main() -> None:
     report = Report("vs_s3prl", options.quick, facts={**vars(options)})
     manifest = open_corpus(str(options.corpus))
     with scratch() as folder:
-        comparison = Comparison(folder, manifest, options.quick)
+        comparison = Comparison(folder, manifest)
         for task in options.task:
             for upstream in options.upstream:
                 measure = accuracy if options.accuracy else speed
@@ -66,15 +66,13 @@ class Comparison:
     Args:
         folder: for everything that is written.
         manifest: of the corpus.
-        quick: our side takes a hundred rows a split only.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, quick: bool) -> None:
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
         self.paths = _s3prl.copies(manifest, folder / "audio")
         self.models: dict[str, Path] = {}
-        self.limit = ("--limit", "100") if quick else ()
 
     def ours(self, upstream: str) -> str:
         """The upstream as our command line names it."""
@@ -84,12 +82,12 @@ class Comparison:
             self.models[upstream] = save_hubert(self.folder / upstream, upstream)
         return f"hf:{self.models[upstream]}"
 
-    def run_ours(self, task: str, upstream: str, name: str, seeds: range, **recipe: Any) -> float:
+    def run_ours(self, task: str, upstream: str, name: str, seeds: range, *more: str, **recipe: Any) -> float:
         """Seconds of the whole command; records are in the folder `name`."""
         declared = write_task(self.folder, task, "superb", **recipe)
         asked = [part for seed in seeds for part in ("--seed", str(seed))]
         where = ("--cache", self.folder / name / "cache", "--output", self.folder / name)
-        corpus = ("--corpus", self.manifest.source.parent, *self.limit)
+        corpus = ("--corpus", self.manifest.source.parent, *more)
         return frostbench("run", "--upstream", self.ours(upstream), "--task", declared, *asked, *corpus, *where).seconds
 
     def specification(self, task: str, upstream: str, **more: Any) -> dict[str, Any]:
@@ -121,7 +119,8 @@ def speed(report: Report, comparison: Comparison, task: str, upstream: str, opti
     _s3prl.require_same(build_upstream(comparison.ours(upstream)), theirs)
     steps = 100 if options.quick else UPDATES
     changes = {"steps": steps, "eval_every": steps // 2, "learning_rates": (rate,)}
-    seconds = comparison.run_ours(task, upstream, f"speed-{task}-{upstream}", range(1), **changes)
+    limit = ("--limit", "100") if options.quick else ()
+    seconds = comparison.run_ours(task, upstream, f"speed-{task}-{upstream}", range(1), *limit, **changes)
     extrapolated = UPDATES * theirs["seconds_per_update"]
     detail = (
         f"ours {seconds:.0f} s; s3prl {theirs['seconds_per_update']:.2f} s an update ({threads} thread"
