@@ -1,12 +1,14 @@
 """12 runs (4 learning rates x 3 seeds) trained together against the same 12 one after the other.
 
-Both sides are `run_grid` in this process on one core, with everything in the feature cache; what is timed is the stage
-that trains heads, including its reading and its looks at valid. One after the other means 12 grids of one learning rate
-and one seed each.
+All sides are `run_grid` with everything in the feature cache; what is timed is the stage that trains heads, including
+its reading and its looks at valid. Together is one grid, on every core as a user runs it, and on one. One after the
+other is 12 grids of one learning rate and one seed each, on one core since one run has no use for a second: with the
+linear head's gradients written out, as they are, and by autograd, as they were.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ import torch
 
 from benchmarks._material import UPSTREAMS, scratch, write_task
 from benchmarks._measure import Ratio, Report, medians, parser
+from downstreams.utterance_linear import UtteranceLinear
 from tasks._base import TASKS, resolve_task
 from tasks._planner import Grid, run_grid
 from tasks._progress import Watcher
@@ -50,14 +53,33 @@ def main() -> None:
     for task in options.task or ["ks"]:
         with scratch() as folder:
             sides = Sides(folder, options.upstream, task, steps)
-            seconds = sides.measure(1 if options.quick else options.repeats)
-        together, alone = medians(seconds).values()
-        runs = len(SEEDS) * len(sides.rates)
-        detail = f"{runs} runs of {steps} updates: together {together:.1f} s ({runs * steps / together:.0f} updates/s)"
-        detail += f", one after the other {alone:.1f} s ({runs * steps / alone:.0f}/s)"
-        report.ratios.append(Ratio(f"{task}: together / one after the other", together / alone, 0.7, "at most", detail))
+            seconds = by_turns_of(sides, 1 if options.quick else options.repeats)
+        best = medians(seconds)
+        updates = len(SEEDS) * len(sides.rates) * steps
+        detail = ", ".join(f"{name} {value:.1f} s ({updates / value:.0f} updates/s)" for name, value in best.items())
+        report.ratios += [
+            Ratio(f"{task}: together / one after the other", best["together"] / best["alone"], 0.7, "at most", detail),
+            Ratio(f"{task}: the same on one core", best["together, one core"] / best["alone"]),
+            Ratio(f"{task}: the same on one core, by autograd", best["together, one core"] / best["alone, autograd"]),
+        ]
         report.facts[task] = seconds
     report.show()
+
+
+def by_turns_of(sides: Sides, repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side, which times itself; by turns."""
+    timed = {
+        "together": sides.together,
+        "together, one core": lambda: sides.train(sides.all, SEEDS),
+        "alone": sides.alone,
+        "alone, autograd": sides.by_autograd,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for turn in range(repeats):
+        for name, side in timed.items():
+            if turn == 0 or name != "alone, autograd":  # the slowest by far, and no target hangs on it
+                seconds[name].append(side())
+    return seconds
 
 
 class Sides:
@@ -78,24 +100,31 @@ class Sides:
         self.all = write_task(folder, task, None, **changes)
         self.single = [write_task(folder, task, None, **changes, learning_rates=(rate,)) for rate in self.rates]
 
-    def measure(self, repeats: int) -> dict[str, list[float]]:
-        """Seconds of both sides, by turns; the first run of all fills the cache and is thrown away."""
-        self.train(self.all, SEEDS)
-        seconds: dict[str, list[float]] = {"together": [], "alone": []}
-        for _ in range(repeats):
-            seconds["together"].append(self.train(self.all, SEEDS))
-            runs = [self.train(task, (seed,)) for task, seed in product(self.single, SEEDS)]
-            seconds["alone"].append(sum(runs))
-        return seconds
+    def together(self) -> float:
+        """All runs in one grid on every core; extracting anew starts the workers, which is not what is timed."""
+        shutil.rmtree(self.folder / "cache", ignore_errors=True)
+        return self.train(self.all, SEEDS, os.cpu_count() or 1)
 
-    def train(self, task: str, seeds: Sequence[int]) -> float:
+    def alone(self) -> float:
+        """A grid a run."""
+        return sum(self.train(task, (seed,)) for task, seed in product(self.single, SEEDS))
+
+    def by_autograd(self) -> float:
+        """A grid a run, as every other head trains."""
+        UtteranceLinear.closed_form = False
+        try:
+            return self.alone()
+        finally:
+            UtteranceLinear.closed_form = True
+
+    def train(self, task: str, seeds: Sequence[int], workers: int = 1) -> float:
         """Seconds of the stage that trains heads, none of which is there yet."""
         for name in ("cache/heads", "results"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         clock = Clock()
         grid = Grid((self.upstream,), (resolve_task(task),), seeds)
         folders = Folders(self.folder / "cache", self.folder / "results")
-        done = run_grid(grid, self.manifest, folders, torch.device("cpu"), 1, clock)
+        done = run_grid(grid, self.manifest, folders, torch.device("cpu"), workers, clock)
         assert done.computed == len(seeds), done.failures
         return clock.begun["evaluating on test"] - clock.begun["training heads"]
 
