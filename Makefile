@@ -6,7 +6,7 @@ CHECKPOINTS := checkpoints
 UPSTREAMS := fbank mfcc apc@$(CHECKPOINTS)/apc-tiny.safetensors mockingjay@$(CHECKPOINTS)/mockingjay-tiny.safetensors
 RUN_ON_MINI = $(RUN) run --corpus mini $(UPSTREAMS:%=--upstream %)
 
-.PHONY: benchmark test check format clean
+.PHONY: benchmark test check format clean s3prl-env
 
 benchmark: .venv/installed  ## pretrain two upstreams, evaluate four on four tasks, print the leaderboard
 	$(RUN) pretrain apc mockingjay --corpus mini --size tiny --output $(CHECKPOINTS)
@@ -25,6 +25,13 @@ check: .venv/installed  ## format, lint and types
 format: .venv/installed  ## rewrite in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+s3prl-env: benchmarks/.s3prl-env/installed  ## the peer that benchmarks/vs_s3prl.py measures against; about 7 GB
+
+benchmarks/.s3prl-env/installed: benchmarks/s3prl_env.txt
+	$(PYTHON) -m venv benchmarks/.s3prl-env
+	benchmarks/.s3prl-env/bin/python -m pip install --quiet --requirement benchmarks/s3prl_env.txt
+	touch $@
 
 clean:  ## forget checkpoints, features and results
 	rm -rf $(CHECKPOINTS) cache results
