@@ -197,23 +197,36 @@ def profile(axes: Sequence[Axis], lines: Sequence[tuple[Series, Sequence[float |
             parts.append(text(f"{value:.1f}", x, y, "tick", "middle"))
         parts += [line(x - 3, scale(tick), x + 3, scale(tick), "axis") for tick in scale.ticks(4)]
     ends = []
-    for series, values, tip in reversed(lines):
-        places = [(left + gap * i, scale(v)) for i, (scale, v) in enumerate(zip(scales, values, strict=True))
-                  if v is not None]  # fmt: skip
-        if places:
-            marks = [marker(series, *place) for place in places]
-            parts.append(element("g", path(places, series.classes("line")), *marks, data_u=series.key, data_tip=tip))
-            ends.append((places[-1][1], series, places[-1][0]))
+    for series, values, told in reversed(lines):
+        places = [None if value is None else (left + gap * i, scale(value))
+                  for i, (scale, value) in enumerate(zip(scales, values, strict=True))]  # fmt: skip
+        there = [place for place in places if place is not None]
+        strokes = [path(list(run), series.classes("line")) for run in _runs(places) if len(run) > 1]
+        marks = [marker(series, *place) for place in there]
+        parts.append(element("g", *strokes, *marks, data_u=series.key, data_tip=told))
+        if places[-1] is not None:
+            ends.append((places[-1][1], series))
     if right > 16:
-        parts += _end_labels([end for end in ends if end[2] == left + gap * (len(axes) - 1)], width - right + 10)
+        parts += _end_labels(ends, width - right + 10)
     description = f"{len(lines)} upstreams over {', '.join(axis.title for axis in axes)}; best at the top"
     return Panel("", description, width, bottom + 30, Markup("").join(parts))
 
 
-def _end_labels(ends: Sequence[tuple[float, Series, float]], x: float) -> list[Markup]:
+def _runs(places: Sequence[tuple[float, float] | None]) -> list[list[tuple[float, float]]]:
+    """What stands between gaps: a line over a task that was not run would show a value that nobody measured."""
+    runs: list[list[tuple[float, float]]] = [[]]
+    for place in places:
+        if place is None:
+            runs.append([])
+        else:
+            runs[-1].append(place)
+    return runs
+
+
+def _end_labels(ends: Sequence[tuple[float, Series]], x: float) -> list[Markup]:
     """Names at the ends of lines, pushed apart where they would touch."""
     drawn, lowest = [], -math.inf
-    for y, series, _ in sorted(ends, key=lambda end: end[0]):
+    for y, series in sorted(ends, key=lambda end: end[0]):
         lowest = max(y + 4, lowest + 14)
         drawn.append(element("text", shortened(series.name, 24), x=x, y=lowest, class_="label", data_u=series.key))
     return drawn
@@ -253,7 +266,7 @@ def slopes(label: str, columns: Sequence[str], lines: Sequence[tuple[Series, Seq
         marks = [marker(series, *place) for place in places]
         parts.append(element("g", path(places, series.classes("line")), *marks, data_u=series.key, data_tip=tip))
     for side, x in ((0, margin - 10), (-1, margin + gap * (len(columns) - 1) + 10)):
-        drawn = _end_labels([(scale(ranks[side]), series, 0) for series, ranks, _ in lines], x)
+        drawn = _end_labels([(scale(ranks[side]), series) for series, ranks, _ in lines], x)
         parts.append(element("g", *drawn, text_anchor="end" if side == 0 else "start"))
     description = f"ranks of {len(lines)} upstreams by {', '.join(columns)}"
     return Panel(label, description, width, top + 24 * max(lowest, 1), Markup("").join(parts))

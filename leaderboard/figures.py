@@ -99,7 +99,7 @@ def _worth(board: Board) -> tuple[str, bool, dict[str, float]]:
     """What upstreams are compared by against their cost: title, whether higher is better, and values."""
     scores = {row.name: row.score for row in board.rows if row.score is not None}
     if scores:
-        return f"{board.score.name} {board.score.unit}".strip(), True, scores
+        return shortened(f"{board.score.name} {board.score.unit}".strip(), 40), True, scores
     if len(board.columns) == 1:
         (column,) = board.columns
         values = {row.name: row.cells[column.task].mean for row in board.rows if column.task in row.cells}
@@ -111,7 +111,7 @@ def _profile(board: Board, series: Mapping[str, Series]) -> Figure | None:
     columns = [column for column in board.columns if _span(board, column)]
     if len(columns) < 3:
         return None
-    axes = [Axis(f"{column.task.upper()} {column.metric_title}", *_span(board, column)) for column in columns]
+    axes = [Axis(f"{shortened(column.task.upper(), 12)} {column.metric_title}", *_span(board, column)) for column in columns]
     lines = []
     for row in board.rows:
         values = [row.cells[column.task].mean if column.task in row.cells else None for column in columns]
@@ -153,7 +153,7 @@ def _layers(board: Board, series: Mapping[str, Series], *, corrected: bool) -> F
     for row, columns in rows:
         values = [weights(row.cells[column.task]) for column in columns]
         layers = [str(i) for i in range(len(values[0]))]
-        matrix = Matrix([column.task.upper() for column in columns], layers, values, "task", "layer")
+        matrix = Matrix([shortened(column.task.upper(), 12) for column in columns], layers, values, "task", "layer")
         drawn = heat_map(matrix, highest, min(34, 250 / len(layers)), 22)
         peaks = [f"{column.task.upper()} layer {max(range(len(each)), key=each.__getitem__)} ({max(each):.2f})"
                  for column, each in zip(columns, values, strict=True)]  # fmt: skip
@@ -260,7 +260,7 @@ def _head_panel(comparison: HeadComparison, column: Column, series: Mapping[str,
     sign = -1 if column.direction == "higher" else 1
     ranks = [[1 + sum(sign * other < sign * mean for other in means) for mean in means]
              for means in (comparison.default_means, comparison.means)]  # fmt: skip
-    heads = (comparison.default_head, comparison.head)
+    heads = (shortened(comparison.default_head, 22), shortened(comparison.head, 22))
     lines = []
     for i, name in enumerate(comparison.upstreams):
         means = (comparison.default_means[i], comparison.means[i])

@@ -106,7 +106,7 @@ def with_published(made: Board) -> Board:
     names = tuple(row.name for row in made.rows)
     means = tuple(row.cells[task].mean for row in made.rows)
     heads = HeadComparison(task, "utterance_attention", "utterance_linear", names, means, means[::-1],
-                           (None,) * len(names), (None,) * len(names), -1.0, ((names[0], names[1]),))  # fmt: skip
+                           (None,) * len(names), (None,) * len(names), -1.0, (names[:2],))  # fmt: skip
     return replace(made, rows=(replace(first, cells=cells), *made.rows[1:]), published=(row,), heads=(heads,))
 
 

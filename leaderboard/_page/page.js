@@ -134,7 +134,15 @@
     const shown = value == null ? "none" : `${value} ${told.unit}`.trim();
     say(`${told.row} ${told.rows[row]}, ${told.column} ${told.columns[column]}\n${told.unit ? "Share" : "Weight"}\t${shown}`, cursor);
   };
+  // What scrolls under a resting pointer is not pointed at.
+  let pointer = "";
+  const rests = (event) => {
+    const before = pointer;
+    pointer = `${event.clientX} ${event.clientY}`;
+    return event.pointerType === "mouse" && pointer === before;
+  };
   document.addEventListener("pointerover", (event) => {
+    if (rests(event)) return;
     const part = event.target.closest("[data-tip]");
     if (part) say(part.dataset.tip, part.closest("svg") ? event.target : part);
     const series = event.target.closest("tr[data-u], svg [data-u], .legend [data-u]");
@@ -142,6 +150,7 @@
     if (!part && !event.target.closest(".cells")) hush();
   });
   document.addEventListener("pointermove", (event) => {
+    rests(event);
     const cells = event.target.closest(".cells");
     if (!cells) return;
     const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(cells.getScreenCTM().inverse());
