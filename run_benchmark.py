@@ -30,8 +30,9 @@ from core.manifest import Manifest, summarise, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
-from leaderboard.aggregate import tidy
-from leaderboard.tables import csv, markdown, rich_tables, svg
+from leaderboard.aggregate import leaderboard
+from leaderboard.exports import csv, json, latex, model_index
+from leaderboard.tables import markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
 from tasks._executors import Job, LocalExecutor, choose_device
 from tasks._planner import Grid, Report, run_grid
@@ -55,6 +56,9 @@ class Format(StrEnum):
     table = "table"
     markdown = "markdown"
     csv = "csv"
+    json = "json"
+    latex = "latex"
+    model_index = "model-index"
 
 
 CORPUS_HELP = "Name of a corpus, folder with a metadata.jsonl, that file, hf:ORG/NAME[:CONFIG] or hf:FOLDER."
@@ -216,10 +220,10 @@ def run(  # noqa: PLR0913
 
 
 def _show(report: Report, output: Path) -> None:
-    runs = {cell.run for cell in report.cells}
-    records = [record for record in RecordStore(output).all() if record.run in runs]
-    if records:
-        for table in rich_tables(tidy(records, custom=True)):
+    store = RecordStore(output)
+    runs = [cell.run for cell in report.cells if cell.run in store]
+    if runs:
+        for table in rich_tables(leaderboard(store, custom=True, only=runs)):
             out.print(table)
     for name, error in report.failures:
         err.print(f"failed: {name}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -238,17 +242,23 @@ def report_results(
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.table,
     custom: Annotated[bool, typer.Option(help="Show runs with --limit or changed recipes, too.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the tables into this SVG file as well.")] = None,
+    with_published: Annotated[
+        bool, typer.Option(help="Lay the published SUPERB numbers beside what was measured on SUPERB's corpora.")
+    ] = False,
+    upstream: Annotated[str | None, typer.Option(help="Whose results a model-index lists.")] = None,
 ) -> None:
     """Print the leaderboard of a folder of results."""
-    table = tidy(RecordStore(output).all(), custom)
+    board = leaderboard(RecordStore(output), custom=custom, published=with_published)
     if picture is not None:
         with written_then_renamed(picture) as temporary:
-            temporary.write_text(svg(table), encoding="utf-8")
+            temporary.write_text(svg(board), encoding="utf-8")
     if format is Format.table:
-        for drawn in rich_tables(table):
+        for drawn in rich_tables(board, explained=True):
             out.print(drawn)
+    elif format is Format.model_index:
+        sys.stdout.write(model_index(board, upstream))
     else:
-        sys.stdout.write(csv(table) if format is Format.csv else markdown(table))
+        sys.stdout.write({"markdown": markdown, "csv": csv, "json": json, "latex": latex}[format](board))
 
 
 def _workers(device: str) -> int:

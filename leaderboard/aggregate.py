@@ -1,92 +1,150 @@
-"""Records -> one row a cell of the leaderboard: mean and spread over seeds."""
+"""Records -> boards: one row an upstream, one column a task, with intervals, tests, ties and scores."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-
-import pandas as pd
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from statistics import mean
 
 from core.errors import RecordError
-from core.records import ResultRecord
+from core.records import RecordStore, ResultRecord
+from leaderboard import scores
+from leaderboard.board import Board, Cell, Column, Leaderboard, Row, ScoreCard
+from leaderboard.columns import column_of, results_of
+from leaderboard.grouping import Entry, Group, grouped
+from leaderboard.heads import comparisons
+from leaderboard.published import beside, published_columns, rows_for
 
-COLUMNS = (
-    "upstream",
-    "task",
-    "corpus",
-    "metric",
-    "direction",
-    "mean",
-    "std",
-    "seeds",
-    "test_utterances",
-    "learning_rate",
-    "params",
+INTERVAL_NOTE = (
+    "95 % intervals speak of these trained heads, averaged over their seeds, on other speakers of the same kind: "
+    "bootstrap over the speakers of the test set (over its utterances where speakers are not known), with Student's "
+    "quantile. Ties: upstreams of a column that share a letter can't be told apart by the paired test on the same "
+    "utterances, corrected by Holm's method within the column, at 5 %."
 )
 
 
-def tidy(records: Sequence[ResultRecord], custom: bool = False) -> pd.DataFrame:
-    """One row a cell (upstream, task, corpus, recipe), with mean and sample standard deviation over its seeds.
+def leaderboard(
+    store: RecordStore, *, custom: bool = False, published: bool = False, only: Collection[str] | None = None
+) -> Leaderboard:
+    """All boards of a folder of results.
 
     Args:
-        records: of any number of runs.
-        custom: whether runs with limited data or changed recipes are shown, too.
+        store: the folder; without `runs/` beside `records/` there are means and spreads, but no intervals and tests.
+        custom: whether runs with limited data or changed recipes are shown, too, on boards of their own.
+        published: whether the board of the SUPERB suite gets the published rows; there is one then in any case.
+        only: digests of the runs to take; None takes all.
 
-    Returns: the columns of COLUMNS, then recipe, unit, title and task_title; `std` is empty where there is one seed,
-        `learning_rate` lists what the seeds chose.
-    Raises: RecordError: nothing is left to show.
+    Raises: RecordError: nothing is left to show, or a record or its predictions were changed.
     """
+    records = store.all() if only is None else [store.read(store.path(run)) for run in dict.fromkeys(only)]
     shown = [record for record in records if custom or not record.custom]
-    if not shown:
+    if not shown and not published:
         hint = "all of them are custom: add --custom" if records else "run something first: run_benchmark.py run"
         raise RecordError(f"no records for a leaderboard; {hint}")
-    rows = pd.DataFrame([_row(record) for record in shown])
-    rows["upstream"] = _distinct(rows, "upstream", "upstream_digest", [])
-    rows["recipe"] = _distinct(rows, "recipe", "recipe_digest", ["task"])
-    # Within a recipe: one that crops or changes the level makes other clips of the same corpus.
-    rows["corpus"] = _distinct(rows, "corpus", "corpus_digest", ["task", "recipe"])
-    cells = rows.groupby(["upstream", "task", "corpus", "recipe", "metric", "direction"], sort=False)
-    table = cells.agg(
-        mean=("value", "mean"),
-        std=("value", "std"),
-        seeds=("value", "size"),
-        test_utterances=("test_utterances", "first"),
-        learning_rate=("learning_rate", lambda rates: " ".join(f"{rate:g}" for rate in sorted(set(rates)))),
-        params=("params", "first"),
-        unit=("unit", "first"),
-        title=("title", "first"),
-        task_title=("task_title", "first"),
-    ).reset_index()
-    extra = [column for column in table.columns if column not in COLUMNS]
-    return table[[*COLUMNS, *extra]]
+    groups = grouped(shown)
+    default = [_board(store, group, published) for group in groups if group.head is None]
+    variants = [_board(store, group, published=False) for group in groups if group.head is not None]
+    if published and not any(board.superb for board in default):
+        default.insert(0, _published_alone())
+    compared = [replace(board, heads=tuple(comparisons(board, variants))) for board in default]
+    return Leaderboard(tuple(compared), tuple(variants), len(records) - len(shown))
 
 
-def _row(record: ResultRecord) -> dict[str, object]:
-    return {
-        "upstream": record.upstream["name"],
-        "upstream_digest": record.upstream["digest"],
-        "task": record.task["name"],
-        "task_title": record.task["title"],
-        "corpus": record.corpus["name"],
-        "corpus_digest": record.corpus["digest"],
-        "recipe": record.recipe["name"] + (" (custom)" if record.custom else ""),
-        "recipe_digest": record.recipe["digest"],
-        "metric": record.metric["name"],
-        "title": record.metric["title"],
-        "unit": record.metric["unit"],
-        "direction": record.metric["direction"],
-        "value": record.value,
-        "learning_rate": record.learning_rate,
-        "test_utterances": record.counts["test"],
-        "params": record.upstream["params"],
+def _board(store: RecordStore, group: Group, published: bool) -> Board:
+    by_task: dict[str, list[Entry]] = defaultdict(list)
+    for entry in group.entries:
+        by_task[entry.task].append(entry)
+    columns = {task: column_of(entries[0]) for task, entries in sorted(by_task.items())}
+    results = {task: results_of(store, columns[task], by_task[task]) for task in columns}
+    cells: dict[str, dict[str, Cell]] = defaultdict(dict)
+    for task, result in results.items():
+        for upstream, cell in result.cells.items():
+            cells[upstream][task] = cell
+    facts = {entry.upstream: entry.record for entry in group.entries}
+    if published and group.superb:
+        cells = {name: beside(facts[name], columns, found) for name, found in cells.items()}
+    card, points = _scores(group, columns, cells, facts)
+    ranks = _mean_ranks(columns, cells)
+    rows = [_row(name, facts[name], points[name], ranks[name], found) for name, found in cells.items()]
+    rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.mean_rank, row.name))
+    return Board(
+        title=group.title,
+        superb=group.superb,
+        recipe=group.recipe,
+        custom=any(entry.record.custom for entry in group.entries),
+        columns=tuple(columns.values()),
+        rows=tuple(rows),
+        pairs=tuple(pair for result in results.values() for pair in result.pairs),
+        score=card,
+        published=rows_for(list(columns.values())) if published and group.superb else (),
+        heads=(),
+        interval_note=INTERVAL_NOTE,
+    )
+
+
+def _published_alone() -> Board:
+    """The suite with nothing measured yet."""
+    columns = published_columns()
+    card = scores.superb_card([column.task for column in columns])
+    return Board("SUPERB", True, "superb", False, tuple(columns), (), (), card, rows_for(columns), (), INTERVAL_NOTE)
+
+
+def _row(name: str, record: ResultRecord, score: float | None, rank: float, cells: Mapping[str, Cell]) -> Row:
+    upstream = record.upstream
+    facts = {key: upstream.get(key, 0) for key in ("params", "num_layers", "hidden_size", "downsample_rate")}
+    return Row(
+        name=name,
+        digest=upstream["digest"],
+        gflops_per_second=upstream.get("gflops_per_second"),
+        score=score,
+        mean_rank=rank,
+        cells=dict(cells),
+        **facts,
+    )
+
+
+def _mean_ranks(columns: Mapping[str, Column], cells: Mapping[str, Mapping[str, Cell]]) -> dict[str, float]:
+    """Mean over the tasks of the place by the mean; equal ones share the mean of their places."""
+    places: dict[str, list[float]] = defaultdict(list)
+    for task, column in columns.items():
+        sign = 1 if column.direction == "higher" else -1
+        values = {name: sign * found[task].mean for name, found in cells.items() if task in found}
+        for name, value in values.items():
+            ahead = sum(other > value for other in values.values())
+            equal = sum(other == value for other in values.values())
+            places[name].append(ahead + (equal + 1) / 2)
+    return {name: mean(found) for name, found in places.items()}
+
+
+def _scores(
+    group: Group,
+    columns: Mapping[str, Column],
+    cells: Mapping[str, Mapping[str, Cell]],
+    facts: Mapping[str, ResultRecord],
+) -> tuple[ScoreCard, dict[str, float | None]]:
+    if group.superb:
+        points = {name: scores.superb_score(_values(found, columns), list(columns)) for name, found in cells.items()}
+        return scores.superb_card(list(columns)), points
+    errors = {name: {task: _error(cell.mean, columns[task]) for task, cell in found.items()}
+              for name, found in cells.items()}  # fmt: skip
+    # By what was typed, too: s3prl's upstream of this name removes the mean.
+    baselines = [name for name, record in facts.items() if _typed(record) == record.upstream["name"] == scores.BASELINE]
+    baseline = baselines[0] if len(baselines) == 1 and set(errors[baselines[0]]) == set(columns) else None
+    points = {
+        name: scores.error_reduction(found, errors[baseline], list(columns)) if baseline else None
+        for name, found in errors.items()
     }
+    return scores.reduction_card(list(columns), baseline), points
 
 
-def _distinct(rows: pd.DataFrame, name: str, digest: str, within: Sequence[str]) -> list[str]:
-    """Names made unique: where one name stands for several contents, the beginning of the digest is added."""
-    pairs = rows[[*within, name, digest]].drop_duplicates()
-    counts = Counter(tuple(pair) for pair in pairs[[*within, name]].itertuples(index=False))
-    return [
-        f"{row[-2]}#{row[-1][:6]}" if counts[tuple(row[:-1])] > 1 else str(row[-2])
-        for row in rows[[*within, name, digest]].itertuples(index=False)
-    ]
+def _typed(record: ResultRecord) -> str:
+    return str(record.circumstances.get("upstream_spec", ""))
+
+
+def _error(value: float, column: Column) -> float:
+    return 100 - value if column.direction == "higher" else value
+
+
+def _values(cells: Mapping[str, Cell], columns: Mapping[str, Column]) -> scores.Values:
+    return {(task, columns[task].metric): cell.mean for task, cell in cells.items()}

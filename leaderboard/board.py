@@ -321,7 +321,7 @@ class Board:
     """One table.
 
     Attributes:
-        title: corpus and recipe, or `SUPERB`.
+        title: corpus and recipe, or `SUPERB`; unique.
         superb: whether these are SUPERB's own corpora, whole, with its recipe.
         recipe: its name.
         custom: whether it shows limited or changed runs, which stay off a leaderboard.
@@ -353,8 +353,10 @@ class Leaderboard:
 
     Attributes:
         boards: SUPERB's first, the others by title.
+        variants: boards of tasks that were run with another head than their own; `Board.heads` compares them.
         hidden: how many custom runs are not shown.
     """
 
     boards: tuple[Board, ...]
+    variants: tuple[Board, ...]
     hidden: int

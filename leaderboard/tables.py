@@ -1,88 +1,150 @@
-"""The leaderboard as a terminal table, Markdown and CSV."""
+"""The leaderboard as terminal tables, as a picture of them, and in Markdown."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import StringIO
 from typing import NamedTuple
 
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from leaderboard.aggregate import COLUMNS
+from leaderboard.board import Board, Cell, Leaderboard, PublishedRow, Row
 
-ARROWS = {"higher": "↑", "lower": "↓"}
+LEGEND = "Bold is the best of a column, underlined what can't be told apart from it; [..] is the 95 % interval."
 
 
-class Board(NamedTuple):
-    """One table: the results on one corpus with one recipe.
+class CellText(NamedTuple):
+    """A cell in words.
 
     Attributes:
-        title: corpus and recipe.
-        columns: (task, heading).
-        rows: (upstream, parameters, task -> (text, whether it is the best)).
+        value: mean and, of several seeds, their standard deviation.
+        interval: with brackets; empty where there is none.
+        letters: of the ties.
+        published: what was published of the same upstream, and the difference.
+        best, tied: as in `Cell`.
     """
 
-    title: str
-    columns: list[tuple[str, str]]
-    rows: list[tuple[str, str, dict[str, tuple[str, bool]]]]
+    value: str
+    interval: str = ""
+    letters: str = ""
+    published: str = ""
+    best: bool = False
+    tied: bool = False
 
 
-def boards(table: pd.DataFrame) -> Iterator[Board]:
-    """A board for every corpus and recipe; rows in the order of their mean rank over the tasks."""
-    for (corpus, recipe), part in table.groupby(["corpus", "recipe"], sort=True):
-        columns = [
-            (str(task), f"{str(task).upper()} {cells['title'].iloc[0]} {cells['unit'].iloc[0]} "
-             f"{ARROWS[cells['direction'].iloc[0]]}")
-            for task, cells in part.groupby("task", sort=True)
-        ]  # fmt: skip
-        order = _mean_rank(part).sort_values(kind="stable").index
-        rows = [_board_row(str(upstream), part) for upstream in order]
-        yield Board(f"{corpus}, recipe {recipe}", columns, rows)
+class Line(NamedTuple):
+    """A row in words: name, parameters, score, and a cell a column."""
+
+    name: str
+    params: str
+    score: str
+    cells: list[CellText]
+    published: bool = False
 
 
-def _mean_rank(part: pd.DataFrame) -> pd.Series[float]:
-    sign = part["direction"].map({"higher": -1, "lower": 1})
-    rank = (part["mean"] * sign).groupby(part["task"]).rank()
-    return rank.groupby(part["upstream"]).mean()
+ABSENT = CellText("-")
 
 
-def _board_row(upstream: str, part: pd.DataFrame) -> tuple[str, str, dict[str, tuple[str, bool]]]:
-    cells = {}
-    params = 0
-    for row in part[part["upstream"] == upstream].to_dict("records"):
-        rivals = part[part["task"] == row["task"]]["mean"]
-        best = rivals.max() if row["direction"] == "higher" else rivals.min()
-        spread = f" ± {row['std']:.1f}" if row["seeds"] > 1 else ""
-        cells[str(row["task"])] = (f"{row['mean']:.1f}{spread}", bool(row["mean"] == best))
-        params = int(row["params"])
-    return upstream, _millions(params), cells
+def headings(board: Board) -> list[str]:
+    """Of all columns."""
+    scored = [" ".join((board.score.name, board.score.unit)).strip()] if has_scores(board) else []
+    return ["upstream", "params", *scored, *(column.heading for column in board.columns)]
+
+
+def has_scores(board: Board) -> bool:
+    """Whether any row has a score."""
+    return any(row.score is not None for row in board.rows) or any(row.score is not None for row in board.published)
+
+
+def lines(board: Board) -> list[Line]:
+    """Measured rows, then the published ones."""
+    return [*(_measured(row, board) for row in board.rows), *(_published(row, board) for row in board.published)]
+
+
+def _measured(row: Row, board: Board) -> Line:
+    cells = [cell_text(row.cells[column.task]) if column.task in row.cells else ABSENT for column in board.columns]
+    return Line(row.name, _millions(row.params), _score(row.score), cells)
+
+
+def _published(row: PublishedRow, board: Board) -> Line:
+    values = [row.values.get(column.task) for column in board.columns]
+    cells = [ABSENT if value is None else CellText(f"{value:.2f}") for value in values]
+    params = "?" if row.params is None else _millions(row.params)
+    return Line(f"{row.name} (published)", params, _score(row.score), cells, published=True)
+
+
+def cell_text(cell: Cell) -> CellText:
+    """A cell in words."""
+    spread = "" if cell.std is None else f" ± {cell.std:.1f}"
+    interval = "" if cell.interval is None else f"[{cell.interval.low:.1f}, {cell.interval.high:.1f}]"
+    published = cell.published
+    beside = "" if published is None else f"published {published.value:.2f}, here {published.difference:+.2f}"
+    return CellText(f"{cell.mean:.1f}{spread}", interval, cell.letters, beside, cell.best, cell.tied)
+
+
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.1f}"
 
 
 def _millions(params: int) -> str:
     return "0" if params == 0 else f"{params / 1e6:.1f} M"
 
 
-def rich_tables(table: pd.DataFrame) -> Iterator[Table]:
-    """For the terminal; the best of a column is bold."""
-    for board in boards(table):
-        drawn = Table(title=escape(board.title), title_justify="left")
-        drawn.add_column("upstream", no_wrap=True)
-        drawn.add_column("params", justify="right", no_wrap=True)
-        for _, heading in board.columns:
-            drawn.add_column(heading, justify="right")
-        for upstream, params, cells in board.rows:
-            texts = [cells.get(task, ("-", False)) for task, _ in board.columns]
-            drawn.add_row(escape(upstream), params, *(f"[bold]{text}[/]" if best else text for text, best in texts))
+def notes(board: Board) -> list[str]:
+    """What has to be said to read a board."""
+    texts = [board.interval_note] if any(cell.interval for row in board.rows for cell in row.cells.values()) else []
+    texts += [f"{board.score.name}: {board.score.explanation}"] if has_scores(board) else []
+    if board.published:
+        sources = dict.fromkeys(source for row in board.published for source in row.source.split("; "))
+        texts.append(f"Published rows were not measured here; they come from {'; '.join(sources)}.")
+    return texts
+
+
+def stability(board: Board) -> Iterator[str]:
+    """A sentence for every comparison with another head."""
+    for each in board.heads:
+        order = "no order to compare" if each.tau is None else f"Kendall's tau {each.tau:.2f}"
+        flipped = ", ".join(f"{first}/{second}" for first, second in each.flipped)
+        yield (
+            f"{each.task.upper()} with head {each.head} instead of {each.default_head}: {order} over "
+            f"{len(each.upstreams)} upstreams" + (f"; in another order: {flipped}" if flipped else "")
+        )
+
+
+def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Table]:
+    """For the terminal: the best of a column is bold, what ties with it underlined.
+
+    Args:
+        board: all boards, those of other heads as well.
+        explained: whether the notes stand below.
+    """
+    for each in (*board.boards, *board.variants):
+        drawn = Table(title=escape(each.title), title_justify="left", show_lines=True)
+        for number, heading in enumerate(headings(each)):
+            drawn.add_column(escape(heading), justify="right" if number else "left", no_wrap=number < 2)
+        for line in lines(each):
+            scored = [line.score] if has_scores(each) else []
+            cells = [_styled(cell) for cell in line.cells]
+            drawn.add_row(escape(line.name), line.params, *scored, *cells, style="dim" if line.published else None)
+        if explained:
+            said = [LEGEND, *notes(each), *stability(each)]
+            drawn.caption, drawn.caption_justify = escape("\n".join(said)), "left"
         yield drawn
 
 
-def svg(table: pd.DataFrame) -> str:
+def _styled(cell: CellText) -> str:
+    style = "bold" if cell.best else "underline" if cell.tied else ""
+    first = f"[{style}]{cell.value}[/]" if style else cell.value
+    below = [f"[dim]{escape(text)}[/]" for text in (cell.interval, cell.published) if text]
+    return "\n".join([f"{first} {cell.letters}".rstrip(), *below])
+
+
+def svg(board: Leaderboard) -> str:
     """The terminal's tables as a picture."""
-    drawn = list(rich_tables(table))
+    drawn = list(rich_tables(board))
     width = max(Console(width=200).measure(each).maximum for each in drawn) + 2
     console = Console(width=width, record=True, file=StringIO())
     for each in drawn:
@@ -91,23 +153,30 @@ def svg(table: pd.DataFrame) -> str:
     return re.sub(r"@font-face\s*{.*?}\s*", "", picture, flags=re.DOTALL)  # whoever looks at it shall load no fonts
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """One Markdown table a board."""
+def markdown(board: Leaderboard) -> str:
+    """One Markdown table a board, with what is to be said about it."""
     parts = []
-    for board in boards(table):
-        headings = ["upstream", "params", *(heading for _, heading in board.columns)]
-        lines = [f"**{board.title}**", "", _line(headings), "|---|" + "---:|" * (len(headings) - 1)]
-        for upstream, params, cells in board.rows:
-            texts = [cells.get(task, ("-", False)) for task, _ in board.columns]
-            lines.append(_line([upstream, params, *(f"**{text}**" if best else text for text, best in texts)]))
-        parts.append("\n".join(lines))
+    for each in (*board.boards, *board.variants):
+        names = headings(each)
+        text = [f"**{_plain(each.title)}**", "", _line(names), "|---|" + "---:|" * (len(names) - 1)]
+        for line in lines(each):
+            scored = [line.score] if has_scores(each) else []
+            text.append(_line([line.name, line.params, *scored, *map(_marked, line.cells)]))
+        for note in (*notes(each), *stability(each)):
+            text += ["", _plain(note)]
+        parts.append("\n".join(text))
     return "\n\n".join(parts) + "\n"
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _marked(cell: CellText) -> str:
+    value = f"**{cell.value}**" if cell.best else f"*{cell.value}*" if cell.tied else cell.value
+    return " ".join(text for text in (value, cell.interval, cell.letters, cell.published) if text)
 
 
-def csv(table: pd.DataFrame) -> str:
-    """Tidy CSV, one row a cell."""
-    return table[list(COLUMNS)].to_csv(index=False, float_format="%.4f", lineterminator="\n")
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(text: str) -> str:
+    """Names are text: HTML in them stays visible, whoever renders the Markdown."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")

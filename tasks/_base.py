@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from core.digest import digest_of
 from core.errors import ContractError
+from core.records import task_digest
 from core.registry import Registry, load_module, unknown_name
+from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 
 
@@ -26,6 +28,7 @@ class Task:
         recipes: name -> recipe; the first is the default.
         disjoint: key whose values may not occur in two splits, such as the voice; None where that is the point.
         version: raised whenever the meaning changes.
+        default_head: the head that was declared, where another one was put in its place.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Task:
     recipes: Mapping[str, Recipe]
     disjoint: str | None = None
     version: int = 1
+    default_head: str | None = None
 
     def recipe(self, name: str | None) -> Recipe:
         """The recipe of that name, or the default.
@@ -50,7 +54,28 @@ class Task:
 
     def digest(self) -> str:
         """sha256 of what decides a result besides recipe and data."""
-        return digest_of([self.name, self.label, self.head, self.metric, self.version])
+        return task_digest(self.recorded())
+
+    def recorded(self) -> dict[str, Any]:
+        """What a record repeats."""
+        names = ("name", "title", "head", "label", "metric", "version")
+        return {**{name: getattr(self, name) for name in names}, "default_head": self.default_head or self.head}
+
+    def with_head(self, head: str) -> Task:
+        """The same task asked of another head, whose options are its defaults: shows what an order of upstreams owes
+        to the head. Its runs are no part of the leaderboard.
+
+        Raises: UnknownNameError: no such head. ContractError: the head takes other labels.
+        """
+        if HEADS.get(head).label_kind is not HEADS.get(self.head).label_kind:
+            fitting = [name for name in HEADS.names() if HEADS.get(name).label_kind is HEADS.get(self.head).label_kind]
+            raise ContractError(
+                f"head '{head}' takes other labels than task '{self.name}' has; heads for it: {', '.join(fitting)}"
+            )
+        if head == self.head:
+            return self
+        recipes = {name: replace(recipe, head={}) for name, recipe in self.recipes.items()}
+        return replace(self, head=head, recipes=recipes, default_head=self.default_head or self.head)
 
 
 TASKS: Registry[Task] = Registry("task", "tasks", group="frostbench.tasks")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jiwer
 
@@ -12,15 +12,23 @@ from core.errors import MetricError
 from core.registry import unknown_name
 
 
+class Tally(NamedTuple):
+    """What one prediction adds to a metric: how much of its reference is wrong, and how much there is."""
+
+    errors: int
+    total: int
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A metric and how to read it.
+    """A metric and how to read it: all are the errors of a split over its total, so any part of a split has a value.
 
     Attributes:
         name: as in the record.
         title: as in the table.
         unit: of the value.
-        direction: which values are better.
+        direction: which values are better; "higher" counts what is right, "lower" what is wrong.
+        tally: prediction, reference -> what they add.
         compute: predictions, references -> value.
     """
 
@@ -28,6 +36,7 @@ class Metric:
     title: str
     unit: str
     direction: Literal["higher", "lower"]
+    tally: Callable[[Any, Any], Tally]
     compute: Callable[[Sequence[Any], Sequence[Any]], float]
 
     @property
@@ -41,14 +50,36 @@ class Metric:
         return 100.0 if self.direction == "higher" else 0.0
 
 
+def exact_match(prediction: Any, reference: Any) -> Tally:
+    """One error unless the prediction equals its reference; with several slots all of them have to be right."""
+    return Tally(int(prediction != reference), 1)
+
+
+def word_edits(prediction: str, reference: str) -> Tally:
+    """Word edits and reference words."""
+    return _edits(jiwer.process_words, prediction, reference)
+
+
+def character_edits(prediction: str, reference: str) -> Tally:
+    """Character edits (spaces count) and reference characters."""
+    return _edits(jiwer.process_characters, prediction, reference)
+
+
+def _edits(process: Callable[..., Any], prediction: str, reference: str) -> Tally:
+    if not reference.strip():  # jiwer refuses an empty reference; all that is said against one is an insertion
+        return Tally(process(prediction, "").deletions if prediction.strip() else 0, 0)
+    output = process(reference, prediction)
+    errors = output.substitutions + output.deletions + output.insertions
+    return Tally(errors, output.substitutions + output.deletions + output.hits)
+
+
 def accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> float:
     """Percentage of predictions equal to their reference; with several slots all of them have to be right.
 
     Raises: MetricError: nothing to compare, or unequal counts.
     """
-    _require_pairs(predictions, references)
-    right = sum(prediction == reference for prediction, reference in zip(predictions, references, strict=True))
-    return 100 * right / len(references)
+    errors, total = _summed(exact_match, predictions, references)
+    return 100 * (total - errors) / total
 
 
 def word_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
@@ -56,7 +87,8 @@ def word_error_rate(predictions: Sequence[str], references: Sequence[str]) -> fl
 
     Raises: MetricError: no reference word, or unequal counts.
     """
-    return _error_rate(jiwer.process_words, predictions, references)
+    errors, total = _summed(word_edits, predictions, references)
+    return 100 * errors / total
 
 
 def character_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
@@ -64,22 +96,17 @@ def character_error_rate(predictions: Sequence[str], references: Sequence[str]) 
 
     Raises: MetricError: no reference character, or unequal counts.
     """
-    return _error_rate(jiwer.process_characters, predictions, references)
+    errors, total = _summed(character_edits, predictions, references)
+    return 100 * errors / total
 
 
-def _error_rate(process: Callable[..., Any], predictions: Sequence[str], references: Sequence[str]) -> float:
+def _summed(tally: Callable[[Any, Any], Tally], predictions: Sequence[Any], references: Sequence[Any]) -> Tally:
     _require_pairs(predictions, references)
-    # jiwer refuses empty references; all that is said against one is an insertion.
-    spoken = [(hypothesis, text) for hypothesis, text in zip(predictions, references, strict=True) if text.strip()]
-    if not spoken:
+    tallies = [tally(prediction, reference) for prediction, reference in zip(predictions, references, strict=True)]
+    errors, total = map(sum, zip(*tallies, strict=True))
+    if not total:
         raise MetricError("error rate: every reference is empty; give the rows a text")
-    output = process([text for _, text in spoken], [hypothesis for hypothesis, _ in spoken])
-    edits = output.substitutions + output.deletions + output.insertions
-    total = output.substitutions + output.deletions + output.hits
-    for hypothesis, text in zip(predictions, references, strict=True):
-        if not text.strip() and hypothesis.strip():
-            edits += process([hypothesis], [""]).deletions
-    return float(100 * edits / total)
+    return Tally(errors, total)
 
 
 def _require_pairs(predictions: Sequence[Any], references: Sequence[Any]) -> None:
@@ -90,9 +117,9 @@ def _require_pairs(predictions: Sequence[Any], references: Sequence[Any]) -> Non
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "Acc", "%", "higher", accuracy),
-        Metric("wer", "WER", "%", "lower", word_error_rate),
-        Metric("cer", "CER", "%", "lower", character_error_rate),
+        Metric("accuracy", "Acc", "%", "higher", exact_match, accuracy),
+        Metric("wer", "WER", "%", "lower", word_edits, word_error_rate),
+        Metric("cer", "CER", "%", "lower", character_edits, character_error_rate),
     )
 }
 

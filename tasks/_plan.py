@@ -16,6 +16,7 @@ from core.digest import digest_of
 from core.errors import ManifestError
 from core.feature_cache import Kind
 from core.manifest import SPLITS, Manifest, Utterance, refuse, unseen_labels
+from core.records import run_digest
 from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
@@ -23,7 +24,7 @@ from tasks._base import Task
 from upstreams._base import Upstream
 from upstreams._extraction import Clip
 
-PROTOCOL_VERSION = 1  # raised whenever the same inputs could give another result
+PROTOCOL_VERSION = 2  # raised whenever the same inputs could give another result
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class UpstreamFacts:
     hidden_size: int
     downsample_rate: int
     window_samples: int
+    gflops_per_second: float | None = None
 
     @classmethod
     def of(cls, spec: str, upstream: Upstream) -> UpstreamFacts:
@@ -66,11 +68,13 @@ class Example:
         id: of the manifest's row.
         keys: cache keys of its clips: one, or several crops of which training draws one at a time.
         label: what the task asks for.
+        speaker: whose voice it is, where the corpus tells; statistics resample whole speakers.
     """
 
     id: str
     keys: tuple[str, ...]
     label: Any
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class TaskData:
         clips = self.clips(recipe)
         return {
             split: [
-                Example(row.id, tuple(clip.key for clip in made), row.labels[label])
+                Example(row.id, tuple(clip.key for clip in made), row.labels[label], _speaker(row))
                 for row, made in zip(rows, clips[split], strict=True)
             ]
             for split, rows in self.utterances.items()
@@ -149,17 +153,21 @@ class Cell:
     @cached_property
     def run(self) -> str:
         """sha256 of all inputs: the name of the record."""
-        return digest_of(
-            {
-                "protocol": PROTOCOL_VERSION,
-                "upstream": self.upstream.digest,
-                "task": self.task.digest(),
-                "recipe": self.recipe,
-                "corpus": self.corpus_digest,
-                "live": self.live is not None,
-                "seed": self.seed,
-            }
+        return run_digest(
+            protocol=PROTOCOL_VERSION,
+            upstream=self.upstream.digest,
+            task=self.task.recorded(),
+            recipe=self.recipe,
+            corpus=self.corpus_digest,
+            live=self.live is not None,
+            seed=self.seed,
         )
+
+
+def _speaker(row: Utterance) -> str | None:
+    """The note `voice`, or where speakers are the labels, those."""
+    speaker = row.labels.get("voice", row.labels.get("speaker"))
+    return None if speaker is None else str(speaker)
 
 
 def kind_of(task: Task, recipe: Recipe) -> Kind:

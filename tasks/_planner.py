@@ -16,6 +16,7 @@ from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._base import Task
 from tasks._executors import Job, LocalExecutor, Outcome
+from tasks._measures import gflops_per_second
 from tasks._plan import Cell, TaskData, UpstreamFacts, clips_of, kind_of, samples_of, task_data
 from tasks._progress import Watcher
 from tasks._runner import Folders, extract_features, run_cell
@@ -125,6 +126,7 @@ def run_grid(
                 report.add_failure(outcome)
                 failed.add(outcome.job.arguments[1])
         pending = [cell for cell in pending if cell.upstream.digest not in failed]
+        pending = _with_cost_of_upstreams(pending, executor)
         pending.sort(key=lambda cell: -_cost(cell))  # the longest first, so that the workers end together
         jobs = [Job(cell.name, run_cell, (cell, folders, str(device))) for cell in pending]
         watcher.stage("training heads", sum(map(_updates, pending)), "updates")
@@ -134,6 +136,17 @@ def run_grid(
             else:
                 report.add_failure(outcome)
     return report
+
+
+def _with_cost_of_upstreams(cells: Sequence[Cell], executor: LocalExecutor) -> list[Cell]:
+    """Each upstream is measured once; where that fails, as with an unknown kind of network, nothing is recorded."""
+    upstreams = {cell.upstream.digest: cell.upstream for cell in cells}
+    jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams.values()]
+    outcomes = executor.run(jobs, lambda done: None)
+    costs = dict(zip(upstreams, (outcome.value for outcome in outcomes), strict=True))
+    return [
+        replace(cell, upstream=replace(cell.upstream, gflops_per_second=costs[cell.upstream.digest])) for cell in cells
+    ]
 
 
 def _live(rows: TaskData, recipe: Recipe) -> tuple[Clip, ...] | None:

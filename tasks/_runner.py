@@ -14,15 +14,16 @@ import torch
 from core.audio import SAMPLE_RATE
 from core.digest import digest_of, file_digest, write_json, written_then_renamed
 from core.feature_cache import DTYPES, FeatureCache, Kind
-from core.records import RecordStore, ResultRecord
+from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, load_examples
 from downstreams._labels import Labels
 from downstreams._training import Probe, Trained, load_trained, predict, save_trained, train
 from tasks._executors import Advance
 from tasks._live import LiveExamples
+from tasks._measures import layer_norms
 from tasks._metrics import Metric, get_metric
-from tasks._plan import Cell, Example, kind_of
+from tasks._plan import PROTOCOL_VERSION, Cell, Example, kind_of
 from tasks._provenance import circumstances
 from upstreams._extraction import Clip, caches_of, extract
 from upstreams._resolve import build_upstream
@@ -66,15 +67,19 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
     references = [labels.reference(example.label) for example in cell.examples["test"]]
     value = metric.compute(predictions, references)
     store = RecordStore(folders.results)
-    artifacts = _write_files(store.run_folder(cell.run), cell, probe, best, candidates, predictions, references)
+    rows = _prediction_rows(cell.examples["test"], predictions, references, metric)
+    artifacts = _write_files(store.run_folder(cell.run), cell, probe, best, candidates, rows)
     seconds = {
         "load": loaded - started,
         "train": trained - loaded,
         "test": time.monotonic() - trained,
     }
-    weights = probe.featurizer.layer_weights().tolist()
+    layers = {
+        "layer_weights": probe.featurizer.layer_weights().tolist(),
+        "layer_norms": layer_norms(data["valid"], probe.featurizer.normalise),
+    }
     made = {"upstream_spec": cell.upstream.spec, **circumstances(device, seconds)}
-    store.add(_record(cell, kind, metric, value, best, candidates, weights, artifacts, made))
+    store.add(_record(cell, kind, metric, value, best, candidates, layers, artifacts, made))
     return cell.run
 
 
@@ -141,27 +146,39 @@ def _best(candidates: Sequence[Trained], metric: Metric) -> Trained:
     return best
 
 
+def _prediction_rows(
+    examples: Sequence[Example], predictions: Sequence[Any], references: Sequence[Any], metric: Metric
+) -> list[dict[str, Any]]:
+    """What is kept of every test utterance; whoever reads it needs no code of the metric to resample the score."""
+    return [
+        {
+            "id": example.id,
+            **({} if example.speaker is None else {"speaker": example.speaker}),
+            "prediction": prediction,
+            "reference": reference,
+            **metric.tally(prediction, reference)._asdict(),
+        }
+        for example, prediction, reference in zip(examples, predictions, references, strict=True)
+    ]
+
+
 def _write_files(
     folder: Path,
     cell: Cell,
     probe: Probe,
     best: Trained,
     candidates: Sequence[Trained],
-    predictions: Sequence[Any],
-    references: Sequence[Any],
+    rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, str]:
     """Predictions, head and training history; the record, written last, holds their digests."""
     with written_then_renamed(folder / "predictions.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
-        for example, prediction, reference in zip(cell.examples["test"], predictions, references, strict=True):
-            row = {"id": example.id, "prediction": prediction, "reference": reference}
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     save_trained(folder / "head.safetensors", best, {**probe.description, "upstream": cell.upstream.recorded()})
     write_json(
         folder / "history.json",
         [{"learning_rate": candidate.learning_rate, "history": candidate.history} for candidate in candidates],
     )
-    names = ("predictions.jsonl", "head.safetensors", "history.json")
-    return {name: file_digest(folder / name) for name in names}
+    return {name: file_digest(folder / name) for name in FILES}
 
 
 def _record(
@@ -171,16 +188,18 @@ def _record(
     value: float,
     best: Trained,
     candidates: Sequence[Trained],
-    layer_weights: list[float],
+    layers: Mapping[str, list[float]],
     artifacts: Mapping[str, str],
     made: Mapping[str, Any],
 ) -> ResultRecord:
     return ResultRecord(
         run=cell.run,
         upstream=cell.upstream.recorded(),
-        task={"name": cell.task.name, "title": cell.task.title, "head": cell.task.head, "label": cell.task.label},
+        task=cell.task.recorded(),
         corpus={"name": cell.corpus, "digest": cell.corpus_digest},
         recipe={**asdict(cell.recipe), "digest": digest_of(cell.recipe)},
+        protocol=PROTOCOL_VERSION,
+        live=cell.live is not None,
         custom=cell.custom,
         seed=cell.seed,
         metric={key: getattr(metric, key) for key in ("name", "title", "unit", "direction")},
@@ -191,8 +210,13 @@ def _record(
             for trained in candidates
         ],
         counts={split: len(rows) for split, rows in cell.examples.items()},
-        layer_weights=layer_weights,
-        features={"kind": kind, "dtype": DTYPES[kind].__name__, "departures": departures(cell)},
+        layer_weights=layers["layer_weights"],
+        features={
+            "kind": kind,
+            "dtype": DTYPES[kind].__name__,
+            "departures": departures(cell),
+            "layer_norms": layers["layer_norms"],
+        },
         artifacts=dict(artifacts),
         circumstances=made,
     )

@@ -1,0 +1,191 @@
+"""One column of a board: the cells of a task, what the predictions say of them, and who can be told from whom."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from core.errors import RecordError
+from core.records import RecordStore, ResultRecord
+from leaderboard.board import Cell, Column, Interval, Pair, SeedRun, TriedRate
+from leaderboard.grouping import Entry
+from leaderboard.mistakes import confusions, worst
+from leaderboard.predictions import Prediction, predictions_of
+from leaderboard.statistics import Draws, Trials, difference, holm, interval, letters, resample
+
+SIGNIFICANT = 0.05
+Runs = Mapping[int, Sequence[Prediction]]  # seed -> predictions
+
+
+def trials_of(store: RecordStore, entries: Sequence[Entry]) -> tuple[Trials, dict[str, Runs]] | None:
+    """The errors of all upstreams on the utterances of one task, and the predictions behind them, by upstream.
+
+    Returns: None where no upstream has predictions; those that have none are left out.
+    Raises: RecordError: two runs on the same data speak of different utterances.
+    """
+    runs: dict[str, dict[int, Sequence[Prediction]]] = defaultdict(dict)
+    for entry in entries:
+        predictions = predictions_of(store, entry.record)
+        if predictions is not None:
+            runs[entry.upstream][entry.record.seed] = predictions
+    if not runs:
+        return None
+    first = next(iter(next(iter(runs.values())).values()))
+    ids = [row.id for row in first]
+    for upstream, seeds in runs.items():
+        for seed, rows in seeds.items():
+            if [row.id for row in rows] != ids:
+                raise RecordError(
+                    f"{upstream}, seed {seed}: predicts other utterances than the other runs on the same data; "
+                    f"look at: run_benchmark.py verify"
+                )
+    errors = [np.mean([[row.errors for row in rows] for rows in seeds.values()], axis=0) for seeds in runs.values()]
+    return Trials(
+        np.array(errors, dtype=np.float64),
+        np.array([row.total for row in first], dtype=np.float64),
+        [row.speaker for row in first],
+        entries[0].record.metric["direction"] == "higher",
+    ), dict(runs)
+
+
+def column_of(entry: Entry) -> Column:
+    """What the column is of; any of its entries tells."""
+    record = entry.record
+    return Column(
+        task=entry.task,
+        title=record.task["title"],
+        metric=record.metric["name"],
+        metric_title=record.metric["title"],
+        unit=record.metric["unit"],
+        direction=record.metric["direction"],
+        head=record.task["head"],
+        corpus=entry.corpus,
+        corpus_digest=record.corpus["digest"],
+        train=record.counts["train"],
+        valid=record.counts["valid"],
+        test=record.counts["test"],
+    )
+
+
+@dataclass(frozen=True)
+class Results:
+    """The cells of a column by upstream, and its pairwise tests."""
+
+    cells: dict[str, Cell]
+    pairs: list[Pair]
+
+
+def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> Results:
+    """The cells of a column and its pairwise tests."""
+    records: dict[str, list[ResultRecord]] = defaultdict(list)
+    for entry in sorted(entries, key=lambda entry: entry.record.seed):
+        records[entry.upstream].append(entry.record)
+    means = {upstream: mean(record.value for record in found) for upstream, found in records.items()}
+    sign = 1 if column.direction == "higher" else -1
+    order = sorted(means, key=lambda upstream: (-sign * means[upstream], upstream))
+    found = trials_of(store, entries)
+    draws, runs = (resample(found[0]), found[1]) if found else (None, {})
+    tested = list(runs)
+    pairs = [] if draws is None else _pairs(column, draws, tested)
+    different = frozenset(frozenset((pair.first, pair.second)) for pair in pairs if pair.different)
+    shown = letters([upstream for upstream in order if upstream in runs], different)
+    cells = {}
+    for upstream in order:
+        rivals = tested if upstream in runs else list(means)
+        better = [each for each in rivals if sign * (means[each] - means[upstream]) > 0]
+        beaten_by = [each for each in better if upstream not in runs or frozenset((each, upstream)) in different]
+        best = means[upstream] == means[order[0]]
+        comparable = upstream in runs and order[0] in runs
+        cells[upstream] = _cell(
+            records[upstream],
+            runs.get(upstream, {}),
+            column,
+            interval=_value_interval(draws, tested.index(upstream), column) if draws and upstream in runs else None,
+            speakers=draws.units if draws and draws.by_speaker and upstream in runs else None,
+            rank=1 + len(beaten_by),
+            letters=shown.get(upstream, ""),
+            best=best,
+            tied=comparable and not best and frozenset((order[0], upstream)) not in different,
+        )
+    return Results(cells, pairs)
+
+
+def _value_interval(draws: Draws, upstream: int, column: Column) -> Interval:
+    low, high = interval(draws, upstream)
+    return (
+        Interval(100 - 100 * high, 100 - 100 * low) if column.direction == "higher" else Interval(100 * low, 100 * high)
+    )
+
+
+def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]:
+    """All pairs, with the difference in the unit and direction of the column."""
+    places = list(combinations(range(len(upstreams)), 2))
+    found = [difference(draws, first, second) for first, second in places]
+    corrected = holm([each.p for each in found])
+    scale = -100 if column.direction == "higher" else 100
+    return [
+        Pair(
+            task=column.task,
+            first=upstreams[first],
+            second=upstreams[second],
+            difference=scale * each.value,
+            interval=Interval(*sorted((scale * each.interval.low, scale * each.interval.high))),
+            p=each.p,
+            p_holm=p_holm,
+            different=p_holm < SIGNIFICANT,
+        )
+        for (first, second), each, p_holm in zip(places, found, corrected, strict=True)
+    ]
+
+
+def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, **judged: Any) -> Cell:
+    values = [record.value for record in records]
+    seeds = tuple(_seed_run(record) for record in records)
+    categorical = column.metric == "accuracy"
+    return Cell(
+        mean=mean(values),
+        std=stdev(values) if len(values) > 1 else None,
+        utterances=column.test,
+        seeds=seeds,
+        layer_weights=_mean_over_seeds([run.layer_weights for run in seeds]),
+        corrected_weights=_mean_over_seeds([_corrected(run) for run in seeds]),
+        wall_seconds=sum(run.wall_seconds for run in seeds),
+        confusion=confusions(row for rows in runs.values() for row in rows) if categorical else (),
+        worst=worst(column.metric, runs),
+        **judged,
+    )
+
+
+def _seed_run(record: ResultRecord) -> SeedRun:
+    return SeedRun(
+        run=record.run,
+        seed=record.seed,
+        value=record.value,
+        learning_rate=record.learning_rate,
+        learning_rates=tuple(
+            TriedRate(each["learning_rate"], each["valid"], each["step"])
+            for each in sorted(record.learning_rates, key=lambda each: float(each["learning_rate"]))
+        ),
+        layer_weights=tuple(record.layer_weights),
+        layer_norms=tuple(record.features.get("layer_norms", ())),
+        wall_seconds=float(sum(record.circumstances.get("wall_seconds", {}).values())),
+        artifacts=record.artifacts,
+        circumstances=record.circumstances,
+    )
+
+
+def _corrected(run: SeedRun) -> tuple[float, ...]:
+    if len(run.layer_norms) != len(run.layer_weights):
+        return ()
+    parts = [weight * norm for weight, norm in zip(run.layer_weights, run.layer_norms, strict=True)]
+    return tuple(part / sum(parts) for part in parts) if sum(parts) > 0 else ()
+
+
+def _mean_over_seeds(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(map(mean, zip(*rows, strict=True))) if len({len(row) for row in rows}) == 1 else ()

@@ -1,0 +1,176 @@
+"""The leaderboard for other programs: CSV, JSON, LaTeX, and the metadata of a Hugging Face model card."""
+
+from __future__ import annotations
+
+import csv as csv_files
+import dataclasses
+import json as json_files
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from core.errors import RecordError
+from leaderboard.board import Board, Cell, Column, Leaderboard
+from leaderboard.tables import CellText, has_scores, headings, lines
+
+COLUMNS = (
+    "upstream", "task", "corpus", "metric", "direction", "mean", "std", "seeds", "test_utterances", "learning_rate",
+    "params", "low", "high", "rank", "letters", "speakers", "head", "recipe", "board", "score", "gflops_per_second",
+    "source",
+)  # fmt: skip
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+         "↑": r"$\uparrow$", "↓": r"$\downarrow$", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}  # fmt: skip
+# Hugging Face's names of what the tasks are; a task of one's own is audio classification, or recognition with WER.
+HUB_TASKS = {"wer": "automatic-speech-recognition", "cer": "automatic-speech-recognition"}
+
+
+def csv(board: Leaderboard) -> str:
+    """Tidy CSV, one row a cell; published values have the source `published`."""
+    text = StringIO()
+    writer = csv_files.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for each in (*board.boards, *board.variants):
+        for row in each.rows:
+            known = {"upstream": row.name, "params": row.params, "board": each.title, "recipe": each.recipe}
+            known |= {"score": _rounded(row.score), "gflops_per_second": _rounded(row.gflops_per_second)}
+            for column in each.columns:
+                if column.task in row.cells:
+                    cell = row.cells[column.task]
+                    writer.writerow({**_of_column(column), **_of_cell(cell), **known, "source": "measured"})
+        for published in each.published:
+            known = {"upstream": published.name, "params": published.params, "board": each.title}
+            known |= {"score": _rounded(published.score), "source": "published"}
+            for column in each.columns:
+                if column.task in published.values:
+                    writer.writerow({**_of_column(column), **known, "mean": _rounded(published.values[column.task])})
+    return text.getvalue()
+
+
+def _of_column(column: Column) -> dict[str, Any]:
+    names = ("task", "corpus", "metric", "direction", "head")
+    return {name: getattr(column, name) for name in names}
+
+
+def _of_cell(cell: Cell) -> dict[str, Any]:
+    low, high = cell.interval or (None, None)
+    return {
+        "mean": _rounded(cell.mean),
+        "std": _rounded(cell.std),
+        "seeds": len(cell.seeds),
+        "test_utterances": cell.utterances,
+        "learning_rate": " ".join(f"{rate:g}" for rate in cell.learning_rates),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "rank": cell.rank,
+        "letters": cell.letters,
+        "speakers": "" if cell.speakers is None else cell.speakers,
+    }
+
+
+def _rounded(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def json(board: Leaderboard) -> str:
+    """All that is known: the fields of `leaderboard/board.py`, as objects and lists."""
+    return json_files.dumps(dataclasses.asdict(board), ensure_ascii=False, indent=1) + "\n"
+
+
+def latex(board: Leaderboard) -> str:
+    """A table environment a board, in the style of booktabs."""
+    return "\n".join(_latex_table(each) for each in (*board.boards, *board.variants))
+
+
+def _latex_table(board: Board) -> str:
+    names = headings(board)
+    body: list[str] = []
+    previous = False
+    for line in lines(board):
+        rule = r"    \midrule" + "\n" if line.published and not previous and body else ""
+        previous = line.published
+        scored = [line.score] if has_scores(board) else []
+        cells = [_tex(line.name), _tex(line.params), *scored, *map(_latex_cell, line.cells)]
+        body.append(f"{rule}    {' & '.join(cells)} \\\\")
+    return "\n".join(
+        [
+            r"% \usepackage{booktabs}",
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\caption{{{_tex(board.title)}. {_tex(board.interval_note)} {_tex(board.score.explanation)}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
+            r"    \toprule",
+            f"    {' & '.join(map(_tex, names))} \\\\",
+            r"    \midrule",
+            *body,
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_cell(cell: CellText) -> str:
+    value = _tex(cell.value)
+    value = f"\\textbf{{{value}}}" if cell.best else f"\\underline{{{value}}}" if cell.tied else value
+    letters = f"\\textsuperscript{{{cell.letters}}}" if cell.letters else ""
+    small = [f"{{\\scriptsize {_tex(text)}}}" for text in (cell.interval, cell.published) if text]
+    return " ".join([value + letters, *small])
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)
+
+
+def model_index(board: Leaderboard, upstream: str | None) -> str:
+    """The `model-index` block of a Hugging Face model card (YAML) with all results of one upstream.
+
+    Args:
+        board: without other heads, which are no part of the leaderboard.
+        upstream: name of the row; may be left out where there is one.
+
+    Raises: RecordError: no row of that name, or several and none named.
+    """
+    names = list(dict.fromkeys(row.name for each in board.boards for row in each.rows))
+    if upstream is None and len(names) == 1:
+        upstream = names[0]
+    if upstream not in names:
+        raise RecordError(
+            f"a model card is of one upstream, and {f'{upstream!r} is none' if upstream else 'none is named'}: "
+            f"add --upstream with one of {', '.join(names) or 'those that were run'}"
+        )
+    results = list(_eval_results(board, upstream))
+    card = ModelCardData(model_name=upstream, eval_results=results)
+    return card.to_yaml() + "\n"
+
+
+def _eval_results(board: Leaderboard, upstream: str) -> Iterator[EvalResult]:
+    for each in board.boards:
+        for row in each.rows:
+            for column in each.columns:
+                if row.name == upstream and column.task in row.cells:
+                    yield _eval_result(each, column, row.cells[column.task])
+
+
+def _eval_result(board: Board, column: Column, cell: Cell) -> EvalResult:
+    arguments = {
+        "seeds": len(cell.seeds),
+        "std": cell.std,
+        "interval_95": None if cell.interval is None else [round(edge, 4) for edge in cell.interval],
+        "learning_rate": list(cell.learning_rates),
+        "runs": [run.run for run in cell.seeds],
+    }
+    return EvalResult(
+        task_type=HUB_TASKS.get(column.metric, "audio-classification"),
+        task_name=f"{column.title}, frozen, head {column.head}, recipe {board.recipe}",
+        dataset_type=column.corpus,
+        dataset_name=column.corpus,
+        dataset_split="test",
+        dataset_args={"digest": column.corpus_digest},
+        metric_type=column.metric,
+        metric_name=f"{column.metric_title} {column.unit}",
+        metric_value=round(cell.mean, 4),
+        metric_args={key: value for key, value in arguments.items() if value is not None},
+    )

@@ -1,0 +1,125 @@
+"""One number an upstream: SUPERB's score on SUPERB's own corpora, elsewhere the error that FBANK makes and it does not.
+
+SUPERB's formulas are those of the SLT 2022 challenge (superbbenchmark/website-react, policy.js and overall_metrics.js).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from leaderboard.board import ScoreCard
+
+# (task, metric) -> value of FBANK without CMVN, value of the best of 2021: 0 and 1,000 points.
+REFERENCE_POINTS: Mapping[tuple[str, str], tuple[float, float]] = {
+    ("pr", "per"): (82.01, 3.53),
+    ("ks", "accuracy"): (41.3826674, 96.66),
+    ("ic", "accuracy"): (9.649354219, 98.76),
+    ("sid", "accuracy"): (20.058174, 90.3),
+    ("er", "accuracy"): (48.23672168, 67.62),
+    ("asr", "wer"): (23.18, 3.62),
+    ("qbe", "mtwv_x100"): (0.58, 7.36),
+    ("sf", "f1"): (69.64, 89.81),
+    ("sf", "cer"): (52.94, 21.76),
+    ("asv", "eer"): (9.56, 5.11),
+    ("sd", "der"): (10.05, 5.62),
+    ("st", "bleu"): (2.32, 20.01),
+    ("se", "pesq"): (2.55, 2.64),
+    ("se", "stoi"): (93.6, 94.2),
+    ("ss", "si_sdri"): (9.2341, 10.4514),
+}
+# task -> corpus, and utterances of the whole test split: what has to be the same for numbers to be comparable.
+SUPERB_DATA: Mapping[str, tuple[str, int]] = {
+    "ks": ("speech_commands", 3_081),
+    "ic": ("fluent_speech_commands", 3_793),
+    "sid": ("voxceleb1", 8_251),
+    "asr": ("librispeech", 2_620),
+}
+BASELINE = "fbank"
+
+Values = Mapping[tuple[str, str], float]  # (task, metric) -> value
+
+
+def task_points(values: Values) -> dict[str, float]:
+    """Points of every task: linear between FBANK (0) and the best of 2021 (1,000), the metrics of a task averaged.
+
+    Values of other tasks are left out.
+    """
+    points: dict[str, list[float]] = {}
+    for (task, metric), value in values.items():
+        if (task, metric) in REFERENCE_POINTS:
+            floor, best = REFERENCE_POINTS[task, metric]
+            points.setdefault(task, []).append(1000 * (value - floor) / (best - floor))
+    return {task: mean(each) for task, each in points.items()}
+
+
+def superb_score(values: Values, tasks: Sequence[str]) -> float | None:
+    """`superb_s`: mean points over the tasks; None where one is missing."""
+    points = task_points(values)
+    return mean(points[task] for task in tasks) if tasks and set(tasks) <= set(points) else None
+
+
+def superb_score_per_parameter(values: Values, tasks: Sequence[str], params: int) -> float | None:
+    """`Score-P` (AAAI 2022): positive points of every metric are divided by the millions of parameters."""
+    millions = max(params / 1e6, 1.0)
+    points: dict[str, list[float]] = {}
+    for key, value in values.items():
+        for task, each in task_points({key: value}).items():
+            points.setdefault(task, []).append(each / millions if each > 0 else each)
+    return mean(mean(points[task]) for task in tasks) if tasks and set(tasks) <= set(points) else None
+
+
+def superb_ranks(rows: Sequence[Values], tasks: Sequence[str]) -> list[float]:
+    """`superb_r`: for each row, how many others it beats, averaged over metrics and tasks; a missing one counts 0."""
+    return [mean(_beaten(row, rows, task) for task in tasks) for row in rows]
+
+
+def _beaten(row: Values, rows: Sequence[Values], task: str) -> float:
+    keys = [key for key in REFERENCE_POINTS if key[0] == task]
+    counts = []
+    for key in keys:
+        floor, best = REFERENCE_POINTS[key]
+        sign = 1 if best > floor else -1
+        others = [sign * other[key] for other in rows if other is not row and key in other]
+        counts.append(sum(each < sign * row[key] for each in others) if key in row else 0)
+    return mean(counts)
+
+
+def error_reduction(errors: Mapping[str, float], baseline: Mapping[str, float], tasks: Sequence[str]) -> float | None:
+    """Percentage of the baseline's errors that an upstream does not make, averaged over the tasks.
+
+    Args:
+        errors: task -> error rate in percent (100 minus an accuracy).
+        baseline: the same of the baseline.
+        tasks: over which to average.
+
+    Returns: 100 for no error at all, 0 for the baseline, negative for more errors than it; None where a task is missing
+        or the baseline makes no error.
+    """
+    if not tasks or any(task not in errors or not baseline.get(task) for task in tasks):
+        return None
+    return mean(100 * (baseline[task] - errors[task]) / baseline[task] for task in tasks)
+
+
+def superb_card(tasks: Sequence[str]) -> ScoreCard:
+    """What is shown with SUPERB's score."""
+    names = ", ".join(task.upper() for task in tasks)
+    return ScoreCard(
+        "SUPERB score",
+        "",
+        f"Mean over {names} of 1000 x (value - FBANK) / (best - FBANK), with the reference points of the SUPERB "
+        "challenge (SLT 2022): published FBANK has 0, the best upstream of 2021 on every task has 1000. The published "
+        f"score averages ten tasks; here it is over the {len(tasks)} shown, for published rows as well.",
+    )
+
+
+def reduction_card(tasks: Sequence[str], baseline: str | None) -> ScoreCard:
+    """What is shown with the mean relative error reduction."""
+    names = ", ".join(task.upper() for task in tasks)
+    lacking = "" if baseline else f" No row here: {BASELINE} was not run on all of them."
+    return ScoreCard(
+        "error reduction",
+        "%",
+        f"Mean over {names} of the share of FBANK's errors that an upstream does not make: FBANK has 0, no error at "
+        f"all is 100, more errors than FBANK is negative. Errors are 100 - Acc, or WER.{lacking}",
+    )
