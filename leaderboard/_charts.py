@@ -106,7 +106,7 @@ def scatter(label: str, points: Sequence[Point], x_title: str, y_title: str, hig
 
     Args:
         label: stands above it.
-        points: the best first; they get their names first.
+        points: the best first; they get their names first, after those of the front.
         x_title: of the cost's axis.
         y_title: of the other.
         higher: whether higher values of y are better; the axis is turned over where they are not.
@@ -135,8 +135,9 @@ def scatter(label: str, points: Sequence[Point], x_title: str, y_title: str, hig
     steps = [corner for (x1, y1), (x2, y2) in pairwise(front) for corner in ((x2, y1), (x2, y2))]
     parts.append(path([*front[:1], *steps, (width - 14, front[-1][1])], "front"))
     parts += [_mark(point.series, *place(point), point.tip) for point in reversed(points)]
-    few = len(points) <= 2 * COLOURS
+    few = len(points) <= 4 * COLOURS
     named = [point for point in points if few or point in best or point.series.style < COLOURS]
+    named.sort(key=lambda point: point not in best)
     parts += _labels([(point.series, *place(point)) for point in named], [place(point) for point in points], width)
     description = f"{y_title} against {x_title}; on the Pareto front: {', '.join(point.series.name for point in best)}"
     return Panel(label, description, width, height, Markup("").join(parts))
@@ -183,10 +184,10 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 def profile(axes: Sequence[Axis], lines: Sequence[tuple[Series, Sequence[float | None], str]]) -> Panel:
     """Parallel coordinates: one axis a task, best at the top, one line an upstream."""
     names = [shortened(series.name, 24) for series, _, _ in lines]
-    right = max(len(name) for name in names) * CHARACTER_WIDTH + 16 if len(lines) <= 2 * COLOURS else 16
+    right = max(len(name) for name in names) * CHARACTER_WIDTH + 16 if len(lines) <= 2 * COLOURS else 0
     gap = max(96.0, 720 / (len(axes) - 1))
     left, top, bottom = 46.0, 46.0, 300.0
-    width = left + gap * (len(axes) - 1) + right
+    width = left + gap * (len(axes) - 1) + max(right, left)
     scales = [Scale(axis.worst, axis.best, bottom, top) for axis in axes]
     parts = []
     for i, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
@@ -206,8 +207,8 @@ def profile(axes: Sequence[Axis], lines: Sequence[tuple[Series, Sequence[float |
         parts.append(element("g", *strokes, *marks, data_u=series.key, data_tip=told))
         if places[-1] is not None:
             ends.append((places[-1][1], series))
-    if right > 16:
-        parts += _end_labels(ends, width - right + 10)
+    if right:
+        parts += _end_labels(ends, left + gap * (len(axes) - 1) + 10)
     description = f"{len(lines)} upstreams over {', '.join(axis.title for axis in axes)}; best at the top"
     return Panel("", description, width, bottom + 30, Markup("").join(parts))
 

@@ -119,8 +119,9 @@ def _log_ticks(low: float, high: float, wanted: int) -> list[float]:
 
 
 def signed(value: float, form: str) -> str:
-    """A number with a minus sign instead of a hyphen."""
-    return format(value, form).replace("-", "\N{MINUS SIGN}")
+    """A number with a minus sign instead of a hyphen, and without a sign where it is rounded to zero."""
+    written = format(value, form)
+    return written.lstrip("+-") if float(written) == 0 else written.replace("-", "\N{MINUS SIGN}")
 
 
 def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:

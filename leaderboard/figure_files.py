@@ -71,9 +71,10 @@ def write_figures(leaderboard: Leaderboard, folder: Path) -> list[Path]:
     Raises: OSError: the folder can't be written.
     """
     written = []
-    for i, board in enumerate(leaderboard.boards, start=1):
+    boards = (*leaderboard.boards, *leaderboard.variants)
+    for i, board in enumerate(boards, start=1):
         for figure in figures_of(board):
-            stem = _file_name(f"{i if len(leaderboard.boards) > 1 else ''} {board.title} {figure.name}")
+            stem = _file_name(f"{i if len(boards) > 1 else ''} {board.title} {figure.name}")
             drawing = standalone(figure)
             with written_then_renamed(folder / f"{stem}.svg") as temporary:
                 temporary.write_text(drawing, encoding="utf-8")

@@ -91,14 +91,14 @@ def _trade_off(board: Board, series: Mapping[str, Series]) -> Figure | None:
     panels = []
     for name, x_title in (("parameters", "parameters"), ("compute", "GFLOP for a second of audio")):
         if len({(point.x, point.y) for point in points[name]}) > 1:
-            panels.append(scatter(f"{title.capitalize()} and {name}", points[name], x_title, title, higher))
+            panels.append(scatter(f"{title[:1].upper()}{title[1:]} and {name}", points[name], x_title, title, higher))
     return Figure("trade-off", "What it costs to be good", tuple(panels), _legend(series))
 
 
 def _worth(board: Board) -> tuple[str, bool, dict[str, float]]:
     """What upstreams are compared by against their cost: title, whether higher is better, and values."""
     scores = {row.name: row.score for row in board.rows if row.score is not None}
-    if scores:
+    if scores or any(row.score is not None for row in board.published):
         return shortened(f"{board.score.name} {board.score.unit}".strip(), 40), True, scores
     if len(board.columns) == 1:
         (column,) = board.columns
@@ -111,7 +111,9 @@ def _profile(board: Board, series: Mapping[str, Series]) -> Figure | None:
     columns = [column for column in board.columns if _span(board, column)]
     if len(columns) < 3:
         return None
-    axes = [Axis(f"{shortened(column.task.upper(), 12)} {column.metric_title}", *_span(board, column)) for column in columns]
+    axes = [
+        Axis(f"{shortened(column.task.upper(), 12)} {column.metric_title}", *_span(board, column)) for column in columns
+    ]
     lines = []
     for row in board.rows:
         values = [row.cells[column.task].mean if column.task in row.cells else None for column in columns]

@@ -100,7 +100,7 @@ def page(leaderboard: Leaderboard) -> str:
     )
     script = _asset("page.js")
     content = environment.get_template("page.html").render(
-        views=[_view(board, f"b{i}") for i, board in enumerate(leaderboard.boards)],
+        views=[_view(board, f"b{i}") for i, board in enumerate((*leaderboard.boards, *leaderboard.variants))],
         hidden=leaderboard.hidden,
         style=Markup(_asset("palette.css") + _asset("page.css") + _asset("figures.css")),
         script=Markup(script),
@@ -176,14 +176,14 @@ def _lines(board: Board, series: Mapping[str, Series]) -> list[Line]:
                  if column.task in published.values else None for column in board.columns]  # fmt: skip
         look = series[f"published:{published.name}"]
         lines.append(Line(look, published.score, published.params, None, tuple(shown), published.source))
-    return lines
+    return sorted(lines, key=lambda line: (line.score is None, -(line.score or 0)))
 
 
 def _span(board: Board, column: Column) -> tuple[float, float]:
     """Where the whiskers of a column begin and end: worst and best bound of its intervals."""
     cells = [row.cells[column.task] for row in board.rows if column.task in row.cells]
     ends = [end for cell in cells for end in (cell.interval or (cell.mean,))]
-    low, high = min(ends), max(ends)
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
     return (low, high) if column.direction == "higher" else (high, low)
 
 

@@ -112,4 +112,4 @@ def with_published(made: Board) -> Board:
 
 def leaderboard(*boards: Board) -> Leaderboard:
     """Boards as one."""
-    return Leaderboard(boards, 0)
+    return Leaderboard(boards, (), 0)

@@ -12,7 +12,7 @@ import pytest
 from made_boards import board, leaderboard, with_published
 from test_figures import HOSTILE
 
-from leaderboard.board import Board
+from leaderboard.board import Board, Leaderboard
 from leaderboard.page import duration, page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -78,7 +78,7 @@ def overflow(tab) -> int:
 def violations(tab) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
-    tab.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    tab.evaluate("for (const each of document.querySelectorAll('details:first-of-type')) each.open = true")
     found = Axe().run(tab).response["violations"]
     return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found if each["impact"] != "minor"]
 
@@ -89,7 +89,7 @@ def test_the_page_shows_every_section(opened):
     assert tab.locator(".sections a").all_inner_texts() == [
         "Cost", "Profile", "Layers", "Learning rates", "Confusions", "Transcripts", "Heads", "Provenance",
     ]  # fmt: skip
-    assert order(tab) == ["fbank", "mfcc", "apc", "mockingjay", "WavLM"]
+    assert order(tab) == ["WavLM", "fbank", "mfcc", "apc", "mockingjay"]  # by score, published ones among them
     assert tab.locator("tr.published").inner_text().split()[:2] == ["WavLM", "published"]
     best = tab.locator('tr[data-u="m0"] td[data-task="ks"]')
     assert best.inner_text().split() == ["80.0a", "best", "±", "1.0"]
@@ -271,6 +271,31 @@ def test_of_several_boards_one_is_shown(opened):
     assert tab.locator("h2:visible").all_inner_texts() == ["other, recipe superb"]
 
 
+def test_published_rows_alone_make_a_board(opened):
+    made = with_published(board(tasks=3))
+    rows = tuple(replace(made.published[0], name=name, score=score, values={column.task: score / 20 for column in
+                 made.columns}) for name, score in (("good", 900.0), ("poor", 20.0)))  # fmt: skip
+    tab = opened(replace(made, rows=(), heads=(), published=rows))
+    assert order(tab) == ["good", "poor"]
+    assert tab.locator(".sections a").all_inner_texts() == ["Cost", "Profile"]
+    assert "best" not in tab.locator(".key").inner_text()
+    assert "Not measured here: a paper." in tab.locator(".notes").inner_text()
+    tab.hover("tr.published td[data-tip] >> nth=0")
+    assert tab.locator("#tip").inner_text() == "good, task asr\nPublished\n45.00 %\nSource\na paper"
+
+
+def test_boards_of_other_heads_are_there(browser, tmp_path):
+    path = tmp_path / "variants.html"
+    variant = replace(board(upstreams=2, tasks=1), title="tiny, head utterance_attention")
+    path.write_text(page(Leaderboard((board(upstreams=2, tasks=1),), (variant,), 3)), encoding="utf-8")
+    tab = browser.new_page()
+    tab.goto(path.as_uri())
+    tab.get_by_role("button", name="tiny, head utterance_attention").click()
+    assert tab.locator("h2:visible").all_inner_texts() == ["tiny, head utterance_attention"]
+    assert "3 runs with limited data or a changed recipe are not shown." in tab.locator("footer").inner_text()
+    tab.close()
+
+
 def test_the_table_is_saved_as_it_is_shown(opened):
     tab = opened(board(upstreams=3, tasks=2, names=('a,"b"', "mfcc", "apc")))
     tab.locator("[data-column='ic']").uncheck()
@@ -302,7 +327,7 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
     score = replace(made.score, name=hostile, explanation=hostile)
     tab = opened(replace(made, title=hostile, columns=columns, score=score, interval_note=hostile))
     shown = hostile.replace("\x00", "\ufffd").replace("\ud800", "\ufffd")
-    assert tab.locator(".board tbody th bdi").first.text_content() == shown
+    assert tab.locator('tr[data-u="m0"] bdi').text_content() == shown
     assert tab.locator("script").count() == 1
     assert tab.locator("img, article b b").count() == 0
     assert tab.locator(".view > section").count() == 8
@@ -312,11 +337,10 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
     assert overflow(tab) == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)], ids=["light desk", "dark phone"])
 def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
     pytest.importorskip("axe_playwright_python", reason="needs axe: pip install -e '.[dev]'")
-    two = (with_published(board(tasks=6)), replace(board(upstreams=24, tasks=2), title="other"))
+    two = (with_published(board(tasks=3)), replace(board(upstreams=31, tasks=1, layers=1), title="other"))
     tab = opened(*two, color_scheme=scheme, viewport=viewport)
     assert violations(tab) == []
     tab.get_by_role("button", name="other").click()
