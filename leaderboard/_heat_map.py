@@ -47,6 +47,7 @@ def heat_map(matrix: Matrix, highest: float, cell_width: float, cell_height: flo
     Returns: the drawing, its width and its height.
     """
     size = min(11.0, cell_height - 1)
+    small = f"font-size:{size:.1f}px"
     per_character = CHARACTER_WIDTH * size / 12
     left = max(map(len, matrix.rows)) * per_character + 32
     longest = max(map(len, matrix.columns)) * per_character
@@ -65,12 +66,12 @@ def heat_map(matrix: Matrix, highest: float, cell_width: float, cell_height: flo
                      class_="cells", data_matrix=matrix.told())]  # fmt: skip
     for i, name in enumerate(matrix.rows):
         y = 2 + cell_height * (i + 0.5) + size / 3
-        parts.append(element("text", name, x=left - 6, y=y, class_="tick", text_anchor="end", font_size=size))
+        parts.append(element("text", name, x=left - 6, y=y, class_="tick", text_anchor="end", style=small))
     for j, name in list(enumerate(matrix.columns))[::every]:
         x = left + cell_width * (j + 0.5)
         place = (f"translate({x + size / 3:.1f} {below + 6:.1f}) rotate(-90)" if sideways
                  else f"translate({x:.1f} {below + 14:.1f})")  # fmt: skip
-        parts.append(element("text", name, class_="tick", font_size=size, transform=place,
+        parts.append(element("text", name, class_="tick", style=small, transform=place,
                              text_anchor="end" if sideways else "middle"))  # fmt: skip
     height = below + (longest + 12 if sideways else 18) + 18
     parts.append(text(matrix.column_title, left + width / 2, height - 4, "axis-title", "middle"))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import call
 from made_boards import board, leaderboard, with_published
 from test_figures import HOSTILE
+from test_records import record
 
+from core.records import RecordStore
 from leaderboard.board import Board, Leaderboard
 from leaderboard.page import duration, page
 
@@ -354,6 +358,32 @@ def test_any_size_fits_a_phone_and_a_mail(opened, upstreams, tasks, layers):
     tab = opened(made, viewport=PHONE)
     assert overflow(tab) == 0
     assert tab.locator("tr[data-u]").count() == upstreams + 1
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    store = RecordStore(tmp_path / "results")
+    store.add(record("1", 60.0))
+    store.add(record("2", 70.0, upstream={**record().upstream, "name": "<i>apc</i>", "digest": "a"}))
+    return store.folder
+
+
+def test_the_command_writes_page_and_figures(results, tmp_path):
+    html, figures = tmp_path / "new" / "page.html", tmp_path / "figures"
+    done = call("report", "--output", results, "--html", html, "--figures", figures)
+    assert done.code == 0
+    assert f"page: {html}" in done.out.replace("\n", "")
+    assert f"figures: {len(list(figures.iterdir()))} files in {figures}" in done.out.replace("\n", "")
+    assert "&lt;i&gt;apc&lt;/i&gt;" in html.read_text(encoding="utf-8")
+    quiet = call("report", "--output", results, "--html", html, "--format", "json")
+    assert json.loads(quiet.out)
+    assert "page:" in quiet.err
+
+
+def test_a_page_that_cannot_be_written_is_named(results, tmp_path):
+    done = call("report", "--output", results, "--html", tmp_path)
+    assert (done.code, done.err.startswith(f"error: {tmp_path}: Is a directory")) == (2, True)
+    assert not list(tmp_path.glob(".writing-*"))
 
 
 def test_the_same_results_give_the_same_page():
