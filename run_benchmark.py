@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json as json_files
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,19 +26,21 @@ except (ImportError, OSError) as error:  # the wheel of torchaudio 2.11 wants li
     sys.exit(f"torchaudio does not fit the installed torch ({reason}): pip install -c constraints.txt torch torchaudio")
 
 from core.digest import STORAGE_ERRNOS, written_then_renamed
-from core.errors import BenchmarkError
+from core.errors import BenchmarkError, RecordError
 from core.manifest import Manifest, summarise, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
+from leaderboard import bundles, exports, verification
 from leaderboard.aggregate import leaderboard
-from leaderboard.exports import csv, json, latex, model_index
 from leaderboard.figure_files import write_figures
 from leaderboard.page import page
-from leaderboard.tables import markdown, rich_tables, svg
+from leaderboard.tables import READING, markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
 from tasks._executors import Job, LocalExecutor, choose_device
+from tasks._metrics import get_metric
 from tasks._planner import Grid, Report, run_grid
+from tasks._prediction import as_text, load_predictor
 from tasks._progress import TerminalWatcher
 from tasks._runner import Folders
 from tasks.corpora._base import CORPORA, open_corpus
@@ -63,6 +66,12 @@ class Format(StrEnum):
     model_index = "model-index"
 
 
+WRITERS = {
+    Format.markdown: markdown,
+    Format.csv: exports.csv,
+    Format.json: exports.json,
+    Format.latex: exports.latex,
+}
 CORPUS_HELP = "Name of a corpus, folder with a metadata.jsonl, that file, hf:ORG/NAME[:CONFIG] or hf:FOLDER."
 Corpus = Annotated[str, typer.Option(help=CORPUS_HELP)]
 Root = Annotated[Path | None, typer.Option(help="Folder where a corpus known by name lies.")]
@@ -191,6 +200,9 @@ def run(  # noqa: PLR0913
     columns: Columns = None,
     seed: Annotated[list[int], typer.Option(help="Of head training; several.")] = [0],  # noqa: B006
     recipe: Annotated[str | None, typer.Option(help="Recipe of the tasks; each task's default if left out.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Another head for the tasks, to see what the ranking owes to theirs.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Rows a split, for a quick try; stays off the leaderboard.")
     ] = None,
@@ -204,9 +216,10 @@ def run(  # noqa: PLR0913
 ) -> None:
     """Evaluate frozen upstreams on tasks. Finished cells are skipped, so the same command goes on where it was."""
     where = choose_device(device)
+    tasks = [resolve_task(name) for name in dict.fromkeys(task)]
     grid = Grid(
         tuple(upstream),
-        tuple(resolve_task(name) for name in dict.fromkeys(task)),
+        tuple(each.with_head(head) if head else each for each in tasks),
         tuple(dict.fromkeys(seed)),
         recipe,
         limit,
@@ -263,15 +276,88 @@ def report_results(
     if format is Format.table:
         for drawn in rich_tables(board, explained=True):
             out.print(drawn)
+        out.print(READING, markup=False, highlight=False)
     elif format is Format.model_index:
-        sys.stdout.write(model_index(board, upstream))
+        sys.stdout.write(exports.model_index(board, upstream))
     else:
-        sys.stdout.write({"markdown": markdown, "csv": csv, "json": json, "latex": latex}[format](board))
+        sys.stdout.write(WRITERS[format](board))
     console = out if format is Format.table else err  # what a program reads holds nothing else
     if html is not None:
         console.print(f"page: {html}", markup=False, highlight=False, soft_wrap=True)
     if figures is not None:
         console.print(f"figures: {len(drawings)} files in {figures}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _tally(metric: str, prediction: Any, reference: Any) -> tuple[int, int]:
+    return get_metric(metric).tally(prediction, reference)
+
+
+@app.command()
+def verify(output: Output = Path("results")) -> None:
+    """Recompute every score and check every digest of a folder of results; name each file that does not fit."""
+    store = RecordStore(output)
+    paths = store.paths()
+    if not paths:
+        raise RecordError(f"{output / 'records'}: no records there; name the folder of results with --output")
+    with TerminalWatcher(err) as watcher:
+        watcher.stage("verifying", len(paths), "records")
+        findings = verification.verify(store, _tally, watcher.advance)
+    for finding in findings:
+        err.print(f"{finding.path}: {finding.problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+    for stray in verification.strays(store):
+        note = f"note: {stray} has no record: an interrupted run, or one whose record was taken away"
+        err.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    files = len({finding.path for finding in findings})
+    verdict = f"{files} files do not fit" if files else "every digest fits and every score follows from its predictions"
+    out.print(f"{len(paths)} records: {verdict}", markup=False, highlight=False, soft_wrap=True)
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def submit(
+    bundle: Annotated[Path, typer.Argument(help="The zip file to write.")],
+    output: Output = Path("results"),
+) -> None:
+    """Pack a folder of results, once verified, into one file that `merge` takes elsewhere."""
+    count = bundles.submit(RecordStore(output), bundle, _tally)
+    size = bundle.stat().st_size / 1e6
+    out.print(f"{bundle}: {count} records, {size:.1f} MB", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def merge(
+    sources: Annotated[list[Path], typer.Argument(help="Folders of results and files of submit.")],
+    output: Output = Path("results"),
+) -> None:
+    """Take over results of other machines, once verified; contradictions are refused, and nothing is taken then."""
+    added, known = bundles.merge(sources, RecordStore(output), _tally)
+    line = f"{added} records added, {known} were there; records in {output / 'records'}"
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Recordings.")],
+    run: Annotated[str, typer.Option(help="The beginning of a run's digest: the name of its record.")],
+    upstream: Annotated[str | None, typer.Option(help="Where its upstream lies, if not where it did.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    output: Output = Path("results"),
+    device: Device = None,
+) -> None:
+    """Let a trained head tell the keyword, speaker, intent or transcript of recordings of your own."""
+    predictor = load_predictor(RecordStore(output), run, upstream, choose_device(device))
+    record = predictor.record
+    answers = [(str(file), predictor.predict(file)) for file in files]
+    if json:
+        told = [{"file": file, "prediction": prediction} for file, prediction in answers]
+        about = {"run": record.run, "task": record.task["name"], "upstream": record.upstream["name"]}
+        sys.stdout.write(json_files.dumps({**about, "predictions": told}, ensure_ascii=False, indent=1) + "\n")
+        return
+    table = Table("file", escape(record.task["label"]))
+    for file, prediction in answers:
+        table.add_row(escape(file), escape(as_text(prediction)))
+    out.print(table)
 
 
 def _workers(device: str) -> int:

@@ -98,5 +98,9 @@ def _storage_errno(error: Exception) -> int | None:
 def write_json(path: Path, value: object) -> None:
     """Writes a value as indented JSON with sorted keys, atomically: the same value gives the same bytes."""
     with written_then_renamed(path) as temporary:
-        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=_plain)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: object) -> str:
+    """The content of a file that `write_json` writes."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=_plain) + "\n"

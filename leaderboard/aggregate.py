@@ -10,18 +10,11 @@ from statistics import mean
 from core.errors import RecordError
 from core.records import RecordStore, ResultRecord
 from leaderboard import scores
-from leaderboard.board import Board, Cell, Column, Leaderboard, Row, ScoreCard
+from leaderboard.board import INTERVAL_NOTE, Board, Cell, Column, Leaderboard, Row, ScoreCard
 from leaderboard.columns import column_of, results_of
 from leaderboard.grouping import Entry, Group, grouped
 from leaderboard.heads import comparisons
 from leaderboard.published import beside, published_columns, rows_for
-
-INTERVAL_NOTE = (
-    "95 % intervals speak of these trained heads, averaged over their seeds, on other speakers of the same kind: "
-    "bootstrap over the speakers of the test set (over its utterances where speakers are not known), with Student's "
-    "quantile. Ties: upstreams of a column that share a letter can't be told apart by the paired test on the same "
-    "utterances, corrected by Holm's method within the column, at 5 %."
-)
 
 
 def leaderboard(

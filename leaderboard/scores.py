@@ -121,5 +121,6 @@ def reduction_card(tasks: Sequence[str], baseline: str | None) -> ScoreCard:
         "error reduction",
         "%",
         f"Mean over {names} of the share of FBANK's errors that an upstream does not make: FBANK has 0, no error at "
-        f"all is 100, more errors than FBANK is negative. Errors are 100 - Acc, or WER.{lacking}",
+        f"all is 100, more errors than FBANK is negative. Errors are 100 - Acc, or WER. Where FBANK makes "
+        f"few errors, a few more weigh much.{lacking}",
     )

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from io import StringIO
 from typing import NamedTuple
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from leaderboard.board import Board, Cell, Leaderboard, PublishedRow, Row
+from leaderboard.board import INTERVAL_NOTE, Board, Cell, Interval, Leaderboard, PublishedRow, Row
 
-LEGEND = "Bold is the best of a column, underlined what can't be told apart from it; [..] is the 95 % interval."
+READING = f"Bold is the best of a column, underlined what can't be told apart from it. {INTERVAL_NOTE}"
 
 
 class CellText(NamedTuple):
@@ -79,10 +80,16 @@ def _published(row: PublishedRow, board: Board) -> Line:
 def cell_text(cell: Cell) -> CellText:
     """A cell in words."""
     spread = "" if cell.std is None else f" ± {cell.std:.1f}"
-    interval = "" if cell.interval is None else f"[{cell.interval.low:.1f}, {cell.interval.high:.1f}]"
+    interval = "" if cell.interval is None else _interval(cell.interval)
     published = cell.published
     beside = "" if published is None else f"published {published.value:.2f}, here {published.difference:+.2f}"
     return CellText(f"{cell.mean:.1f}{spread}", interval, cell.letters, beside, cell.best, cell.tied)
+
+
+def _interval(interval: Interval) -> str:
+    """A wide one needs no decimals."""
+    digits = 0 if interval.high - interval.low >= 5 else 1
+    return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
 def _score(score: float | None) -> str:
@@ -94,9 +101,8 @@ def _millions(params: int) -> str:
 
 
 def notes(board: Board) -> list[str]:
-    """What has to be said to read a board."""
-    texts = [board.interval_note] if any(cell.interval for row in board.rows for cell in row.cells.values()) else []
-    texts += [f"{board.score.name}: {board.score.explanation}"] if has_scores(board) else []
+    """What has to be said to read this board, besides the board's `interval_note`."""
+    texts = [f"{board.score.name}: {board.score.explanation}"] if has_scores(board) else []
     if board.published:
         sources = dict.fromkeys(source for row in board.published for source in row.source.split("; "))
         texts.append(f"Published rows were not measured here; they come from {'; '.join(sources)}.")
@@ -114,32 +120,34 @@ def stability(board: Board) -> Iterator[str]:
         )
 
 
-def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Table]:
+def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Group]:
     """For the terminal: the best of a column is bold, what ties with it underlined.
 
     Args:
         board: all boards, those of other heads as well.
-        explained: whether the notes stand below.
+        explained: whether what is to be said of each stands below; `READING` is for all of them.
     """
     for each in (*board.boards, *board.variants):
-        drawn = Table(title=escape(each.title), title_justify="left", show_lines=True)
-        for number, heading in enumerate(headings(each)):
-            drawn.add_column(escape(heading), justify="right" if number else "left", no_wrap=number < 2)
+        drawn = Table(show_lines=True)
+        drawn.add_column("upstream\nparams")
+        if has_scores(each):
+            drawn.add_column("\n".join(escape(headings(each)[2]).split()), justify="right")
+        for column in each.columns:
+            drawn.add_column(escape(column.heading.replace(" ", "\n", 1)), justify="right")
         for line in lines(each):
             scored = [line.score] if has_scores(each) else []
-            cells = [_styled(cell) for cell in line.cells]
-            drawn.add_row(escape(line.name), line.params, *scored, *cells, style="dim" if line.published else None)
-        if explained:
-            said = [LEGEND, *notes(each), *stability(each)]
-            drawn.caption, drawn.caption_justify = escape("\n".join(said)), "left"
-        yield drawn
+            name = f"{escape(line.name)}\n[dim]{line.params}[/]"
+            drawn.add_row(name, *scored, *map(_styled, line.cells), style="dim" if line.published else None)
+        said = [*notes(each), *stability(each)] if explained else []
+        # No titles and captions of the table: they would be broken at its width.
+        yield Group(Text(each.title, style="italic"), drawn, *map(Text, said))
 
 
 def _styled(cell: CellText) -> str:
     style = "bold" if cell.best else "underline" if cell.tied else ""
     first = f"[{style}]{cell.value}[/]" if style else cell.value
-    below = [f"[dim]{escape(text)}[/]" for text in (cell.interval, cell.published) if text]
-    return "\n".join([f"{first} {cell.letters}".rstrip(), *below])
+    second = f"[dim]{escape(cell.interval)}[/] {cell.letters}".rstrip() if cell.interval else ""
+    return "\n".join(text for text in (first, second, f"[dim]{cell.published}[/]" if cell.published else "") if text)
 
 
 def svg(board: Leaderboard) -> str:
@@ -165,7 +173,7 @@ def markdown(board: Leaderboard) -> str:
         for note in (*notes(each), *stability(each)):
             text += ["", _plain(note)]
         parts.append("\n".join(text))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, _plain(INTERVAL_NOTE)]) + "\n"
 
 
 def _marked(cell: CellText) -> str:

@@ -16,9 +16,11 @@ def record(run: str = "r" * 64, value: float = 50.0, **changes: object) -> Resul
     made = ResultRecord(
         run=run,
         upstream={"name": "fbank", "digest": "u", "params": 0, "num_layers": 1},
-        task={"name": "ks", "title": "Keyword spotting", "head": "utterance_linear", "label": "keyword"},
+        task=task(),
         corpus={"name": "tiny", "digest": "c"},
         recipe={"name": "fast", "digest": "p"},
+        protocol=2,
+        live=False,
         custom=False,
         seed=0,
         metric={"name": "accuracy", "title": "Acc", "unit": "%", "direction": "higher"},
@@ -29,9 +31,16 @@ def record(run: str = "r" * 64, value: float = 50.0, **changes: object) -> Resul
         layer_weights=[1.0],
         features={},
         artifacts={},
-        circumstances={"wall_seconds": 1},
+        circumstances={"wall_seconds": {"train": 1.5}, "upstream_spec": "fbank"},
     )
     return replace(made, **changes)
+
+
+def task(**changes: object) -> dict:
+    """As `Task.recorded` tells it."""
+    plain = {"name": "ks", "title": "Keyword spotting", "head": "utterance_linear", "default_head": "utterance_linear",
+             "label": "keyword", "metric": "accuracy", "version": 1}  # fmt: skip
+    return plain | changes
 
 
 def test_a_record_is_written_once(tmp_path):
@@ -65,10 +74,15 @@ def test_what_is_no_record_is_named(tmp_path):
         path.write_text(damage)
         with pytest.raises(RecordError, match=rf"{path.name}: not a result record .* delete it and run the cell again"):
             store.all()
-    for change in ({"schema_version": SCHEMA_VERSION + 1}, {"more": 1}):
+    for change in ({"schema_version": 1}, {"schema_version": SCHEMA_VERSION + 1}, {"more": 1}):
         path.write_text(json.dumps(whole | change))
-        with pytest.raises(RecordError, match="schema version"):
+        with pytest.raises(
+            RecordError, match=r"schema version .* move the file out of the folder and run the cell again"
+        ):
             store.all()
+    path.write_text(json.dumps(whole | {"value": 50.1}))
+    with pytest.raises(RecordError, match="was changed after it was written"):
+        store.all()
     path.unlink()
     (path.parent / ".writing-abc.json").write_text("{")
     assert store.all() == []

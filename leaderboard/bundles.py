@@ -1,0 +1,142 @@
+"""Results from several machines: `submit` packs a verified folder into one file, `merge` takes folders and such files.
+
+A bundle is a zip file of records/ and runs/, nothing else. Whoever takes one trusts no name in it: only the files that
+a result has are read, by names of its own, into a folder of its own, and verified there before anything is kept.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from core.digest import written_then_renamed
+from core.errors import RecordError
+from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord
+from leaderboard.verification import Finding, Tally, verify
+
+MEMBER = re.compile(
+    rf"records/[0-9a-f]{{{NAME_LENGTH}}}\.json|runs/[0-9a-f]{{{NAME_LENGTH}}}/({'|'.join(map(re.escape, FILES))})"
+)
+MAX_BYTES = 16 << 30  # unpacked: a hundred heads of SUPERB's speech recognition
+TIME = (1980, 1, 1, 0, 0, 0)  # the same content makes the same file
+SHOWN = 5
+
+
+def submit(store: RecordStore, bundle: Path, tally: Tally) -> int:
+    """Packs all results of a folder that hold, with predictions and heads.
+
+    Returns: how many records.
+    Raises: RecordError: there are none, or verification finds something; nothing is written then.
+    """
+    records = _verified(store, store.folder, tally)
+    with written_then_renamed(bundle) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for record in records:
+            for path in (store.path(record.run), *(store.run_folder(record.run) / name for name in FILES)):
+                entry = zipfile.ZipInfo(path.relative_to(store.folder).as_posix(), TIME)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
+                    shutil.copyfileobj(source, target)
+    return len(records)
+
+
+def merge(sources: Sequence[Path], store: RecordStore, tally: Tally) -> tuple[int, int]:
+    """Takes over the results of folders and bundles.
+
+    Args:
+        sources: folders of results, or what `submit` wrote.
+        store: where to; may hold results already.
+        tally: the metrics, by name.
+
+    Returns: how many records are new, and how many were there already.
+    Raises: RecordError: a source does not hold, or two results of one run contradict each other; nothing is taken then.
+    """
+    with TemporaryDirectory(prefix="frostbench-merge-") as scratch:
+        taken: dict[str, tuple[ResultRecord, RecordStore, Path]] = {
+            record.run: (record, store, store.folder) for record in store.all()
+        }
+        known = set(taken)
+        again = 0
+        for number, source in enumerate(sources):
+            opened = RecordStore(source if source.is_dir() else _unpacked(source, Path(scratch) / str(number)))
+            for record in _verified(opened, source, tally):
+                other = taken.setdefault(record.run, (record, opened, source))
+                again += other[1] is not opened
+                _refuse_contradiction(record, source, *other)
+        new = [each for run, each in taken.items() if run not in known]
+        for record, opened, _ in new:
+            _copy(record, opened, store)
+    return len(new), again
+
+
+def _verified(store: RecordStore, source: Path, tally: Tally) -> list[ResultRecord]:
+    findings = verify(store, tally)
+    if findings:
+        raise RecordError("\n  ".join([f"{source}: does not hold, nothing is taken from it:", *_told(store, findings)]))
+    records = store.all()
+    if not records:
+        raise RecordError(f"{source}: no records there; name a folder of results, or a file that submit wrote")
+    return records
+
+
+def _told(store: RecordStore, findings: Sequence[Finding]) -> Iterator[str]:
+    for finding in findings[:SHOWN]:
+        yield f"{finding.path.relative_to(store.folder)}: {finding.problem}"
+    if len(findings) > SHOWN:
+        yield f"and {len(findings) - SHOWN} more"
+
+
+def _refuse_contradiction(
+    record: ResultRecord, source: Path, other: ResultRecord, store: RecordStore, other_source: Path
+) -> None:
+    if record.result_digest() == other.result_digest():
+        return
+    mine, theirs = record.result(), other.result()
+    fields = ", ".join(key for key in mine if mine[key] != theirs[key])
+    raise RecordError(
+        f"{source} and {other_source} contradict each other on run {record.run[:NAME_LENGTH]} "
+        f"({record.upstream['name']} / {record.task['name']} / seed {record.seed}: {record.value:g} and "
+        f"{other.value:g}; they differ in {fields}): run the cell on one machine, and leave the other's record out"
+    )
+
+
+def _copy(record: ResultRecord, source: RecordStore, target: RecordStore) -> None:
+    """The files first, the record last, so that an interruption leaves no record without them."""
+    for name in FILES:
+        with written_then_renamed(target.run_folder(record.run) / name) as temporary:
+            shutil.copyfile(source.run_folder(record.run) / name, temporary)
+    target.add(record)
+
+
+def _unpacked(bundle: Path, folder: Path) -> Path:
+    with _opened(bundle) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        for member in members:
+            if not MEMBER.fullmatch(member.filename):
+                raise RecordError(f"{bundle}: holds '{member.filename}', which is no part of a result; it is not taken")
+        if len({member.filename for member in members}) < len(members):
+            raise RecordError(f"{bundle}: holds a file twice; it is not taken")
+        if sum(member.file_size for member in members) > MAX_BYTES:
+            raise RecordError(f"{bundle}: unpacks to more than {MAX_BYTES >> 30} GiB; it is not taken")
+        for member in members:
+            path = folder / member.filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+    return folder
+
+
+@contextmanager
+def _opened(bundle: Path) -> Iterator[zipfile.ZipFile]:
+    if not bundle.is_file():
+        raise RecordError(f"{bundle}: does not exist; name a folder of results or a file that submit wrote")
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise RecordError(f"{bundle}: no bundle that submit wrote, or damaged ({error}); fetch it again") from None

@@ -1,0 +1,166 @@
+"""Recomputes what a folder of results claims: every digest, and every figure that follows from another.
+
+It finds whatever was changed after it was written, by accident or by hand, and says which file. It can't find a result
+that was made up as a whole, with all its files: that takes running the cell again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from core.digest import digest_of, file_digest, json_text
+from core.errors import BenchmarkError
+from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, read_unsealed
+from leaderboard.predictions import FILE_NAME, read_rows
+
+ROUNDING = 1e-5  # of a softmax computed on another machine
+Tally = Callable[[str, Any, Any], tuple[int, int]]  # name of the metric, prediction, reference -> errors, total
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file that does not fit.
+
+    Attributes:
+        path: of the file.
+        problem: what is wrong with it.
+    """
+
+    path: Path
+    problem: str
+
+
+def verify(store: RecordStore, tally: Tally, advance: Callable[[int], None] = lambda records: None) -> list[Finding]:
+    """Everything in a folder of results that does not fit, in the order of the files.
+
+    Args:
+        store: the folder.
+        tally: the metrics, by name.
+        advance: called after every record.
+    """
+    findings: list[Finding] = []
+    for path in store.paths():
+        findings += _record_findings(store, path, tally)
+        advance(1)
+    return findings
+
+
+def strays(store: RecordStore) -> list[Path]:
+    """Folders of runs without a record: an interrupted run leaves them; the same command makes the record."""
+    known = {path.stem for path in store.paths()}
+    return sorted(path for path in (store.folder / "runs").glob("[!.]*") if path.name not in known)
+
+
+def _record_findings(store: RecordStore, path: Path, tally: Tally) -> Iterator[Finding]:
+    try:
+        record, seal = read_unsealed(path)
+    except BenchmarkError as error:
+        yield Finding(path, str(error).removeprefix(f"{path}: "))
+        return
+    if path.name != f"{record.run[:NAME_LENGTH]}.json":
+        yield Finding(path, f"has another name than its run, {record.run[:NAME_LENGTH]}.json")
+    if seal != digest_of(record):
+        yield Finding(path, "was changed after it was written: its digest is another one")
+    elif path.read_text(encoding="utf-8") != json_text(record.sealed()):
+        yield Finding(path, "was changed after it was written: it says the same, but in other bytes")
+    yield from (Finding(path, problem) for problem in _contradictions(record))
+    folder = store.run_folder(record.run)
+    wrong = {finding.path.name: finding for finding in _wrong_files(record, folder, path.name)}
+    yield from wrong.values()
+    for name, compare in (("history.json", _history), ("head.safetensors", _head)):
+        if name not in wrong:
+            yield from (Finding(path, problem) for problem in compare(record, folder / name))
+    if FILE_NAME not in wrong:
+        yield from _predictions(record, path, folder / FILE_NAME, tally)
+
+
+def _wrong_files(record: ResultRecord, folder: Path, name: str) -> Iterator[Finding]:
+    for file in (folder / each for each in FILES):
+        if not file.is_file():
+            yield Finding(file, "is missing")
+        elif file_digest(file) != record.artifacts.get(file.name):
+            yield Finding(file, f"is not the file that {name} was made from: its digest is another one")
+    for extra in sorted(folder.glob("[!.]*")):
+        if extra.name not in FILES:
+            yield Finding(extra, "does not belong there")
+
+
+def _contradictions(record: ResultRecord) -> Iterator[str]:
+    """What the record says against itself."""
+    if record.inputs_digest() != record.run:
+        yield "its run is not the digest of the inputs it names: upstream, task, corpus, recipe or seed was changed"
+    recipe = {key: value for key, value in record.recipe.items() if key != "digest"}
+    if digest_of(recipe) != record.recipe.get("digest"):
+        yield "the digest of its recipe is not that of its fields"
+    foreign = {each["learning_rate"] for each in record.learning_rates} - set(recipe.get("learning_rates", ()))
+    if foreign:
+        yield f"tried the learning rates {sorted(foreign)}, which its recipe does not have"
+    if len(record.layer_weights) != record.upstream["num_layers"]:
+        yield f"{len(record.layer_weights)} layer weights for {record.upstream['num_layers']} layers"
+    if abs(sum(record.layer_weights) - 1) > ROUNDING:
+        yield f"its layer weights sum to {sum(record.layer_weights):.6f}"
+
+
+def _history(record: ResultRecord, path: Path) -> Iterator[str]:
+    """The search: what was best of each rate, and which rate of all, must follow from the history."""
+    sign = 1 if record.metric["direction"] == "higher" else -1
+    best: tuple[tuple[float, float], float] | None = None
+    looks = {each["learning_rate"]: each["history"] for each in json.loads(path.read_text(encoding="utf-8"))}
+    if list(looks) != [tried["learning_rate"] for tried in record.learning_rates]:
+        yield f"its learning rates are not those of history.json, {', '.join(f'{rate:g}' for rate in looks)}"
+        return
+    for tried in record.learning_rates:
+        rate = tried["learning_rate"]
+        found = max(looks.get(rate, ()), key=lambda look: (sign * look["valid"], -look["valid_loss"]), default=None)
+        if found is None or (found["valid"], found["step"]) != (tried["valid"], tried["step"]):
+            yield f"learning rate {rate:g}: says {tried['valid']} at step {tried['step']}, history.json says otherwise"
+            return
+        place = (sign * found["valid"], -found["valid_loss"])
+        if best is None or place > best[0]:
+            best = (place, rate)
+    if best is None or best[1] != record.learning_rate:
+        yield f"learning rate {record.learning_rate:g} is not the one that was best on valid"
+
+
+def _head(record: ResultRecord, path: Path) -> Iterator[str]:
+    """The trained head: its layer weights, learning rate and upstream are those of the record."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads(file.metadata()["frostbench"])
+            weights = file.get_tensor("featurizer.weights").softmax(dim=0).tolist()
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        yield f"head.safetensors can't be read ({error})"
+        return
+    if len(weights) != len(record.layer_weights) or any(
+        abs(one - other) > ROUNDING for one, other in zip(weights, record.layer_weights, strict=True)
+    ):
+        yield "its layer weights are not those of the trained head"
+    if told["trained"]["learning_rate"] != record.learning_rate:
+        yield f"head.safetensors was trained with learning rate {told['trained']['learning_rate']:g}"
+    if told["description"]["upstream"]["digest"] != record.upstream["digest"]:
+        yield "head.safetensors was trained on another upstream"
+
+
+def _predictions(record: ResultRecord, path: Path, file: Path, tally: Tally) -> Iterator[Finding]:
+    """The score: every row's errors, their sum, and how many rows there are."""
+    try:
+        rows = read_rows(file)
+        tallies = [tally(record.metric["name"], row.prediction, row.reference) for row in rows]
+    except BenchmarkError as error:
+        yield Finding(file, str(error).removeprefix(f"{file}, "))
+        return
+    for number, (row, (errors, total)) in enumerate(zip(rows, tallies, strict=True), start=1):
+        if (row.errors, row.total) != (errors, total):
+            yield Finding(file, f"line {number}: says {row.errors} errors of {row.total}, it has {errors} of {total}")
+    if len(rows) != record.counts["test"]:
+        yield Finding(path, f"counts {record.counts['test']} test utterances, {FILE_NAME} has {len(rows)}")
+    wrong, whole = (sum(each) for each in zip(*tallies, strict=True)) if tallies else (0, 0)
+    value = 100 * (whole - wrong if record.metric["direction"] == "higher" else wrong) / whole if whole else None
+    if value != record.value:
+        yield Finding(path, f"its value is {record.value}, the predictions give {value}")

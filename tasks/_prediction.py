@@ -1,0 +1,99 @@
+"""A trained head at work: what a run's upstream and head say about recordings of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.digest import file_digest
+from core.errors import CheckpointError, RecordError
+from core.feature_cache import DTYPES, Kind
+from core.records import NAME_LENGTH, RecordStore, ResultRecord
+from downstreams._training import Probe, load_trained, probe_of
+from upstreams._base import Upstream
+from upstreams._extraction import Clip, rows_of, states_of
+from upstreams._resolve import build_upstream
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """An upstream and the head that a run trained on it.
+
+    Attributes:
+        record: of the run.
+        upstream: frozen.
+        probe: featurizer and head, in evaluation mode.
+        device: where both compute.
+    """
+
+    record: ResultRecord
+    upstream: Upstream
+    probe: Probe
+    device: torch.device
+
+    def predict(self, path: Path) -> Any:
+        """The keyword, speaker, transcript, or slot -> value of an intent. The recording is heard whole.
+
+        Raises: AudioError: it can't be read. ContractError: it is too short for the upstream.
+        """
+        kind: Kind = self.record.features["kind"]
+        clip = Clip("", path, 0, frozenset({kind}), gain_db=self.record.recipe["gain_db"])
+        states = states_of(self.upstream, [clip], [clip.read()], self.device)
+        # In the precision that the head was trained on.
+        rows = np.asarray(rows_of(states, kind)[0]).astype(DTYPES[kind]).astype(np.float32)
+        lengths = torch.tensor([len(rows)], device=self.device)
+        with torch.no_grad():
+            logits = self.probe(torch.from_numpy(rows)[None].to(self.device), lengths)
+        return self.probe.head.predict(logits, lengths)[0]
+
+
+def find_run(store: RecordStore, run: str) -> ResultRecord:
+    """The record whose digest begins so, or that lies in that file.
+
+    Raises: RecordError: there is none, or several.
+    """
+    if Path(run).is_file():
+        return store.read(Path(run))
+    found = [path for path in store.paths() if path.stem.startswith(run[:NAME_LENGTH])] if run else []
+    if len(found) != 1:
+        said = f"{len(found)} runs begin" if found else "no run begins"
+        raise RecordError(f"{store.folder / 'records'}: {said} with '{run}'; the names of the files there are the runs")
+    return store.read(found[0])
+
+
+def load_predictor(store: RecordStore, run: str, upstream: str | None, device: torch.device) -> Predictor:
+    """Builds what a run trained.
+
+    Args:
+        store: the folder of results.
+        run: beginning of its digest.
+        upstream: specification of the upstream, where it lies elsewhere than when the head was trained.
+        device: where to compute.
+
+    Raises: RecordError: no such run. CheckpointError: the head was changed, or the upstream is another one.
+    """
+    record = find_run(store, run)
+    path = store.run_folder(record.run) / "head.safetensors"
+    if not path.is_file() or file_digest(path) != record.artifacts[path.name]:
+        raise CheckpointError(f"{path}: missing, or not the head of this run; look at: run_benchmark.py verify")
+    trained, description = load_trained(path)
+    spec = upstream or record.circumstances["upstream_spec"]
+    built = build_upstream(spec)
+    if built.digest() != record.upstream["digest"]:
+        raise CheckpointError(
+            f"upstream '{spec}' is another one than the head was trained on ({record.upstream['name']}, digest "
+            f"{record.upstream['digest'][:NAME_LENGTH]}): name the same weights with --upstream"
+        )
+    probe = probe_of(description, trained.state).to(device).eval()
+    return Predictor(record, built.to(device), probe, device)
+
+
+def as_text(prediction: Any) -> str:
+    """A prediction in one line."""
+    if isinstance(prediction, dict):
+        return ", ".join(f"{slot}: {value}" for slot, value in prediction.items())
+    return str(prediction)
