@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -42,7 +43,7 @@ class Matrix(NamedTuple):
 
 
 def heat_map(matrix: Matrix, highest: float, cell_width: float, cell_height: float) -> tuple[Markup, float, float]:
-    """Values from 0 to `highest` in SHADES steps; cells of a shade are one path, so that large ones take little room.
+    """Values from 0 to `highest` in SHADES steps; what has one shade is one path, so that large ones take little room.
 
     Returns: the drawing, its width and its height.
     """
@@ -57,10 +58,10 @@ def heat_map(matrix: Matrix, highest: float, cell_width: float, cell_height: flo
     width, below = cell_width * len(matrix.columns), 2 + cell_height * len(matrix.rows)
     shades: dict[int, list[str]] = {}
     for i, row in enumerate(matrix.values):
-        for j, value in enumerate(row):
-            if value is not None:
-                shade = min(SHADES - 1, int(SHADES * value / highest)) if highest else 0
-                shades.setdefault(shade, []).append(f"M{j} {i}h1v1h-1z")
+        for shade, run in groupby(enumerate(row), key=lambda cell: _shade(cell[1], highest)):
+            if shade is not None:
+                cells = list(run)
+                shades.setdefault(shade, []).append(f"M{cells[0][0]} {i}h{len(cells)}v1h-{len(cells)}z")
     paths = [element("path", d="".join(parts), class_=f"q{shade}") for shade, parts in sorted(shades.items())]
     parts = [element("g", *paths, transform=f"translate({left:.1f} 2) scale({cell_width:.3f} {cell_height:.3f})",
                      class_="cells", data_matrix=matrix.told())]  # fmt: skip
@@ -77,3 +78,9 @@ def heat_map(matrix: Matrix, highest: float, cell_width: float, cell_height: flo
     parts.append(text(matrix.column_title, left + width / 2, height - 4, "axis-title", "middle"))
     parts.append(upwards(matrix.row_title, 11, below / 2, "axis-title"))
     return Markup("").join(parts), left + width + 6, height
+
+
+def _shade(value: float | None, highest: float) -> int | None:
+    if value is None:
+        return None
+    return min(SHADES - 1, int(SHADES * value / highest)) if highest else 0

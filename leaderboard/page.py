@@ -191,7 +191,7 @@ def _cell(row: Row, cell: Cell, column: Column, span: tuple[float, float], rival
     worst, best = span
     whisker: tuple[float, ...] = ()
     if cell.interval is not None and best != worst:
-        low, at, high = (round(100 * (v - worst) / (best - worst), 1) for v in (*cell.interval, cell.mean))
+        low, at, high = (abs(round(100 * (v - worst) / (best - worst), 1)) for v in (*cell.interval, cell.mean))
         whisker = tuple(sorted((low, at, high)))
     difference = "" if cell.published is None else signed(cell.published.difference, "+.1f")
     return CellView(

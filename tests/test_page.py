@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -115,6 +116,20 @@ def test_sections_without_anything_in_them_are_not_there(opened):
         "Cost", "Layers", "Learning rates", "Confusions", "Provenance",
     ]  # fmt: skip
     assert tab.locator(".board thead th").count() == 4
+
+
+@pytest.mark.parametrize("task", ["asr", "ks"])
+def test_whiskers_have_the_better_on_the_right(opened, task):
+    made = board(upstreams=2, tasks=3)
+    tab = opened(made)
+    whiskers = tab.locator(f'td[data-task="{task}"] .whisker')
+    styles = whiskers.evaluate_all("all => all.map(each => each.getAttribute('style'))")
+    places = [[float(each) for each in re.findall(r":([\d.]+)%", style)] for style in styles]
+    # accuracies of 80 [77.5, 82] and 77 [74.5, 79] span 7.5; error rates of 20 [17.5, 22] and 23 [20.5, 25], too
+    worst, best = sorted(places)
+    assert best == pytest.approx([40.0, 73.3, 100.0] if task == "ks" else [40.0, 66.7, 100.0], abs=0.1)
+    assert worst == pytest.approx([0.0, 33.3, 60.0] if task == "ks" else [0.0, 26.7, 60.0], abs=0.1)
+    assert best == places[0]
 
 
 def test_headings_sort_and_gaps_stay_below(opened):
