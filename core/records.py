@@ -192,7 +192,7 @@ def read_unsealed(path: Path) -> tuple[ResultRecord, str]:
     known = {field.name for field in fields(ResultRecord)} | {"digest"}
     if version != SCHEMA_VERSION or set(content) != known:
         raise RecordError(
-            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: move the file out of the folder "
-            f"and run the cell again"
+            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: move the old records out of the "
+            f"folder, or choose another --output, and run the cells again"
         )
     return ResultRecord(**{key: value for key, value in content.items() if key != "digest"}), content["digest"]

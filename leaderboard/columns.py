@@ -26,7 +26,7 @@ Runs = Mapping[int, Sequence[Prediction]]  # seed -> predictions
 def trials_of(store: RecordStore, entries: Sequence[Entry]) -> tuple[Trials, dict[str, Runs]] | None:
     """The errors of all upstreams on the utterances of one task, and the predictions behind them, by upstream.
 
-    Returns: None where no upstream has predictions; those that have none are left out.
+    Returns: None where no upstream has predictions, or there is one utterance only; upstreams without are left out.
     Raises: RecordError: two runs on the same data speak of different utterances.
     """
     runs: dict[str, dict[int, Sequence[Prediction]]] = defaultdict(dict)
@@ -34,7 +34,7 @@ def trials_of(store: RecordStore, entries: Sequence[Entry]) -> tuple[Trials, dic
         predictions = predictions_of(store, entry.record)
         if predictions is not None:
             runs[entry.upstream][entry.record.seed] = predictions
-    if not runs:
+    if not runs or entries[0].record.counts["test"] < 2:
         return None
     first = next(iter(next(iter(runs.values())).values()))
     ids = [row.id for row in first]

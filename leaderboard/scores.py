@@ -59,32 +59,6 @@ def superb_score(values: Values, tasks: Sequence[str]) -> float | None:
     return mean(points[task] for task in tasks) if tasks and set(tasks) <= set(points) else None
 
 
-def superb_score_per_parameter(values: Values, tasks: Sequence[str], params: int) -> float | None:
-    """`Score-P` (AAAI 2022): positive points of every metric are divided by the millions of parameters."""
-    millions = max(params / 1e6, 1.0)
-    points: dict[str, list[float]] = {}
-    for key, value in values.items():
-        for task, each in task_points({key: value}).items():
-            points.setdefault(task, []).append(each / millions if each > 0 else each)
-    return mean(mean(points[task]) for task in tasks) if tasks and set(tasks) <= set(points) else None
-
-
-def superb_ranks(rows: Sequence[Values], tasks: Sequence[str]) -> list[float]:
-    """`superb_r`: for each row, how many others it beats, averaged over metrics and tasks; a missing one counts 0."""
-    return [mean(_beaten(row, rows, task) for task in tasks) for row in rows]
-
-
-def _beaten(row: Values, rows: Sequence[Values], task: str) -> float:
-    keys = [key for key in REFERENCE_POINTS if key[0] == task]
-    counts = []
-    for key in keys:
-        floor, best = REFERENCE_POINTS[key]
-        sign = 1 if best > floor else -1
-        others = [sign * other[key] for other in rows if other is not row and key in other]
-        counts.append(sum(each < sign * row[key] for each in others) if key in row else 0)
-    return mean(counts)
-
-
 def error_reduction(errors: Mapping[str, float], baseline: Mapping[str, float], tasks: Sequence[str]) -> float | None:
     """Percentage of the baseline's errors that an upstream does not make, averaged over the tasks.
 

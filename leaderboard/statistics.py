@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Trials:
-    """The errors of several upstreams on the same utterances.
+    """The errors of several upstreams on the same utterances, two at least.
 
     Attributes:
         errors: of each upstream on each utterance, averaged over seeds (upstreams, utterances).
@@ -100,8 +100,6 @@ def resample(trials: Trials) -> Draws:
 
     found = trials.rates()
     judges = len(known) if by_speaker else count
-    if count < 2 or judges < 2:
-        return Draws(trials, found, np.repeat(found[:, None], 2, axis=1), judges, by_speaker)
     drawn = stats.bootstrap(
         strata,
         rates,
@@ -116,14 +114,12 @@ def resample(trials: Trials) -> Draws:
 
 
 def interval(draws: Draws, upstream: int) -> Interval:
-    """95 % interval of an error rate, a fraction; from 0 to 1 where a single unit tells nothing.
+    """95 % interval of an error rate, a fraction.
 
     Where all utterances are right, or all wrong, nothing varies: it is Wilson's then, as if utterances were
     independent of their speakers, but with Student's quantile.
     """
     rate = float(draws.rates[upstream])
-    if draws.units < 2:
-        return Interval(0.0, 1.0 if draws.trials.bounded else float("inf"))
     error = float(np.nanstd(draws.resampled[upstream]))
     if error < 1e-12 or rate <= 0 or (draws.trials.bounded and rate >= 1):
         count = len(draws.trials.totals)
@@ -153,8 +149,6 @@ def difference(draws: Draws, first: int, second: int) -> Difference:
     No p is below that of the sign test over the utterances on which they differ, however alike the speakers are.
     """
     value = float(draws.rates[first] - draws.rates[second])
-    if draws.units < 2:
-        return Difference(value, Interval(-float("inf"), float("inf")), 1.0)
     error = float(np.nanstd(draws.resampled[first] - draws.resampled[second]))
     half = draws.quantile * error
     found = Interval(value - half, value + half)

@@ -46,7 +46,10 @@ def verify(store: RecordStore, tally: Tally, advance: Callable[[int], None] = la
     """
     findings: list[Finding] = []
     for path in store.paths():
-        findings += _record_findings(store, path, tally)
+        try:
+            findings += _record_findings(store, path, tally)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+            findings.append(Finding(path, f"it, or a file beside it, lacks what it should hold ({error!r})"))
         advance(1)
     return findings
 
@@ -130,13 +133,9 @@ def _history(record: ResultRecord, path: Path) -> Iterator[str]:
 
 def _head(record: ResultRecord, path: Path) -> Iterator[str]:
     """The trained head: its layer weights, learning rate and upstream are those of the record."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            told = json.loads(file.metadata()["frostbench"])
-            weights = file.get_tensor("featurizer.weights").softmax(dim=0).tolist()
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        yield f"head.safetensors can't be read ({error})"
-        return
+    with safe_open(path, framework="pt") as file:
+        told = json.loads(file.metadata()["frostbench"])
+        weights = file.get_tensor("featurizer.weights").softmax(dim=0).tolist()
     if len(weights) != len(record.layer_weights) or any(
         abs(one - other) > ROUNDING for one, other in zip(weights, record.layer_weights, strict=True)
     ):

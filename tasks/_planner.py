@@ -126,7 +126,7 @@ def run_grid(
                 report.add_failure(outcome)
                 failed.add(outcome.job.arguments[1])
         pending = [cell for cell in pending if cell.upstream.digest not in failed]
-        pending = _with_cost_of_upstreams(pending, executor)
+        pending = _with_cost_of_upstreams(pending, executor, watcher)
         pending.sort(key=lambda cell: -_cost(cell))  # the longest first, so that the workers end together
         jobs = [Job(cell.name, run_cell, (cell, folders, str(device))) for cell in pending]
         watcher.stage("training heads", sum(map(_updates, pending)), "updates")
@@ -138,11 +138,12 @@ def run_grid(
     return report
 
 
-def _with_cost_of_upstreams(cells: Sequence[Cell], executor: LocalExecutor) -> list[Cell]:
+def _with_cost_of_upstreams(cells: Sequence[Cell], executor: LocalExecutor, watcher: Watcher) -> list[Cell]:
     """Each upstream is measured once; where that fails, as with an unknown kind of network, nothing is recorded."""
     upstreams = {cell.upstream.digest: cell.upstream for cell in cells}
     jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams.values()]
-    outcomes = executor.run(jobs, lambda done: None)
+    watcher.stage("counting operations", len(jobs), "upstreams")
+    outcomes = executor.run(jobs, watcher.advance)
     costs = dict(zip(upstreams, (outcome.value for outcome in outcomes), strict=True))
     return [
         replace(cell, upstream=replace(cell.upstream, gflops_per_second=costs[cell.upstream.digest])) for cell in cells

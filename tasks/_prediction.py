@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from core.digest import file_digest
-from core.errors import CheckpointError, RecordError
+from core.errors import BenchmarkError, CheckpointError, RecordError
 from core.feature_cache import DTYPES, Kind
 from core.records import NAME_LENGTH, RecordStore, ResultRecord
 from downstreams._training import Probe, load_trained, probe_of
@@ -82,7 +82,10 @@ def load_predictor(store: RecordStore, run: str, upstream: str | None, device: t
         raise CheckpointError(f"{path}: missing, or not the head of this run; look at: run_benchmark.py verify")
     trained, description = load_trained(path)
     spec = upstream or record.circumstances["upstream_spec"]
-    built = build_upstream(spec)
+    try:
+        built = build_upstream(spec)
+    except BenchmarkError as error:
+        raise CheckpointError(f"{error}; if the upstream of this run lies elsewhere, add --upstream") from None
     if built.digest() != record.upstream["digest"]:
         raise CheckpointError(
             f"upstream '{spec}' is another one than the head was trained on ({record.upstream['name']}, digest "

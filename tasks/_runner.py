@@ -63,6 +63,11 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
 
     probe = _new_probe(cell, labels)
     probe.load_state_dict(dict(best.state))
+    layers = {
+        "layer_weights": probe.featurizer.layer_weights().tolist(),
+        "layer_norms": layer_norms(data["valid"], probe.featurizer.normalise),
+    }
+    # The one look at test: everything has been decided.
     predictions, _ = predict(probe.to(device), data["test"], torch.device(device))
     references = [labels.reference(example.label) for example in cell.examples["test"]]
     value = metric.compute(predictions, references)
@@ -73,10 +78,6 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
         "load": loaded - started,
         "train": trained - loaded,
         "test": time.monotonic() - trained,
-    }
-    layers = {
-        "layer_weights": probe.featurizer.layer_weights().tolist(),
-        "layer_norms": layer_norms(data["valid"], probe.featurizer.normalise),
     }
     made = {"upstream_spec": cell.upstream.spec, **circumstances(device, seconds)}
     store.add(_record(cell, kind, metric, value, best, candidates, layers, artifacts, made))

@@ -1,143 +1,467 @@
-"""The leaderboard from records alone: figures computed by hand, names made unique, markup kept as text."""
+"""The leaderboard from records and predictions: figures computed by hand, names made unique, markup kept as text."""
 
 from __future__ import annotations
 
 import csv as csv_files
 import io
-from dataclasses import replace
+import json as json_files
+import shutil
 
 import pytest
+import yaml
+from results import ACCURACY, ASR, WER, add, classified, rows_of, upstream
 from rich.console import Console
-from test_records import record
+from test_records import record, task
 
+from core.digest import digest_of
 from core.errors import RecordError
-from core.records import ResultRecord
-from leaderboard.aggregate import COLUMNS, tidy
-from leaderboard.tables import boards, csv, markdown, rich_tables
+from core.records import RecordStore, ResultRecord
+from leaderboard.aggregate import leaderboard
+from leaderboard.board import Board, Interval, Leaderboard
+from leaderboard.exports import COLUMNS, csv, json, latex, model_index
+from leaderboard.tables import markdown, rich_tables, svg
 
-HEADER = "upstream,task,corpus,metric,direction,mean,std,seeds,test_utterances,learning_rate,params"
-WER = {"name": "wer", "title": "WER", "unit": "%", "direction": "lower"}
-ASR = {"name": "asr", "title": "Speech recognition", "head": "ctc", "label": "text"}
+LIBRISPEECH = {"name": "librispeech", "digest": "l"}
+SUPERB = {"name": "superb", "learning_rates": [0.1, 0.01], "crop_samples": 0}
+SUPERB_RECIPE = SUPERB | {"digest": digest_of(SUPERB)}
 
 
-def upstream(name: str, params: int = 0, digest: str = "") -> dict:
-    return {"name": name, "digest": digest or name, "params": params, "num_layers": 1}
+def of(folder, *records: ResultRecord, **options: object) -> Leaderboard:
+    """Of records alone, without predictions."""
+    store = RecordStore(folder)
+    for each in records:
+        store.add(each)
+    return leaderboard(store, **options)
 
 
 def results() -> list[ResultRecord]:
     """Two upstreams, two tasks, three seeds of one cell."""
-    apc = upstream("apc", 2_400_000)
+    apc, fbank = upstream("apc", 2_400_000), upstream("fbank")
     return [
         record("1", 60.0, upstream=apc, learning_rate=0.1),
         record("2", 62.0, upstream=apc, seed=1, learning_rate=0.01),
         record("3", 67.0, upstream=apc, seed=2, learning_rate=0.1),
-        record("4", 50.0, upstream=upstream("fbank")),
+        record("4", 50.0, upstream=fbank),
         record("5", 30.0, upstream=apc, task=ASR, metric=WER, learning_rate=0.003),
-        record("6", 45.25, upstream=upstream("fbank"), task=ASR, metric=WER, counts={"test": 9}),
+        record("6", 45.25, upstream=fbank, task=ASR, metric=WER, counts={"train": 1, "valid": 1, "test": 9}),
     ]
+
+
+def judged(folder) -> RecordStore:
+    """apc is better than mfcc and fbank, which tie: 40, 30 and 28 of 48 right, of 8 speakers."""
+    store = RecordStore(folder)
+    for name, right in (("apc", 44), ("mfcc", 26), ("fbank", 24)):
+        add(store, classified([1] * right + [0] * (48 - right), 8), upstream=upstream(name, 1000))
+    return store
 
 
 def rows(text: str) -> list[dict[str, str]]:
     return list(csv_files.DictReader(io.StringIO(text)))
 
 
-def test_csv_is_tidy_with_mean_and_sample_deviation():
-    text = csv(tidy(results()))
-    assert text.splitlines()[0] == HEADER == ",".join(COLUMNS)
-    assert len(rows(text)) == 4
-    by_cell = {(row["upstream"], row["task"]): row for row in rows(text)}
+def only_board(board: Leaderboard) -> Board:
+    (each,) = board.boards
+    return each
+
+
+def test_mean_and_sample_deviation(tmp_path):
+    board = only_board(of(tmp_path, *results()))
+    assert [row.name for row in board.rows] == ["apc", "fbank"]
+    cell = board.rows[0].cells["ks"]
     # mean of 60, 62, 67 is 63; squared distances 9 + 1 + 16 over 2 is 13, whose root is 3.6056
+    assert (cell.mean, cell.std) == (63, pytest.approx(13**0.5))
+    assert cell.learning_rates == (0.01, 0.1)
+    assert (cell.interval, cell.speakers, cell.letters, cell.rank, cell.best, cell.tied) == (
+        None,
+        None,
+        "",
+        1,
+        True,
+        False,
+    )
+    assert (board.rows[1].cells["ks"].std, board.rows[1].cells["ks"].rank) == (None, 2)
+
+
+def test_csv_is_tidy(tmp_path):
+    text = csv(of(tmp_path, *results()))
+    header = "upstream,task,corpus,metric,direction,mean,std,seeds,test_utterances,learning_rate,params"
+    assert text.splitlines()[0].startswith(header)
+    assert text.splitlines()[0] == ",".join(COLUMNS)
+    by_cell = {(row["upstream"], row["task"]): row for row in rows(text)}
+    assert len(by_cell) == 4
     assert by_cell["apc", "ks"] == {
         "upstream": "apc", "task": "ks", "corpus": "tiny", "metric": "accuracy", "direction": "higher",
         "mean": "63.0000", "std": "3.6056", "seeds": "3", "test_utterances": "7", "learning_rate": "0.01 0.1",
-        "params": "2400000",
+        "params": "2400000", "low": "", "high": "", "rank": "1", "letters": "", "speakers": "", "recipe": "fast",
+        "head": "utterance_linear", "board": "tiny, recipe fast", "score": "29.8508", "gflops_per_second": "0.5000",
+        "source": "measured",
     }  # fmt: skip
-    assert by_cell["fbank", "asr"] == {
-        "upstream": "fbank", "task": "asr", "corpus": "tiny", "metric": "wer", "direction": "lower",
-        "mean": "45.2500", "std": "", "seeds": "1", "test_utterances": "9", "learning_rate": "0.1", "params": "0",
-    }  # fmt: skip
+    assert (by_cell["fbank", "asr"]["mean"], by_cell["fbank", "asr"]["std"]) == ("45.2500", "")
 
 
-def test_markdown_has_arrows_and_the_best_in_bold():
-    assert markdown(tidy(results())).splitlines() == [
+def test_the_score_is_the_share_of_fbanks_errors_that_is_gone(tmp_path):
+    board = only_board(of(tmp_path, *results()))
+    # KS: 50 errors become 37, ASR: 45.25 become 30
+    expected = (100 * 13 / 50 + 100 * 15.25 / 45.25) / 2
+    assert {row.name: row.score for row in board.rows} == {"apc": pytest.approx(expected), "fbank": 0}
+    assert "FBANK has 0" in board.score.explanation
+    without = only_board(of(tmp_path / "without", *(each for each in results() if each.upstream["name"] == "apc")))
+    assert without.rows[0].score is None
+    assert "fbank was not run" in without.score.explanation
+    foreign = record("9", 10.0, upstream=upstream("fbank"), circumstances={"upstream_spec": "s3prl:fbank"})
+    other = only_board(of(tmp_path / "foreign", *results()[:3], foreign))
+    assert {row.score for row in other.rows} == {None}
+
+
+def test_markdown_has_arrows_and_the_best_in_bold(tmp_path):
+    assert markdown(of(tmp_path, *results())).splitlines()[:6] == [
         "**tiny, recipe fast**",
         "",
-        "| upstream | params | ASR WER % ↓ | KS Acc % ↑ |",
-        "|---|---:|---:|---:|",
-        "| apc | 2.4 M | **30.0** | **63.0 ± 3.6** |",
-        "| fbank | 0 | 45.2 | 50.0 |",
+        "| upstream | params | error reduction % | ASR WER % ↓ | KS Acc % ↑ |",
+        "|---|---:|---:|---:|---:|",
+        "| apc | 2.4 M | 29.9 | **30.0** | **63.0 ± 3.6** |",
+        "| fbank | 0 | 0.0 | 45.2 | 50.0 |",
     ]
 
 
-def test_rows_are_in_the_order_of_their_mean_rank():
-    shuffled = [record(f"{name}{task}", value, upstream=upstream(name), task={**ASR, "name": task}, metric=WER)
+def test_rows_without_score_are_in_the_order_of_their_mean_rank(tmp_path):
+    shuffled = [record(f"{name}{letter}", value, upstream=upstream(name), task={**ASR, "name": letter}, metric=WER)
                 for name, values in {"worst": (9, 9, 2), "mixed": (2, 3, 9), "best": (1, 1, 1)}.items()
-                for task, value in zip("abc", values, strict=True)]  # fmt: skip
-    (board,) = boards(tidy(shuffled))
-    assert [name for name, _, _ in board.rows] == ["best", "mixed", "worst"]
-    bold = {name: [best for _, best in cells.values()] for name, _, cells in board.rows}
-    assert bold == {"best": [True] * 3, "mixed": [False] * 3, "worst": [False] * 3}
+                for letter, value in zip("abc", values, strict=True)]  # fmt: skip
+    board = only_board(of(tmp_path, *shuffled))
+    assert [(row.name, row.mean_rank) for row in board.rows] == [("best", 1), ("mixed", 7 / 3), ("worst", 8 / 3)]
+    assert [cell.best for row in board.rows for cell in row.cells.values()] == [True] * 3 + [False] * 6
 
 
-def test_a_cell_that_was_not_run_is_a_dash():
-    lines = markdown(tidy(results()[:-1])).splitlines()
-    assert lines[-1] == "| fbank | 0 | - | 50.0 |"
+def test_a_cell_that_was_not_run_is_a_dash(tmp_path):
+    assert "| fbank | 0 | - | 50.0 |" in markdown(of(tmp_path, *results()[:-1])).splitlines()
 
 
-def test_custom_runs_stay_off_unless_asked_for():
+def test_predictions_give_intervals_tests_and_ties(tmp_path):
+    board = only_board(leaderboard(judged(tmp_path)))
+    apc, mfcc, fbank = (row.cells["ks"] for row in board.rows)
+    assert (apc.letters, mfcc.letters, fbank.letters) == ("a", "b", "b")
+    assert (apc.rank, mfcc.rank, fbank.rank) == (1, 2, 2)
+    assert [(cell.best, cell.tied) for cell in (apc, mfcc, fbank)] == [(True, False), (False, False), (False, False)]
+    for cell in (apc, mfcc, fbank):
+        assert cell.speakers == 8
+        assert isinstance(cell.interval, Interval)
+        assert 0 <= cell.interval.low < cell.mean < cell.interval.high <= 100
+    pairs = {(pair.first, pair.second): pair for pair in board.pairs}
+    assert len(pairs) == 3
+    (tie,) = [pair for pair in pairs.values() if not pair.different]
+    assert {tie.first, tie.second} == {"mfcc", "fbank"}
+    for pair in pairs.values():
+        means = {row.name: row.cells["ks"].mean for row in board.rows}
+        assert pair.difference == pytest.approx(means[pair.first] - means[pair.second])
+        assert pair.interval.low < pair.difference < pair.interval.high
+        assert pair.p <= pair.p_holm
+
+
+def test_what_ties_with_the_best_is_marked(tmp_path):
+    store = RecordStore(tmp_path)
+    add(store, classified([1] * 30 + [0] * 18, 8), upstream=upstream("apc"))
+    add(store, classified([0] * 17 + [1] * 31, 8), upstream=upstream("mfcc"))
+    board = leaderboard(store)
+    tied = {row.name: (row.cells["ks"].best, row.cells["ks"].tied) for row in only_board(board).rows}
+    assert tied == {"mfcc": (True, False), "apc": (False, True)}
+    assert "*62.5*" in markdown(board)
+    assert r"\underline{62.5}" in latex(board)
+
+
+def test_seeds_are_averaged_utterance_by_utterance(tmp_path):
+    """Two seeds that err in turn are no surer than one, nor less sure."""
+    one = RecordStore(tmp_path / "one")
+    add(one, classified([1, 0] * 24, 8))
+    two = RecordStore(tmp_path / "two")
+    add(two, classified([1, 0] * 24, 8))
+    add(two, classified([0, 1] * 24, 8), seed=1)
+    alone = only_board(leaderboard(one)).rows[0].cells["ks"].interval
+    both = only_board(leaderboard(two)).rows[0].cells["ks"]
+    assert (both.mean, both.std) == (50, 0)
+    assert both.interval.high - both.interval.low != pytest.approx(alone.high - alone.low)
+
+
+def test_a_deletion_of_runs_leaves_the_means(tmp_path):
+    store = judged(tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    board = only_board(leaderboard(store))
+    assert [row.cells["ks"].interval for row in board.rows] == [None] * 3
+    assert [row.cells["ks"].rank for row in board.rows] == [1, 2, 3]
+
+
+def test_one_utterance_tells_nothing(tmp_path):
+    store = RecordStore(tmp_path)
+    add(store, classified([1]), upstream=upstream("apc"))
+    add(store, classified([0]), upstream=upstream("mfcc"))
+    board = only_board(leaderboard(store))
+    assert [row.cells["ks"].interval for row in board.rows] == [None, None]
+    assert board.pairs == ()
+
+
+def test_changed_predictions_are_not_read(tmp_path):
+    store = judged(tmp_path)
+    path = store.run_folder(store.all()[0].run) / "predictions.jsonl"
+    path.write_text(path.read_text().replace('"no"', '"yes"', 1))
+    with pytest.raises(RecordError, match=r"predictions.jsonl: not the file .* run_benchmark.py verify"):
+        leaderboard(store)
+
+
+def test_runs_on_the_same_data_have_the_same_utterances(tmp_path):
+    store = RecordStore(tmp_path)
+    add(store, classified([1, 0, 1]))
+    add(store, list(reversed(classified([1, 0, 1]))), seed=1)
+    with pytest.raises(RecordError, match="fbank, seed 1: predicts other utterances"):
+        leaderboard(store)
+
+
+def test_confusions_are_counted_over_seeds(tmp_path):
+    store = RecordStore(tmp_path)
+    said = [("yes", "yes"), ("no", "yes"), ("no", "no"), ("up", "no")]
+    add(store, rows_of(said))
+    add(store, rows_of(said), seed=1)
+    (confusion,) = only_board(leaderboard(store)).rows[0].cells["ks"].confusion
+    assert (confusion.slot, confusion.labels) == ("", ("no", "up", "yes"))
+    assert confusion.counts == ((0, 0, 2), (0, 1, 2), (2, 0, 2), (2, 2, 2))
+
+
+def test_intents_have_a_matrix_a_slot(tmp_path):
+    store = RecordStore(tmp_path)
+    add(store, rows_of([({"do": "on", "to": "lamp"}, {"do": "off", "to": "lamp"})] * 2))
+    confusions = only_board(leaderboard(store)).rows[0].cells["ks"].confusion
+    assert [(each.slot, each.labels, each.counts) for each in confusions] == [
+        ("do", ("off", "on"), ((0, 1, 2),)),
+        ("to", ("lamp",), ((0, 0, 2),)),
+    ]
+
+
+def test_the_worst_transcripts_are_aligned(tmp_path):
+    store = RecordStore(tmp_path)
+    said = [("a cat sat", "the cat sat down"), ("dog", "dog"), ("no no yes", "yes"), ("", "so")]
+    add(store, rows_of(said, 2), WER)
+    cell = only_board(leaderboard(store)).rows[0].cells["asr"]
+    assert cell.confusion == ()
+    assert [(each.id, each.speaker, each.errors, each.total) for each in cell.worst] == [
+        ("u2", "s0", 2, 1), ("u3", "s1", 1, 1), ("u0", "s0", 2, 4),
+    ]  # fmt: skip
+    assert cell.worst[0].alignment == (("insert", "", "no no"), ("equal", "yes", "yes"))
+    assert cell.worst[1].alignment == (("delete", "so", ""),)
+    assert cell.worst[2].alignment == (
+        ("substitute", "the", "a"), ("equal", "cat sat", "cat sat"), ("delete", "down", ""),
+    )  # fmt: skip
+
+
+def test_layer_weights_are_corrected_for_the_norms(tmp_path):
+    store = RecordStore(tmp_path)
+    add(store, classified([1, 0]), upstream=upstream("apc", layers=3), features={"layer_norms": [4.0, 1.0, 1.0]})
+    cell = only_board(leaderboard(store)).rows[0].cells["ks"]
+    parts = [4 * cell.layer_weights[0], *cell.layer_weights[1:]]
+    assert cell.corrected_weights == pytest.approx([part / sum(parts) for part in parts])
+    assert sum(cell.corrected_weights) == pytest.approx(1)
+
+
+def test_custom_runs_stay_off_unless_asked_for(tmp_path):
     limited = record("7", 99.0, upstream=upstream("apc", 2_400_000), custom=True)
-    assert csv(tidy([*results(), limited])) == csv(tidy(results()))
-    shown = tidy([*results(), limited], custom=True)
-    assert sorted(shown["recipe"].unique()) == ["fast", "fast (custom)"]
+    plain = of(tmp_path / "plain", *results())
+    hidden = of(tmp_path / "both", *results(), limited)
+    assert csv(hidden) == csv(plain)
+    assert (plain.hidden, hidden.hidden) == (0, 1)
+    shown = leaderboard(RecordStore(tmp_path / "both"), custom=True)
+    assert [(board.title, board.custom) for board in shown.boards] == [
+        ("tiny, recipe fast", False), ("tiny, recipe fast (custom)", True),
+    ]  # fmt: skip
     with pytest.raises(RecordError, match="all of them are custom: add --custom"):
-        tidy([limited])
+        of(tmp_path / "limited", limited)
     with pytest.raises(RecordError, match="run something first"):
-        tidy([])
+        of(tmp_path / "nothing")
 
 
-def test_one_name_for_several_contents_is_told_apart():
+def test_one_name_for_several_contents_is_told_apart(tmp_path):
     two = [
         record("1", upstream=upstream("apc", digest="aaaaaaaa")),
         record("2", upstream=upstream("apc", digest="bbbbbbbb")),
         record("3", upstream=upstream("mfcc")),
         record("4", upstream=upstream("mfcc"), corpus={"name": "tiny", "digest": "dddddddd"}),
         record("5", upstream=upstream("mfcc"), recipe={"name": "fast", "digest": "eeeeeeee"}),
+        record("6", upstream=upstream("mfcc"), task=task(name="sid", label="speaker")),
+        record("7", upstream=upstream("mfcc"), task=task(name="sid", label="voice")),
+        record("8", upstream=upstream("mfcc"), protocol=1),
     ]
-    table = tidy(two)
-    assert len(table) == 5
-    assert {"apc#aaaaaa", "apc#bbbbbb", "mfcc"} == set(table["upstream"])
-    assert "tiny#dddddd" in set(table["corpus"])
-    assert {"fast#p", "fast#eeeeee"} == set(table["recipe"])
+    found = rows(csv(of(tmp_path, *two)))
+    assert len(found) == 8
+    assert {"apc#aaaaaa", "apc#bbbbbb", "mfcc"} == {row["upstream"] for row in found}
+    assert "tiny#dddddd" in {row["corpus"] for row in found}
+    assert {"fast#p", "fast#eeeeee", "fast", "fast (protocol 1)"} == {row["recipe"] for row in found}
+    assert sum(row["task"].startswith("sid#") for row in found) == 2
 
 
-def test_two_recipes_do_not_split_a_corpus():
+def test_two_recipes_do_not_split_a_corpus(tmp_path):
     """A recipe that crops makes other clips, hence another digest, of the same corpus."""
     cropped = record("2", corpus={"name": "tiny", "digest": "d"}, recipe={"name": "superb", "digest": "s"})
-    table = tidy([record("1"), cropped])
-    assert list(table["corpus"]) == ["tiny", "tiny"]
-    assert [board.title for board in boards(table)] == ["tiny, recipe fast", "tiny, recipe superb"]
+    board = of(tmp_path, record("1"), cropped)
+    assert [each.title for each in board.boards] == ["tiny, recipe fast", "tiny, recipe superb"]
 
 
-def drawn(records: list[ResultRecord]) -> str:
+def test_exact_crops_have_a_board_with_the_tasks_that_do_not_crop(tmp_path):
+    crops = {"name": "superb", "digest": "s", "crop_samples": 9}
+    sid = task(name="sid", label="speaker")
+    plain = record("1", recipe={"name": "superb", "digest": "t", "crop_samples": 0})
+    cached, live = record("2", task=sid, recipe=crops), record("3", task=sid, recipe=crops, live=True)
+    board = of(tmp_path / "both", plain, cached, live)
+    assert [(each.title, [column.task for column in each.columns]) for each in board.boards] == [
+        ("tiny, recipe superb", ["ks", "sid"]), ("tiny, recipe superb (exact)", ["ks", "sid"]),
+    ]  # fmt: skip
+    assert len(board.boards[0].rows[0].cells["sid"].seeds) == 1
+    assert [each.title for each in of(tmp_path / "live", plain, live).boards] == ["tiny, recipe superb (exact)"]
+
+
+def superb(run: str, value: float, name: str = "hubert-base-ls960", **changes: object) -> ResultRecord:
+    whole = {"corpus": LIBRISPEECH, "recipe": SUPERB_RECIPE, "counts": {"train": 9, "valid": 9, "test": 2_620}}
+    made = {"upstream": upstream(name, 94_700_000), "task": ASR, "metric": WER, **whole, **changes}
+    return record(run, value, **made)
+
+
+def test_superbs_own_corpora_make_one_board_with_its_score(tmp_path):
+    ks = {"task": task(), "metric": ACCURACY, "corpus": {"name": "speech_commands", "digest": "k"},
+          "counts": {"train": 1, "valid": 1, "test": 3_081}}  # fmt: skip
+    part = {"counts": {"train": 9, "valid": 9, "test": 7}, "upstream": upstream("mfcc")}
+    board = of(tmp_path, superb("s1", 3.62), superb("s2", 96.66, **ks), superb("s3", 50.0, **part), *results())
+    assert [(each.title, each.superb) for each in board.boards] == [
+        ("SUPERB", True), ("librispeech, recipe superb", False), ("tiny, recipe fast", False),
+    ]  # fmt: skip
+    assert board.boards[0].rows[0].score == pytest.approx(1000)
+    assert "1000" in board.boards[0].score.explanation
+
+
+def test_published_rows_stand_beside_what_was_measured(tmp_path):
+    board = of(tmp_path, superb("s1", 6.5), *results(), published=True)
+    suite, tiny = board.boards
+    assert (tiny.published, tiny.rows[0].cells["asr"].published) == ((), None)
+    beside = suite.rows[0].cells["asr"].published
+    assert (beside.name, beside.value, round(beside.difference, 6)) == ("HuBERT Base", 6.42, 0.08)
+    names = [row.name for row in suite.published]
+    assert names[0] == "WavLM Large"
+    assert len(names) == 22
+    assert not any("data2vec" in name for name in names)  # remembered only
+    text = markdown(board)
+    assert "| WavLM Large (published) | 316.6 M |" in text
+    assert "published 6.42, here +0.08" in text
+    assert text.index("(published)") < text.index("**tiny, recipe fast**")
+    assert "(published)" not in text[text.index("**tiny, recipe fast**") :]
+    published = [row for row in rows(csv(board)) if row["source"] == "published"]
+    assert {row["board"] for row in published} == {"SUPERB"}
+    assert r"WavLM Large (published) & 316.6 M" in latex(board)
+
+
+def test_a_name_alone_does_not_make_a_published_upstream(tmp_path):
+    small = superb("s1", 6.5, upstream=upstream("hubert-base-ls960", 1_000_000))
+    fbank = superb("s2", 20.0, upstream=upstream("fbank"))
+    mean_removed = superb(
+        "3", 21.0, upstream=upstream("fbank", digest="f"), circumstances={"upstream_spec": "s3prl:fbank"}
+    )
+    board = of(tmp_path, small, fbank, mean_removed, published=True)
+    beside = {row.name: row.cells["asr"].published for row in board.boards[0].rows}
+    assert {name for name, found in beside.items() if found} == {"fbank#fbank"}
+
+
+def test_published_rows_need_no_results(tmp_path):
+    board = leaderboard(RecordStore(tmp_path), published=True)
+    (suite,) = board.boards
+    assert (suite.superb, suite.rows, [column.task for column in suite.columns]) == (
+        True,
+        (),
+        ["asr", "ic", "ks", "sid"],
+    )
+    assert "WavLM Large (published)" in drawn(board)
+
+
+def test_another_head_has_its_own_board_and_is_compared(tmp_path):
+    other = task(head="utterance_attention")
+    values = {"apc": (60.0, 70.0), "mfcc": (50.0, 80.0), "fbank": (40.0, 30.0)}
+    made = [record(f"{name}{number}", value, upstream=upstream(name), task=(task(), other)[number])
+            for name, pair in values.items() for number, value in enumerate(pair)]  # fmt: skip
+    unrelated = record("u", 1.0, upstream=upstream("mfcc"), task=other, corpus={"name": "else", "digest": "e"})
+    board = of(tmp_path, *made, unrelated)
+    default = only_board(board)
+    assert [row.cells["ks"].mean for row in default.rows] == [60, 50, 40]
+    assert [each.title for each in board.variants] == [
+        "else, recipe fast, head utterance_attention", "tiny, recipe fast, head utterance_attention",
+    ]  # fmt: skip
+    (compared,) = default.heads
+    assert (compared.head, compared.default_head) == ("utterance_attention", "utterance_linear")
+    assert (compared.upstreams, compared.means) == (("apc", "mfcc", "fbank"), (70, 80, 30))
+    assert compared.tau == pytest.approx(1 / 3)  # two of three pairs in the same order
+    assert compared.flipped == (("apc", "mfcc"),)
+    assert "Kendall's tau 0.33 over 3 upstreams; in another order: apc/mfcc" in markdown(board)
+
+
+def drawn(board: Leaderboard) -> str:
     console = Console(width=200, file=io.StringIO(), force_terminal=False)
-    for table in rich_tables(tidy(records)):
+    for table in rich_tables(board, explained=True):
         console.print(table)
     return console.file.getvalue()
 
 
-def test_the_terminal_table_shows_what_markdown_shows():
-    text = drawn(results())
-    for words in ("tiny, recipe fast", "KS Acc % ↑", "ASR WER % ↓", "63.0 ± 3.6", "45.2", "2.4 M"):
+def test_the_terminal_table_shows_what_markdown_shows(tmp_path):
+    text = drawn(of(tmp_path, *results()))
+    for words in ("tiny, recipe fast", "Acc % ↑", "WER % ↓", "63.0 ± 3.6", "45.2", "2.4 M", "FBANK has 0"):
         assert words in text
+    tables = drawn(leaderboard(judged(tmp_path / "tested")))
+    assert "91.7" in tables
+    assert "] b" in tables
 
 
-def test_markup_in_names_is_text():
-    odd = [replace(each, upstream={**each.upstream, "name": f"[red]{each.upstream['name']}|x[/]"},
-                   corpus={"name": "[bold]c[/]", "digest": "c"}) for each in results()]  # fmt: skip
-    text = drawn(odd)
-    assert "[red]apc|x[/]" in text
-    assert "[bold]c[/], recipe fast" in text
-    assert r"| [red]apc\|x[/] | 2.4 M |" in markdown(tidy(odd))
-    assert {row["upstream"] for row in rows(csv(tidy(odd)))} == {"[red]apc|x[/]", "[red]fbank|x[/]"}
-    named = [record("1", upstream=upstream('a,"b"'))]
-    assert rows(csv(tidy(named)))[0]["upstream"] == 'a,"b"'
+def test_markup_in_names_is_text(tmp_path):
+    name = "[red]<script>apc|x[/]"
+    odd = [record(str(number), 50.0 + number, upstream=upstream(name), seed=number,
+                  corpus={"name": "[bold]c[/]", "digest": "c"}) for number in range(2)]  # fmt: skip
+    board = of(tmp_path, *odd)
+    assert name in drawn(board)
+    assert "[bold]c[/], recipe fast" in drawn(board)
+    assert r"| [red]&lt;script>apc\|x[/] | 0 |" in markdown(board)
+    assert {row["upstream"] for row in rows(csv(board))} == {name}
+    assert "<script>" not in svg(board)
+    listed = of(tmp_path / "quoted", record("1", upstream=upstream('a,"b"')))
+    assert rows(csv(listed))[0]["upstream"] == 'a,"b"'
+
+
+def test_json_holds_everything(tmp_path):
+    board = leaderboard(judged(tmp_path))
+    read = json_files.loads(json(board))
+    (each,) = read["boards"]
+    assert [row["name"] for row in each["rows"]] == ["apc", "mfcc", "fbank"]
+    assert each["rows"][0]["cells"]["ks"]["interval"] == list(board.boards[0].rows[0].cells["ks"].interval)
+    assert each["rows"][0]["cells"]["ks"]["seeds"][0]["artifacts"].keys() == {
+        "head.safetensors", "history.json", "predictions.jsonl",
+    }  # fmt: skip
+
+
+def test_latex_is_a_booktabs_table(tmp_path):
+    odd = upstream("a_b&c%#$~^\\{}", 1000)
+    store = RecordStore(tmp_path)
+    add(store, classified([1] * 44 + [0] * 4, 8), upstream=odd)
+    add(store, classified([1] * 10 + [0] * 38, 8), upstream=upstream("mfcc"))
+    text = latex(leaderboard(store))
+    for words in (r"\toprule", r"\midrule", r"\bottomrule", r"KS Acc \% $\uparrow$",
+                  r"\textbf{91.7}\textsuperscript{a}",
+                  r"a\_b\&c\%\#\$\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}"):  # fmt: skip
+        assert words in text
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
+    assert body.count(r" \\") == 2
+
+
+def test_model_index_is_of_one_upstream(tmp_path):
+    board = leaderboard(judged(tmp_path))
+    (model,) = yaml.safe_load(model_index(board, "apc"))["model-index"]
+    (result,) = model["results"]
+    assert model["name"] == "apc"
+    assert result["task"]["type"] == "audio-classification"
+    assert result["dataset"] == {"name": "tiny", "type": "tiny", "split": "test", "args": {"digest": "c"}}
+    (metric,) = result["metrics"]
+    assert (metric["type"], metric["value"]) == ("accuracy", 91.6667)
+    assert len(metric["args"]["interval_95"]) == 2
+    for named in (None, "hubert"):
+        with pytest.raises(RecordError, match="add --upstream with one of apc, mfcc, fbank"):
+            model_index(board, named)
+    speech = of(tmp_path / "speech", *results()[4:5])
+    assert "automatic-speech-recognition" in model_index(speech, None)

@@ -76,9 +76,7 @@ def test_what_is_no_record_is_named(tmp_path):
             store.all()
     for change in ({"schema_version": 1}, {"schema_version": SCHEMA_VERSION + 1}, {"more": 1}):
         path.write_text(json.dumps(whole | change))
-        with pytest.raises(
-            RecordError, match=r"schema version .* move the file out of the folder and run the cell again"
-        ):
+        with pytest.raises(RecordError, match=r"schema version .* move the old records out"):
             store.all()
     path.write_text(json.dumps(whole | {"value": 50.1}))
     with pytest.raises(RecordError, match="was changed after it was written"):

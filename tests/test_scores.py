@@ -1,0 +1,79 @@
+"""SUPERB's scores recomputed from the published values equal those that its board displays."""
+
+from __future__ import annotations
+
+import pytest
+
+from leaderboard.published import FILE, NAMES, published_as, published_rows
+from leaderboard.scores import error_reduction, superb_score, task_points
+
+PAPER = ("pr", "sid", "ks", "qbe", "ic", "asr", "asv", "er", "sd", "sf")
+# The board of September 2022: superb_s as displayed and recomputed.
+BOARD = {
+    "WavLM Large": (1145, 1144.5),
+    "WavLM Base+": (1106, 1106.2),
+    "WavLM Base": (1019, 1018.8),
+    "HuBERT Large": (919, 918.6),
+    "wav2vec 2.0 Large": (914, 913.6),
+    "HuBERT Base": (941, 941.0),
+    "LightHuBERT Small": (901, 901.1),
+    "FaST-VGS+": (809, 809.1),
+    "wav2vec 2.0 Base": (818, 818.1),
+    "DistilHuBERT": (717, 717.4),
+    "DeCoAR 2.0": (722, 721.7),
+    "wav2vec": (529, 528.9),
+    "vq-wav2vec": (422, 421.9),
+    "APC": (392, 392.3),
+    "VQ-APC": (377, 376.6),
+    "NPC": (386, 386.4),
+    "modified CPC": (278, 278.2),
+    "TERA": (150, 149.9),
+    "PASE+": (149, 148.6),
+    "Mockingjay": (54, 53.7),
+}
+ROWS = {row.name: row for row in published_rows()}
+
+
+@pytest.mark.parametrize("name", BOARD)
+def test_score_is_the_displayed_one(name):
+    shown, recomputed = BOARD[name]
+    score = superb_score(ROWS[name].values, PAPER)
+    assert score == pytest.approx(recomputed, abs=0.06)
+    assert round(score) == shown
+
+
+def test_fbank_is_the_zero_and_a_missing_task_no_score():
+    assert superb_score(ROWS["FBANK (no CMVN)"].values, PAPER) == pytest.approx(0, abs=1e-4)
+    assert superb_score(ROWS["WavLM Base"].values, ["ks", "unheard"]) is None
+    assert superb_score({}, []) is None
+    assert task_points({("ks", "accuracy"): 96.66, ("own", "accuracy"): 1.0}) == {"ks": pytest.approx(1000)}
+
+
+def test_error_reduction():
+    fbank = {"ks": 50.0, "asr": 80.0}
+    assert error_reduction({"ks": 25.0, "asr": 80.0}, fbank, ["ks", "asr"]) == 25
+    assert error_reduction({"ks": 0.0, "asr": 0.0}, fbank, ["ks", "asr"]) == 100
+    assert error_reduction({"ks": 75.0, "asr": 80.0}, fbank, ["ks", "asr"]) == -25
+    assert error_reduction(fbank, fbank, ["ks"]) == 0
+    assert error_reduction({"ks": 25.0}, fbank, ["ks", "asr"]) is None
+    assert error_reduction({"ks": 25.0}, {"ks": 0.0}, ["ks"]) is None
+
+
+def test_published_values_have_sources_and_none_is_from_memory():
+    text = FILE.read_text(encoding="utf-8")
+    assert "memory" not in text
+    assert len(ROWS) == 22
+    assert all(row.source and row.values for row in ROWS.values())
+    assert {metric for row in ROWS.values() for task, metric in row.values if task in ("ks", "sid", "ic")} == {
+        "accuracy"
+    }
+    assert ROWS["WavLM Large"].values["asr", "wer"] == 3.44
+    assert set(NAMES) <= set(ROWS)
+
+
+def test_the_same_upstream_has_name_and_parameters():
+    assert published_as("hubert-base-ls960", 94_371_712).name == "HuBERT Base"
+    assert published_as("hubert-base-ls960", 90_000_000) is None
+    assert published_as("hubert-my-own", 94_371_712) is None
+    assert published_as("apc", 1_069_648) is None  # ours of size tiny
+    assert published_as("fbank", 0).name == "FBANK (no CMVN)"

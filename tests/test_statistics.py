@@ -1,0 +1,168 @@
+"""Intervals hold the truth as often as they say, tests see no difference in none, letters tell who ties with whom."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from leaderboard.statistics import Trials, difference, holm, interval, letters, resample
+
+
+def trials(errors: np.ndarray, speakers: list[str | None] | None = None, totals: object = 1, bounded: bool = True):
+    errors = np.atleast_2d(np.asarray(errors, float))
+    count = errors.shape[1]
+    return Trials(errors, np.broadcast_to(np.asarray(totals, float), count), speakers or [None] * count, bounded)
+
+
+def voices(count: int, each: int) -> list[str]:
+    return [f"s{number}" for number in range(count) for _ in range(each)]
+
+
+def test_without_speakers_it_is_the_interval_of_the_log_odds():
+    errors = np.repeat([1.0, 0.0], [30, 170])
+    low, high = interval(resample(trials(errors)), 0)
+    half = stats.t.ppf(0.975, 199) / np.sqrt(200 * 0.15 * 0.85)  # standard error of the log odds of 30 in 200
+    expected = 1 / (1 + np.exp(-(np.log(0.15 / 0.85) + np.array([-half, half]))))
+    assert (low, high) == pytest.approx(expected, abs=0.004)
+
+
+def test_with_speakers_it_is_students_on_their_rates():
+    rates = np.array([0.1, 0.2, 0.2, 0.3, 0.4, 0.3])
+    errors = np.concatenate([np.repeat([1.0, 0.0], [round(40 * rate), 40 - round(40 * rate)]) for rate in rates])
+    draws = resample(trials(errors, voices(6, 40)))
+    assert (draws.units, draws.by_speaker) == (6, True)
+    half = stats.t.ppf(0.975, 5) * rates.std(ddof=1) / np.sqrt(6) / (0.25 * 0.75)
+    expected = 1 / (1 + np.exp(-(np.log(0.25 / 0.75) + np.array([-half, half]))))
+    assert interval(draws, 0) == pytest.approx(expected, abs=0.01)
+
+
+def test_error_rates_are_ratios_of_sums_and_have_no_upper_end():
+    errors, words = np.array([4, 0, 6, 3, 1, 2.0]), np.array([4, 2, 3, 3, 5, 3.0])
+    draws = resample(trials(errors, None, words, bounded=False))
+    assert draws.rates[0] == pytest.approx(16 / 20)
+    low, high = interval(draws, 0)
+    assert 0 < low < 0.8 < 1 < high
+    assert low * high == pytest.approx(0.8**2)
+
+
+def test_the_same_data_give_the_same_interval():
+    errors = np.random.default_rng(0).random((2, 60)) < 0.3
+    assert interval(resample(trials(errors, voices(6, 10))), 1) == interval(resample(trials(errors, voices(6, 10))), 1)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 1.0])
+def test_where_nothing_varies_the_interval_is_not_a_point(wrong):
+    low, high = interval(resample(trials(np.full(300, wrong), voices(6, 50))), 0)
+    edge = high if wrong == 0 else 1 - low
+    assert 0.01 < edge < 0.03
+    assert wrong in (low, high)
+    alone = interval(resample(trials(np.full(300, wrong))), 0)
+    assert alone.high - alone.low < high - low  # 300 independent utterances tell more than six speakers
+
+
+def test_one_speaker_is_no_sample_of_speakers():
+    draws = resample(trials(np.repeat([1.0, 0.0], 20), ["anna"] * 40))
+    assert (draws.units, draws.by_speaker) == (40, False)
+
+
+def test_utterances_without_speaker_are_drawn_one_by_one_beside_the_speakers():
+    """Silence: all right, so it varies nothing and only dilutes."""
+    errors = np.concatenate([np.repeat([1.0, 0.0], 120), np.zeros(60)])
+    rng = np.random.default_rng(1)
+    order = rng.permutation(240)
+    errors[:240] = errors[order]
+    spoken = resample(trials(errors[:240], voices(8, 30)))
+    both = resample(trials(errors, [*voices(8, 30), *[None] * 60]))
+    assert (both.units, both.by_speaker) == (8, True)
+    assert both.rates[0] == pytest.approx(0.8 * spoken.rates[0])
+    assert both.resampled[0].std() == pytest.approx(0.8 * spoken.resampled[0].std(), rel=0.05)
+
+
+@pytest.mark.parametrize(("speakers", "each", "rate", "spread"), [(6, 50, 0.1, 0.6), (12, 9, 0.55, 0.5),
+                                                                  (8, 46, 0.5, 0.8)])  # fmt: skip
+def test_intervals_hold_the_truth(speakers, each, rate, spread):
+    """The sizes of the test sets of fsdd, barista and mini; benchmarks/interval_coverage.py does it at length."""
+    rng = np.random.default_rng(7)
+    nodes = rng.normal(size=200_000)
+    center = np.log(rate / (1 - rate))
+    truth = (1 / (1 + np.exp(-center - spread * nodes))).mean()
+    held = usual = 0
+    for _ in range(400):
+        odds = center + spread * rng.normal(size=speakers)
+        errors = (rng.random((speakers, each)) < (1 / (1 + np.exp(-odds)))[:, None]).ravel()
+        draws = resample(trials(errors, voices(speakers, each)))
+        low, high = interval(draws, 0)
+        held += low <= truth <= high
+        edges = np.quantile(draws.resampled[0], [0.025, 0.975])
+        usual += edges[0] <= truth <= edges[1]
+    assert 0.92 <= held / 400 <= 0.98
+    assert usual < held
+
+
+def test_the_paired_test_sees_a_difference_in_none_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    seen = 0
+    for _ in range(400):
+        odds = rng.normal(size=8) + 0.7 * rng.normal(size=(2, 8))  # speakers differ, and differ with the upstream
+        errors = rng.random((2, 8, 40)) < (1 / (1 + np.exp(-odds)))[:, :, None]
+        seen += difference(resample(trials(errors.reshape(2, -1), voices(8, 40))), 0, 1).p < 0.05
+    assert 0.02 <= seen / 400 <= 0.08
+
+
+def test_pairs_are_compared_utterance_by_utterance():
+    """Both err where it is hard: by themselves they could not be told apart."""
+    rng = np.random.default_rng(5)
+    hard = rng.random(600) < 0.5
+    better = hard & (rng.random(600) < 0.9)
+    draws = resample(trials([hard, better], voices(12, 50)))
+    one, other = interval(draws, 0), interval(draws, 1)
+    assert one.low < other.high
+    found = difference(draws, 0, 1)
+    assert found.p < 0.001
+    assert found.interval.low < found.value < found.interval.high
+    assert difference(draws, 1, 0).value == -found.value
+
+
+def test_unanimous_speakers_make_no_certainty_of_few_utterances():
+    draws = resample(trials([[1, 1, 1.0], [0, 0, 0]], ["a", "b", "c"]))
+    assert difference(draws, 0, 1).p == 0.25
+    assert difference(draws, 0, 0).p == 1
+
+
+def test_holm():
+    # 0.01 x 4, 0.02 x 3, then 0.03 x 2 and 0.04, which may not be below 0.06
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def pairs(text: str) -> frozenset[frozenset[str]]:
+    return frozenset(map(frozenset, text.split()))
+
+
+def test_letters():
+    assert letters("abc", pairs("")) == {"a": "a", "b": "a", "c": "a"}
+    assert letters("abc", pairs("ab ac bc")) == {"a": "a", "b": "b", "c": "c"}
+    assert letters("abcd", pairs("ac ad bd")) == {"a": "a", "b": "ab", "c": "bc", "d": "c"}
+    assert letters("ab", pairs("ab"))["a"] == "a"
+    many = [f"{number:02}" for number in range(30)]
+    every = frozenset(frozenset((one, other)) for one in many for other in many if one != other)
+    assert letters(many, every)["27"] == "ab"
+
+
+NAMES = "abcdefg"
+some_pairs = st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)))
+
+
+@given(st.integers(1, len(NAMES)), some_pairs)
+def test_names_share_a_letter_if_and_only_if_they_tie(count, marked):
+    names = NAMES[:count]
+    different = frozenset(frozenset(pair) for pair in marked if set(pair) <= set(names) and len(set(pair)) == 2)
+    shown = letters(names, different)
+    for one in names:
+        assert shown[one]
+        for other in names:
+            tie = one == other or frozenset((one, other)) not in different
+            assert bool(set(shown[one]) & set(shown[other])) == tie
