@@ -8,11 +8,11 @@ RUN_ON_MINI = $(RUN) run --corpus mini $(UPSTREAMS:%=--upstream %)
 
 .PHONY: benchmark test check format clean s3prl-env
 
-benchmark: .venv/installed  ## pretrain two upstreams, evaluate four on four tasks, print the leaderboard
+benchmark: .venv/installed  ## pretrain two upstreams, evaluate four on four tasks, print the leaderboard and write its page
 	$(RUN) pretrain apc mockingjay --corpus mini --size tiny --output $(CHECKPOINTS)
 	$(RUN_ON_MINI) --task ks --task sid --task ic --task asr --seed 0
 	$(RUN_ON_MINI) --task ks --task sid --task ic --seed 1 --seed 2
-	$(RUN) report
+	$(RUN) report --html results/leaderboard.html
 
 test: .venv/installed  ## the whole test suite
 	$(BIN)/python -m pytest -n 2

@@ -33,6 +33,8 @@ from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
 from leaderboard import bundles, exports, verification
 from leaderboard.aggregate import leaderboard
+from leaderboard.figure_files import write_figures
+from leaderboard.page import page
 from leaderboard.tables import READING, markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
 from tasks._executors import Job, LocalExecutor, choose_device
@@ -255,6 +257,8 @@ def report_results(
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.table,
     custom: Annotated[bool, typer.Option(help="Show runs with --limit or changed recipes, too.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the tables into this SVG file as well.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write everything into this one page as well.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="Draw every figure into this folder, SVG and PNG.")] = None,
     with_published: Annotated[
         bool, typer.Option(help="Lay the published SUPERB numbers beside what was measured on SUPERB's corpora.")
     ] = False,
@@ -265,6 +269,10 @@ def report_results(
     if picture is not None:
         with written_then_renamed(picture) as temporary:
             temporary.write_text(svg(board), encoding="utf-8")
+    if html is not None:
+        with written_then_renamed(html) as temporary:
+            temporary.write_text(page(board), encoding="utf-8")
+    drawings = [] if figures is None else write_figures(board, figures)
     if format is Format.table:
         for drawn in rich_tables(board, explained=True):
             out.print(drawn)
@@ -273,6 +281,11 @@ def report_results(
         sys.stdout.write(exports.model_index(board, upstream))
     else:
         sys.stdout.write(WRITERS[format](board))
+    console = out if format is Format.table else err  # what a program reads holds nothing else
+    if html is not None:
+        console.print(f"page: {html}", markup=False, highlight=False, soft_wrap=True)
+    if figures is not None:
+        console.print(f"figures: {len(drawings)} files in {figures}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _tally(metric: str, prediction: Any, reference: Any) -> tuple[int, int]:
@@ -361,7 +374,8 @@ def _one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in STORAGE_ERRNOS | NO_FOLDER_ERRNOS:
             raise
-        err.print(f"error: {error.filename or 'output'}: {error.strerror}; free some space or name another folder",
+        where = error.filename2 or error.filename or "output"  # of a renaming, the name that was wanted
+        err.print(f"error: {where}: {error.strerror}; free some space or name another folder",
                   style="red", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
         sys.exit(2)
 

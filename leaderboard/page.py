@@ -1,0 +1,231 @@
+"""The leaderboard as one HTML file that needs nothing else: no server, no network, and to be read no script either."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from leaderboard._charts import Series, compact, marker, tip
+from leaderboard._heat_map import SHADES
+from leaderboard._svg import element, printable, signed
+from leaderboard.board import Board, Cell, Column, Leaderboard, Row
+from leaderboard.figures import Figure, figures_of, series_of
+
+STAGES = {"wall_seconds", "finished", "upstream_spec"}  # circumstances that differ from run to run
+
+
+@dataclass(frozen=True)
+class CellView:
+    """What the table shows of a value.
+
+    Attributes:
+        text: the value.
+        spread: standard deviation over seeds; may be empty.
+        letters: of the compact letter display; may be empty.
+        mark: best, tied or nothing.
+        difference: from the published value; may be empty.
+        whisker: low end, value and high end of the interval in percent of the column's width, the better the more to
+            the right; empty where there is no interval.
+        sort: the number that the column is sorted by.
+        tip: heading and lines `name TAB value`, shown on hover, focus or tap.
+    """
+
+    text: str
+    spread: str
+    letters: str
+    mark: str
+    difference: str
+    whisker: tuple[float, ...]
+    sort: float
+    tip: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table; `cells` are in the order of the columns, `source` says where published numbers stand."""
+
+    series: Series
+    score: float | None
+    params: int | None
+    gflops_per_second: float | None
+    cells: tuple[CellView | None, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class BoardView:
+    """All that the template shows of a board.
+
+    Attributes:
+        board: the results.
+        key: names it within the page.
+        lines: of the table.
+        series: row name -> how it looks.
+        figures: name -> figure, without the confusion matrices.
+        confusions: those.
+        transcripts: (column, its rows with mistakes).
+        settings: what runs have in common: (name, value) of versions, commit and machine.
+        setting: run digest -> place in the settings.
+    """
+
+    board: Board
+    key: str
+    lines: tuple[Line, ...]
+    series: Mapping[str, Series]
+    figures: Mapping[str, Figure]
+    confusions: tuple[Figure, ...]
+    transcripts: tuple[tuple[Column, tuple[tuple[Row, Cell], ...]], ...]
+    settings: tuple[tuple[tuple[str, str], ...], ...]
+    setting: Mapping[str, int]
+
+
+def page(leaderboard: Leaderboard) -> str:
+    """The whole file. The same leaderboard gives the same text."""
+    environment = Environment(
+        loader=PackageLoader("leaderboard", "_page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        compact=compact, number=lambda value: signed(value, ".1f"), duration=duration, marker=_legend_marker
+    )
+    script = _asset("page.js")
+    content = environment.get_template("page.html").render(
+        views=[_view(board, f"b{i}") for i, board in enumerate((*leaderboard.boards, *leaderboard.variants))],
+        hidden=leaderboard.hidden,
+        style=Markup(_asset("palette.css") + _asset("page.css") + _asset("figures.css")),
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        shades=SHADES,
+    )
+    return printable(content)
+
+
+def _asset(name: str) -> str:
+    return (files("leaderboard") / "_page" / name).read_text(encoding="utf-8")
+
+
+def _legend_marker(series: Series) -> Markup:
+    return element("svg", marker(series, 7, 7), viewBox="0 0 14 14", width=14, height=14, aria_hidden="true")
+
+
+def duration(seconds: float) -> str:
+    """In words: 12 s, 3 min 5 s, 2 h 7 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _view(board: Board, key: str) -> BoardView:
+    series = series_of(board)
+    figures = figures_of(board)
+    transcripts = [
+        (column, tuple((row, row.cells[column.task]) for row in board.rows
+                       if column.task in row.cells and row.cells[column.task].worst))
+        for column in board.columns
+    ]  # fmt: skip
+    runs = [run for row in board.rows for cell in row.cells.values() for run in cell.seeds]
+    settings = {run.run: _facts(run.circumstances) for run in runs}
+    distinct = list(dict.fromkeys(settings.values()))
+    return BoardView(
+        board=board,
+        key=key,
+        lines=tuple(_lines(board, series)),
+        series=series,
+        figures={figure.name: figure for figure in figures if not figure.name.startswith("confusion")},
+        confusions=tuple(figure for figure in figures if figure.name.startswith("confusion")),
+        transcripts=tuple((column, rows) for column, rows in transcripts if rows),
+        settings=tuple(distinct),
+        setting={run: distinct.index(facts) for run, facts in settings.items()},
+    )
+
+
+def _facts(circumstances: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _told(value)) for name, value in sorted(circumstances.items()) if name not in STAGES)
+
+
+def _told(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_told(each)}" for name, each in sorted(value.items()))
+    if isinstance(value, bool):  # before numbers: True equals 1
+        return "yes" if value else "no"
+    return "unknown" if value is None else str(value)
+
+
+def _lines(board: Board, series: Mapping[str, Series]) -> list[Line]:
+    spans = [_span(board, column) for column in board.columns]
+    rivals = len(board.rows) > 1  # alone nobody is the best
+    lines = []
+    for row in board.rows:
+        cells = [_cell(row, row.cells[column.task], column, span, rivals) if column.task in row.cells else None
+                 for column, span in zip(board.columns, spans, strict=True)]  # fmt: skip
+        lines.append(Line(series[row.name], row.score, row.params, row.gflops_per_second, tuple(cells)))
+    for published in board.published:
+        shown = [_published_cell(published.name, published.values[column.task], column, published.source)
+                 if column.task in published.values else None for column in board.columns]  # fmt: skip
+        look = series[f"published:{published.name}"]
+        lines.append(Line(look, published.score, published.params, None, tuple(shown), published.source))
+    return sorted(lines, key=lambda line: (line.score is None, -(line.score or 0)))
+
+
+def _span(board: Board, column: Column) -> tuple[float, float]:
+    """Where the whiskers of a column begin and end: worst and best bound of its intervals."""
+    cells = [row.cells[column.task] for row in board.rows if column.task in row.cells]
+    ends = [end for cell in cells for end in (cell.interval or (cell.mean,))]
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
+    return (low, high) if column.direction == "higher" else (high, low)
+
+
+def _cell(row: Row, cell: Cell, column: Column, span: tuple[float, float], rivals: bool) -> CellView:
+    worst, best = span
+    whisker: tuple[float, ...] = ()
+    if cell.interval is not None and best != worst:
+        low, at, high = (abs(round(100 * (v - worst) / (best - worst), 1)) for v in (*cell.interval, cell.mean))
+        whisker = tuple(sorted((low, at, high)))
+    difference = "" if cell.published is None else signed(cell.published.difference, "+.1f")
+    return CellView(
+        text=signed(cell.mean, ".1f"),
+        spread="" if cell.std is None else f"{cell.std:.1f}",
+        letters=cell.letters,
+        mark="best" if cell.best and rivals else "tied" if cell.tied else "",
+        difference=difference,
+        whisker=whisker,
+        sort=cell.mean,
+        tip=_tip(row, cell, column, difference),
+    )
+
+
+def _tip(row: Row, cell: Cell, column: Column, difference: str) -> str:
+    place = "tied with the best" if cell.tied else "the best mean" if cell.best else ""
+    facts = [(column.metric_title, f"{cell.mean:.2f} {column.unit}")]
+    if cell.interval is not None:
+        facts.append(("95 % interval", f"{cell.interval.low:.1f} to {cell.interval.high:.1f}"))
+    facts.append(("Rank", ", ".join(filter(None, [str(cell.rank), place]))))
+    if cell.letters:
+        facts.append(("Letters", cell.letters))
+    spread = "" if cell.std is None else f" (± {cell.std:.2f})"
+    facts.append(("Seeds", ", ".join(f"{run.seed}: {run.value:.1f}" for run in cell.seeds) + spread))
+    facts.append(("Learning rate", ", ".join(f"{rate:g}" for rate in cell.learning_rates)))
+    speakers = "" if cell.speakers is None else f" of {cell.speakers} speakers"
+    facts.append(("Test", f"{cell.utterances:,} utterances{speakers}"))
+    facts.append(("Wall time", duration(cell.wall_seconds)))
+    if cell.published is not None:
+        facts.append(("Published", f"{cell.published.value:.1f} {column.unit}, here {difference}"))
+        facts.append(("Source", cell.published.source))
+    return tip(f"{row.name}, {column.title.lower()}", facts)
+
+
+def _published_cell(name: str, value: float, column: Column, source: str) -> CellView:
+    facts = [("Published", f"{value:.2f} {column.unit}"), ("Source", source)]
+    return CellView(f"{value:.1f}", "", "", "", "", (), value, tip(f"{name}, {column.title.lower()}", facts))

@@ -1,0 +1,115 @@
+"""Leaderboards of any size and with any names, made up, for the tests of the page and the figures."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from leaderboard.board import (
+    Board,
+    Cell,
+    Column,
+    Confusion,
+    HeadComparison,
+    Interval,
+    Leaderboard,
+    Mistake,
+    PublishedRow,
+    PublishedValue,
+    Row,
+    ScoreCard,
+    SeedRun,
+    TriedRate,
+)
+
+RATES = (0.1, 0.01, 0.001, 0.0001)
+LABELS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
+TASKS = ("asr", "ic", "ks", "sid", "er", "pr", "sf", "qbe", "asv", "st")
+NAMES = ("fbank", "mfcc", "apc", "mockingjay", "wav2vec2", "hubert", "wavlm", "data2vec")
+MISTAKE = Mistake("asr-7", "anna", 0, 3, 5, (
+    ("equal", "bring", "bring"), ("substitute", "me tea", "many"), ("delete", "now", ""), ("insert", "", "please"),
+))  # fmt: skip
+
+
+def column(task: str) -> Column:
+    """Word errors for asr, accuracy for the others."""
+    title, metric, direction = ("WER", "wer", "lower") if task == "asr" else ("Acc", "accuracy", "higher")
+    return Column(task, f"Task {task}", metric, title, "%", direction, "utterance_linear", "tiny", "c" * 64, 90, 20, 60)
+
+
+def _weights(layers: int, draw: random.Random) -> tuple[float, ...]:
+    drawn = [draw.random() ** 3 + 0.01 for _ in range(layers)]
+    return tuple(each / sum(drawn) for each in drawn)
+
+
+def _run(run: str, seed: int, value: float, layers: int, draw: random.Random) -> SeedRun:
+    rates = tuple(TriedRate(rate, value - 4 * i * draw.random(), 150) for i, rate in enumerate(RATES))
+    circumstances = {
+        "versions": {"torch": "2.14.1", "frostbench": "0.1.0"}, "git": {"commit": "f" * 40, "dirty": False},
+        "machine": {"cores": 2, "processor": "a processor", "system": "Linux"}, "device": "cpu",
+        "finished": "2026-11-23T08:07:01Z", "upstream_spec": "given", "wall_seconds": {"train": 12.9},
+    }  # fmt: skip
+    weights = _weights(layers, draw)
+    return SeedRun(run, seed, value, 0.1, rates, weights, weights, 13.0, {"predictions.jsonl": "e" * 64}, circumstances)
+
+
+def cell(name: str, task: str, layers: int, place: int, draw: random.Random, seeds: int = 3) -> Cell:
+    """A value with all that can hang on it."""
+    mean = 20.0 + place * 3 if task == "asr" else 80.0 - place * 3
+    counts = tuple(
+        (i, j, 12 if i == j else 1) for i in range(len(LABELS)) for j in range(len(LABELS)) if (i + j) % 3 < 2
+    )
+    runs = tuple(
+        _run(f"{name}{task}{seed}".ljust(64, "0"), seed, mean + seed - 1, layers, draw) for seed in range(seeds)
+    )
+    return Cell(
+        mean=mean,
+        std=1.0 if seeds > 1 else None,
+        interval=Interval(mean - 2.5, mean + 2.0),
+        speakers=8,
+        utterances=60,
+        rank=1 if place < 2 else place + 1,
+        letters="a" if place < 2 else "b",
+        best=place == 0,
+        tied=place == 1,
+        seeds=runs,
+        layer_weights=_weights(layers, draw),
+        corrected_weights=_weights(layers, draw),
+        wall_seconds=39.0,
+        confusion=(Confusion("", LABELS, counts),) if task in ("ks", "ic") else (),
+        worst=(MISTAKE,) if task == "asr" else (),
+    )
+
+
+def board(upstreams: int = 4, tasks: int = 4, layers: int = 4, names: tuple[str, ...] = NAMES) -> Board:
+    """Upstreams in order, the first the best; the first has one layer and no parameters."""
+    draw = random.Random(0)
+    columns = tuple(column(task) for task in TASKS[:tasks])
+    rows = []
+    for place in range(upstreams):
+        name = names[place] if place < len(names) else f"upstream-{place}"
+        deep = 1 if place == 0 else layers
+        cells = {each.task: cell(name, each.task, deep, place, draw) for each in columns}
+        params = place * 1_000_000
+        rows.append(Row(name, f"{place:064x}", params, 0.1 + place, deep, 256, 320, 50.0 - place, 1.0 + place, cells))
+    score = ScoreCard("score", "", "How the score is made.")
+    return Board("tiny, recipe fast", False, "fast", False, columns, tuple(rows), (), score, (), (), "Of speakers.")
+
+
+def with_published(made: Board) -> Board:
+    """The same with a published row, a published value and a comparison of heads."""
+    task = made.columns[0].task
+    first = made.rows[0]
+    value = PublishedValue("FBANK", 23.0, -3.0, "a paper")
+    cells = {**first.cells, task: replace(first.cells[task], published=value)}
+    row = PublishedRow("WavLM", 94_700_000, {task: 12.5}, 90.0, "a paper")
+    names = tuple(row.name for row in made.rows)
+    means = tuple(row.cells[task].mean for row in made.rows)
+    heads = HeadComparison(task, "utterance_attention", "utterance_linear", names, means, means[::-1],
+                           (None,) * len(names), (None,) * len(names), -1.0, (names[:2],))  # fmt: skip
+    return replace(made, rows=(replace(first, cells=cells), *made.rows[1:]), published=(row,), heads=(heads,))
+
+
+def leaderboard(*boards: Board) -> Leaderboard:
+    """Boards as one."""
+    return Leaderboard(boards, (), 0)
