@@ -1,14 +1,16 @@
-"""Gradients of the linear head on means over time, written out: several times as fast as autograd at these sizes.
+"""Updates of the linear head on means over time, written out: several times as fast as autograd at these sizes.
 
     mixed = softmax(w) . layers    hidden = mixed P' + p    logits = hidden C' + c    loss = sum of cross-entropies
 
-An update of a head this small is mostly overhead: of autograd, of many small parameters, of their optimiser. Here all
-parameters of a probe lie in one vector, all gradients in another, and every product writes where its result belongs.
+An update of a head this small is mostly overhead: of autograd, of many small parameters, of an optimiser in Python.
+Here all parameters of a probe lie in one vector and all gradients in another, every product writes where its result
+belongs, and clipping and Adam are one pass over them.
 """
 
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,63 +22,95 @@ from downstreams._featurizer import Featurizer
 ALIGNMENT = 16  # numbers: matrix products want their operands to begin on a cache line
 
 
-class ClosedForm:
-    """Loss and gradients of a featurizer and a linear head on means.
+class Means(NamedTuple):
+    """A batch as an update wants it: layers (num_layers, batch * hidden_size), one-hot targets (batch, classes)."""
 
-    Attributes:
-        parameters: all that learns, one vector; the modules' parameters become views of it.
+    layers: torch.Tensor
+    targets: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, sizes: list[int]) -> Means:
+        """From a batch of means; the classes of all slots, of these sizes, stand behind one another."""
+        assert isinstance(batch.layers, torch.Tensor) and batch.layers.shape[1] == 1, "these are means over time"
+        layers = batch.layers[:, 0].transpose(0, 1)  # (num_layers, batch, hidden_size)
+        places = stacked(batch.targets) + torch.tensor([0, *accumulate(sizes[:-1])])  # (batch, slots)
+        targets = torch.zeros(len(places), sum(sizes), dtype=layers.dtype).scatter_(1, places, 1.0)
+        return cls(layers.reshape(len(layers), -1), targets.to(layers.device))
+
+
+class ClosedForm:
+    """A featurizer and a linear head on means, and what Adam (0.9, 0.999) knows of them.
 
     Args:
         featurizer: does not normalise; means of normalised states come in where the recipe says so.
         head: declares `closed_form`.
+        clip: largest norm of all gradients together.
     """
 
-    def __init__(self, featurizer: Featurizer, head: Head) -> None:
-        self.featurizer = featurizer
+    def __init__(self, featurizer: Featurizer, head: Head, clip: float) -> None:
         projector, classifier = head.projector, head.classifier
         assert isinstance(projector, nn.Linear) and isinstance(classifier, nn.Linear), "that is what closed_form says"
+        self._weights = featurizer.weights
         self._projector, self._classifier = projector, classifier
         self._sizes = head.labels.sizes
-        modules = [*featurizer.parameters(), *head.parameters()]
-        sizes = [-(-parameter.numel() // ALIGNMENT) * ALIGNMENT for parameter in modules]
-        self.parameters = nn.Parameter(modules[0].new_zeros(sum(sizes)))
-        self.parameters.grad = torch.zeros_like(self.parameters)
-        for parameter, start in zip(modules, accumulate(sizes, initial=0), strict=False):
-            place = slice(start, start + parameter.numel())
-            values, gradient = self.parameters.detach()[place], self.parameters.grad[place]
-            values.copy_(parameter.detach().flatten())
-            parameter.data = values.view_as(parameter)
-            parameter.grad = gradient.view_as(parameter)
-        # Classes of all slots lie behind one another in the logits.
-        offsets = list(accumulate(self._sizes[:-1], initial=0))
-        self._offsets = torch.tensor(offsets, device=self.parameters.device)
+        self._clip = clip
+        parts = [*featurizer.parameters(), *head.parameters()]
+        sizes = [-(-part.numel() // ALIGNMENT) * ALIGNMENT for part in parts]
+        zeros = parts[0].detach().new_zeros(sum(sizes))
+        self._values, self._gradients = zeros, zeros.clone()
+        self._mean, self._mean_square = zeros.clone(), zeros.clone()
+        self._step = zeros.new_zeros((), dtype=torch.float32)
+        for part, start in zip(parts, accumulate(sizes, initial=0), strict=False):
+            place = slice(start, start + part.numel())
+            part.data = self._values[place].view_as(part).copy_(part.detach())
+            part.grad = self._gradients[place].view_as(part)
 
     @torch.no_grad()
-    def backward(self, batch: Batch) -> torch.Tensor:
-        """The loss of a batch; its gradients are left in the parameters."""
-        assert isinstance(batch.layers, torch.Tensor) and batch.layers.shape[1] == 1, "these are means over time"
-        layers = batch.layers[:, 0].transpose(0, 1)  # (num_layers, batch, hidden_size)
-        layers = layers.reshape(len(layers), -1)  # (num_layers, batch * hidden_size)
-        weights = self.featurizer.layer_weights()
-        mixed = (weights @ layers).view(len(batch.lengths), -1)  # (batch, hidden_size)
+    def update(self, batch: Means, learning_rate: float) -> torch.Tensor:
+        """One update; returns the loss before it."""
+        loss = self.backward(batch)
+        norm = torch.linalg.vector_norm(self._gradients)
+        # What torch.optim.Adam calls; with the scale it divides the gradients, which saves a pass for clipping.
+        torch._fused_adam_(
+            [self._values],
+            [self._gradients],
+            [self._mean],
+            [self._mean_square],
+            [],
+            [self._step.add_(1)],
+            lr=learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+            grad_scale=norm.add_(1e-6).div_(self._clip).clamp_(min=1.0),
+        )
+        return loss
+
+    @torch.no_grad()
+    def backward(self, batch: Means) -> torch.Tensor:
+        """The loss; its gradients are left in the parameters."""
+        layers, targets = batch
         projector, classifier = self._projector, self._classifier
+        weights = self._weights.softmax(dim=0)
+        mixed = (weights @ layers).view(len(targets), -1)  # (batch, hidden_size)
         hidden = torch.addmm(projector.bias, mixed, projector.weight.T)  # (batch, projector_size)
         logits = torch.addmm(classifier.bias, hidden, classifier.weight.T)  # (batch, classes)
-        loss, slope = self._cross_entropy(logits, stacked(batch.targets).to(logits.device))
+        log_probs = self._log_probs(logits)
+        slope = log_probs.exp().sub_(targets).div_(len(targets))
         torch.mm(slope.T, hidden, out=classifier.weight.grad)
         torch.sum(slope, 0, out=classifier.bias.grad)
         slope = slope @ classifier.weight
         torch.mm(slope.T, mixed, out=projector.weight.grad)
         torch.sum(slope, 0, out=projector.bias.grad)
         by_weight = layers @ (slope @ projector.weight).flatten()  # (num_layers,)
-        torch.mul(weights, by_weight - weights @ by_weight, out=self.featurizer.weights.grad)
-        return loss
+        torch.mul(weights, by_weight - weights @ by_weight, out=self._weights.grad)
+        return log_probs.mul_(targets).sum().div_(-len(targets))
 
-    def _cross_entropy(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum over the slots of the mean loss, and its gradient by the logits."""
-        slots = logits.split(self._sizes, dim=1)
-        log_probs = torch.cat([slot.log_softmax(dim=1) for slot in slots], dim=1)
-        places = targets + self._offsets  # (batch, slots)
-        slope = log_probs.exp()
-        slope.scatter_add_(1, places, slope.new_full((1, 1), -1.0).expand(places.shape))
-        return log_probs.gather(1, places).sum() / -len(logits), slope.div_(len(logits))
+    def _log_probs(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of every slot's classes."""
+        if len(self._sizes) == 1:
+            return logits.log_softmax(dim=1)
+        return torch.cat([slot.log_softmax(dim=1) for slot in logits.split(self._sizes, dim=1)], dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from core.audio import SAMPLE_RATE
 from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError, TrainingError
 from downstreams._base import HEADS, FeatureShape, Head
-from downstreams._closed_form import ClosedForm
+from downstreams._closed_form import ClosedForm, Means
 from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
 from downstreams._labels import Labels, labels_from_json
@@ -154,13 +155,14 @@ def train_together(
 
     Raises: TrainingError: a loss is no longer finite.
     """
-    learners = [_Learner(probe.to(device), recipe, run) for probe, run in zip(probes, runs, strict=True)]
+    kind: type[_Learner] = _InClosedForm if probes[0].closed_form else _ByAutograd
+    learners: list[_Learner] = [kind(probe.to(device), recipe, run) for probe, run in zip(probes, runs, strict=True)]
     most_frames = probes[0].frames_in(recipe.batch_seconds) if recipe.batch_seconds else NO_LIMIT
     streams = {run.seed: _batches(data["train"], recipe, run.seed, most_frames) for run in runs}
     going = list(learners)
     for step in range(1, recipe.steps + 1):
         for seed in dict.fromkeys(learner.run.seed for learner in going):
-            batch = next(streams[seed]).to(device)
+            batch = going[0].prepared(next(streams[seed]).to(device))
             for learner in going:
                 if learner.run.seed == seed:
                     learner.update(batch, step)
@@ -182,15 +184,12 @@ def _batches(examples: Examples, recipe: Recipe, seed: int, most_frames: int) ->
         yield examples.batch(indices, generator)
 
 
-class _Learner:
+class _Learner(ABC):
     """A run under way."""
 
     def __init__(self, probe: Probe, recipe: Recipe, run: Run) -> None:
         self.probe, self.recipe, self.run = probe, recipe, run
-        self._closed_form = ClosedForm(probe.featurizer, probe.head) if probe.closed_form else None
-        self._parameters = [self._closed_form.parameters] if self._closed_form else list(probe.parameters())
-        self._optimizer = torch.optim.Adam(self._parameters, run.learning_rate, fused=True)
-        self._device = self._parameters[0].device
+        self._device = probe.featurizer.weights.device
         self._losses: list[torch.Tensor] = []
         self._best: Trained | None = None
 
@@ -200,23 +199,17 @@ class _Learner:
         assert self._best is not None, "a run ends with a look at valid"
         return self._best
 
-    def update(self, batch: Batch, step: int) -> None:
-        """One update of the parameters; `step` counts from 1."""
-        if self.recipe.schedule == "linear":
-            self._optimizer.param_groups[0]["lr"] = self.run.learning_rate * (1 - (step - 1) / self.recipe.steps)
-        self._losses.append(self._closed_form.backward(batch) if self._closed_form else self._backward(batch, step))
-        nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
-        self._optimizer.step()
+    @abstractmethod
+    def prepared(self, batch: Batch) -> Any:
+        """A batch as `update` wants it: done once for all runs that share it."""
 
-    def _backward(self, batch: Batch, step: int) -> torch.Tensor:
-        """By autograd. Dropout and masks follow from seed and step alone, whoever draws in between."""
-        self.probe.train()
-        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed((self.run.seed << 32) + step)
-            loss = self.probe.head.loss(self.probe(batch.layers, batch.lengths), batch.lengths, batch.targets)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        return loss.detach()
+    @abstractmethod
+    def update(self, batch: Any, step: int) -> None:
+        """One update of the parameters; `step` counts from 1."""
+
+    def _rate(self, step: int) -> float:
+        left = 1 - (step - 1) / self.recipe.steps if self.recipe.schedule == "linear" else 1.0
+        return self.run.learning_rate * left
 
     def look(self, valid: Examples, score: Score, sign: int, step: int) -> None:
         """Evaluates on valid, and keeps the state if it is the best so far."""
@@ -234,6 +227,47 @@ class _Learner:
     def tired(self, step: int) -> bool:
         """Whether it has not improved for as long as the recipe's patience lasts."""
         return 0 < self.recipe.patience * self.recipe.eval_every <= step - self.outcome.step
+
+
+class _ByAutograd(_Learner):
+    """Any head."""
+
+    def __init__(self, probe: Probe, recipe: Recipe, run: Run) -> None:
+        super().__init__(probe, recipe, run)
+        self._optimizer = torch.optim.Adam(probe.parameters(), run.learning_rate, fused=True)
+
+    def prepared(self, batch: Batch) -> Batch:
+        """See _Learner.prepared."""
+        return batch
+
+    def update(self, batch: Batch, step: int) -> None:
+        """See _Learner.update. Dropout and masks follow from seed and step alone, whoever draws in between."""
+        self.probe.train()
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed((self.run.seed << 32) + step)
+            loss = self.probe.head.loss(self.probe(batch.layers, batch.lengths), batch.lengths, batch.targets)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.probe.parameters(), self.recipe.clip)
+        self._optimizer.param_groups[0]["lr"] = self._rate(step)
+        self._optimizer.step()
+        self._losses.append(loss.detach())
+
+
+class _InClosedForm(_Learner):
+    """A linear head on means; nothing in it is random."""
+
+    def __init__(self, probe: Probe, recipe: Recipe, run: Run) -> None:
+        super().__init__(probe, recipe, run)
+        self._closed_form = ClosedForm(probe.featurizer, probe.head, recipe.clip)
+
+    def prepared(self, batch: Batch) -> Means:
+        """See _Learner.prepared."""
+        return Means.of(batch, self.probe.head.labels.sizes)
+
+    def update(self, batch: Means, step: int) -> None:
+        """See _Learner.update."""
+        self._losses.append(self._closed_form.update(batch, self._rate(step)))
 
 
 def _finite_mean(losses: list[torch.Tensor], step: int, learning_rate: float) -> float:

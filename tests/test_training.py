@@ -28,6 +28,7 @@ from downstreams._training import (
     train,
     train_together,
 )
+from downstreams.utterance_linear import UtteranceLinear
 from tasks import _runner
 from tasks._base import TASKS
 from tasks._planner import Grid, make_cells, run_grid
@@ -209,6 +210,19 @@ def test_of_several_crops_every_one_is_drawn():
     data = PooledExamples(torch.arange(3.0)[:, None, None, None], [[0, 1, 2]], [LABELS.encode("a")])
     generator = torch.Generator().manual_seed(0)
     assert {int(data.batch([0], generator).layers) for _ in range(40)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("clip", [1e-2, 10.0])
+def test_the_closed_form_trains_as_autograd_and_adam_do(clip, monkeypatch):
+    recipe = replace(RECIPE, clip=clip, schedule="linear")
+    fast = trained(recipe)
+    monkeypatch.setattr(UtteranceLinear, "closed_form", False)
+    slow = trained(recipe)
+    assert not same(fast, slow), "these are two ways"
+    for one, other in zip(fast.history, slow.history, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    for name, value in slow.state.items():
+        torch.testing.assert_close(fast.state[name], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("normalise", [False, True])
