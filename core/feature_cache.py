@@ -125,7 +125,7 @@ class FeatureCache:
 
 def _mapped(path: Path) -> Features:
     try:
-        return np.load(path, mmap_mode="r")
+        return np.load(path, mmap_mode="c")  # never written to, but torch wants arrays that could be
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(path, str(error)) from None
 

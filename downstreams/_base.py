@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from core.registry import Registry
+from downstreams._data import Targets
 from downstreams._labels import Labels
 from downstreams._recipe import Recipe
 
@@ -38,12 +39,15 @@ class Head(nn.Module, ABC):
             1, and all layers above are linear in it; "frames" if it needs every frame.
         label_kind: the class that turns its labels into ids.
         options_type: dataclass of its options, with SUPERB's sizes as defaults.
+        closed_form: whether it is `projector` -> mean -> `classifier`, all linear, with cross-entropies: its gradients
+            are written out then (`_closed_form.py`), and no autograd is needed. Not inherited.
         small_options: options of the small instances that the contract is checked on, one for each way it computes.
     """
 
     needs: ClassVar[Needs]
     label_kind: ClassVar[type[Any]]
     options_type: ClassVar[type[Any]]
+    closed_form: ClassVar[bool] = False
     small_options: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
 
     def __init__(self, shape: FeatureShape, labels: Labels, options: Any) -> None:
@@ -62,7 +66,7 @@ class Head(nn.Module, ABC):
         """Logits from features (batch, frames, hidden_size) and valid frames (batch,)."""
 
     @abstractmethod
-    def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Sequence[torch.Tensor]) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Mean loss of a batch, a scalar. `targets` are the encoded labels, `lengths` those of the features."""
 
     @abstractmethod

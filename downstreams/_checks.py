@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from core.checks import CheckResult, require
 from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask
 from downstreams._base import HEADS, FeatureShape
+from downstreams._closed_form import ClosedForm
 from downstreams._data import Batch
 from downstreams._recipe import Recipe
-from downstreams._training import Probe, load_trained, predict, probe_of, save_trained, train
+from downstreams._training import Probe, Run, load_trained, predict, probe_of, save_trained, train
 
 Check = Callable[[str], None]
 NUM_LAYERS = 3
@@ -51,7 +52,7 @@ class Memory:
         """Valid frames of every utterance."""
         return [1 if self.pooled else len(utterance) for utterance in self.utterances]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
         """See Examples.batch."""
         layers, lengths = pad([self.utterances[index] for index in indices])
         targets = [self.targets[index] for index in indices]
@@ -128,7 +129,8 @@ def check_overfits_eight_utterances(name: str) -> None:
     for probe, data in _instances(name):
         references = [probe.head.labels.reference(sample) for sample in probe.head.label_kind.samples]
         wrong = partial(_wrong, references)
-        trained = train(probe, {"train": data, "valid": data}, wrong, -1, _recipe(), 1e-2, 0, torch.device("cpu"))
+        data = replace(data, pooled=HEADS.get(name).needs == "pooled")
+        trained = train(probe, {"train": data, "valid": data}, wrong, -1, _recipe(), Run(1e-2, 0), torch.device("cpu"))
         require(
             trained.valid == 0,
             f"{trained.valid:.0f} of eight utterances are still wrong after {trained.step} updates: the loss does not "
@@ -140,7 +142,8 @@ def check_save_and_load_give_equal_output(name: str) -> None:
     """A trained head that was written and read gives the same bits, under the same description."""
     for probe, data in _instances(name):
         recipe = _recipe(steps=4, eval_every=2)
-        trained = train(probe, {"train": data, "valid": data}, len, 1, recipe, 1e-2, 0, torch.device("cpu"))
+        data = replace(data, pooled=HEADS.get(name).needs == "pooled")
+        trained = train(probe, {"train": data, "valid": data}, len, 1, recipe, Run(1e-2, 0), torch.device("cpu"))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "head.safetensors"
             save_trained(path, trained, probe.description)
@@ -171,6 +174,21 @@ def check_pooled_path_equals_frame_path(name: str) -> None:
             _require_close(expected, found, f"{what} on means instead of frames", EXACT)
 
 
+def check_closed_form_equals_autograd(name: str) -> None:
+    """A head that declares a closed form has autograd's loss and gradients by it."""
+    for probe, data in _instances(name):
+        if not probe.closed_form:
+            return
+        probe.double().eval()
+        pooled = Memory([utterance.double() for utterance in data.utterances], data.targets, pooled=True)
+        expected = _gradients(probe, pooled)
+        loss = ClosedForm(probe.featurizer, probe.head).backward(pooled.batch(range(len(FRAMES))))
+        found = [loss, *(parameter.grad for parameter in probe.parameters())]
+        for (what, gradient), closed in zip(expected.items(), found, strict=True):
+            assert closed is not None, "a closed form fills every gradient"
+            _require_close(gradient, closed, f"{what} in closed form", EXACT)
+
+
 def check_predictions_have_the_form_of_references(name: str) -> None:
     """One prediction an utterance, in the form that the labels give references."""
     for probe, data in _instances(name):
@@ -193,6 +211,7 @@ CHECKS: tuple[Check, ...] = (
     check_overfits_eight_utterances,
     check_save_and_load_give_equal_output,
     check_pooled_path_equals_frame_path,
+    check_closed_form_equals_autograd,
     check_predictions_have_the_form_of_references,
 )
 

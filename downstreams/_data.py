@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -11,17 +12,37 @@ import numpy as np
 import torch
 
 from core.feature_cache import FeatureCache
-from core.lengths import pad
 from downstreams._labels import Labels
 from downstreams._recipe import Recipe
 
+NO_LIMIT = 1 << 62
+Targets = list[torch.Tensor] | torch.Tensor  # one tensor an utterance, or all stacked where they have one shape
+
+
+Layers = list[torch.Tensor] | torch.Tensor
+
 
 class Batch(NamedTuple):
-    """Layers (batch, frames, num_layers, hidden_size), valid frames (batch,), and one target tensor an utterance."""
+    """Layers, valid frames (batch,), and the utterances' targets.
 
-    layers: torch.Tensor
+    The layers are padded, (batch, frames, num_layers, hidden_size), or a list of utterances as they lie in the cache,
+    (frames, num_layers, hidden_size) in half precision: the featurizer takes both, and mixes before it pads.
+    """
+
+    layers: Layers
     lengths: torch.Tensor
-    targets: list[torch.Tensor]
+    targets: Targets
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with features and lengths on a device."""
+        if isinstance(self.layers, torch.Tensor):
+            return Batch(self.layers.to(device), self.lengths.to(device), self.targets)
+        return Batch([frames.to(device) for frames in self.layers], self.lengths.to(device), self.targets)
+
+
+def stacked(targets: Targets) -> torch.Tensor:
+    """Targets of one shape as one tensor (batch, ...)."""
+    return targets if isinstance(targets, torch.Tensor) else torch.stack(targets)
 
 
 class Examples(Protocol):
@@ -35,8 +56,8 @@ class Examples(Protocol):
     def lengths(self) -> Sequence[int]:
         """Valid frames of every utterance."""
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """The utterances at these places, padded."""
+    def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
+        """The utterances at these places, padded. Where there is something to draw, it is drawn by the generator."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +79,20 @@ class PooledExamples:
         """A mean counts as one frame."""
         return [1] * len(self.targets)
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    @cached_property
+    def _by_layer(self) -> torch.Tensor:
+        """(num_layers, clips, 1, hidden_size): a batch of it is the operand of one product, without a copy."""
+        return self.features.movedim(2, 0).contiguous()
+
+    @cached_property
+    def _stacked(self) -> torch.Tensor:
+        return torch.stack(self.targets)
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
         """See Examples.batch."""
-        chosen = torch.tensor([drawn(self.places[index]) for index in indices])
-        lengths = torch.ones(len(indices), dtype=torch.int64)
-        return Batch(self.features[chosen], lengths, [self.targets[index] for index in indices])
+        places = torch.tensor([drawn(self.places[index], generator) for index in indices])
+        layers = self._by_layer.index_select(1, places)  # (num_layers, batch, 1, hidden_size)
+        return Batch(layers.movedim(0, 2), torch.ones_like(places), self._stacked[torch.tensor(indices)])
 
 
 @dataclass(frozen=True)
@@ -84,19 +114,19 @@ class FrameExamples:
         """Valid frames of every utterance; the clips of one are equally long."""
         return [self.cache.rows(clips[0]) for clips in self.keys]
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
         """See Examples.batch."""
-        arrays = [torch.from_numpy(self.cache.get(drawn(self.keys[index])).astype(np.float32)) for index in indices]
-        layers, lengths = pad(arrays)
+        layers = [torch.from_numpy(self.cache.get(drawn(self.keys[index], generator))) for index in indices]
+        lengths = torch.tensor([len(utterance) for utterance in layers])
         return Batch(layers, lengths, [self.targets[index] for index in indices])
 
 
 Choice = TypeVar("Choice")
 
 
-def drawn(choices: Sequence[Choice]) -> Choice:
-    """One of several, by torch's global generator; a single one costs no random number."""
-    return choices[0] if len(choices) == 1 else choices[int(torch.randint(len(choices), (1,)))]
+def drawn(choices: Sequence[Choice], generator: torch.Generator | None) -> Choice:
+    """One of several; a single one costs no random number."""
+    return choices[0] if len(choices) == 1 else choices[int(torch.randint(len(choices), (1,), generator=generator))]
 
 
 def load_examples(
@@ -115,15 +145,23 @@ def load_examples(
         return FrameExamples(cache, keys, targets)
     ends = list(accumulate(map(len, keys), initial=0))
     places = [list(range(start, stop)) for start, stop in pairwise(ends)]
-    features = torch.from_numpy(np.stack([cache.get(key) for clips in keys for key in clips]))
-    return PooledExamples(features, places, targets)
+    by_layer = np.stack([cache.get(key)[0] for clips in keys for key in clips], axis=1)[:, :, None]
+    return PooledExamples(torch.from_numpy(by_layer).movedim(0, 2), places, targets)
 
 
-def training_batches(examples: Examples, recipe: Recipe, generator: torch.Generator) -> Iterator[list[int]]:
+def training_batches(
+    examples: Examples, recipe: Recipe, generator: torch.Generator, most_frames: int = NO_LIMIT
+) -> Iterator[list[int]]:
     """Places of utterances, without end: every epoch all of them in a new order, neighbours of about one length.
 
     Where all are equally long this is a plain shuffle. The last batch of an epoch may be small. With
     `recipe.balanced` an epoch draws as many utterances, every class equally often, and drops the last, small batch.
+
+    Args:
+        examples: a split.
+        recipe: size and kind of the batches.
+        generator: decides the order.
+        most_frames: a batch has no more, padding included, unless a single utterance does.
     """
     lengths = torch.tensor(examples.lengths, dtype=torch.float32)
     while True:
@@ -137,11 +175,25 @@ def training_batches(examples: Examples, recipe: Recipe, generator: torch.Genera
             else:  # by up to a quarter: even batches, but other ones every epoch
                 blur = 0.25 * torch.rand(len(lengths), generator=generator)
             order = order[(lengths * (1 + blur))[order].argsort(stable=True)]
-        batches = order.split(recipe.batch_size)
+        batches = _bounded(order.tolist(), examples.lengths, recipe.batch_size, most_frames)
         if recipe.balanced and len(batches) > 1 and len(batches[-1]) < recipe.batch_size:
             batches = batches[:-1]
         for number in torch.randperm(len(batches), generator=generator).tolist():
-            yield batches[number].tolist()
+            yield batches[number]
+
+
+def _bounded(order: Sequence[int], lengths: Sequence[int], batch_size: int, most_frames: int) -> list[list[int]]:
+    """Cuts an order into batches of so many utterances and so many frames at most."""
+    batches: list[list[int]] = [[]]
+    longest = 0
+    for index in order:
+        longest = max(longest, lengths[index])
+        size = len(batches[-1])
+        if size and (size == batch_size or longest * (size + 1) > most_frames):
+            batches.append([])
+            longest = lengths[index]
+        batches[-1].append(index)
+    return batches
 
 
 def _class_weights(examples: Examples) -> torch.Tensor:
@@ -150,7 +202,8 @@ def _class_weights(examples: Examples) -> torch.Tensor:
     return 1 / counts[classes].double()
 
 
-def evaluation_batches(examples: Examples, batch_size: int) -> list[list[int]]:
-    """Places of all utterances in order of length."""
-    order = sorted(range(len(examples.lengths)), key=lambda index: -examples.lengths[index])
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def evaluation_batches(examples: Examples, batch_size: int, most_frames: int = NO_LIMIT) -> list[list[int]]:
+    """Places of all utterances in order of length, in batches of so many and of so many frames at most."""
+    lengths = examples.lengths
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    return _bounded(order, lengths, batch_size, most_frames)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
+
+BLOCK_NUMBERS = 320_000  # converted at a time on a CPU: in single precision they fit its second-level cache
 
 
 class Featurizer(nn.Module):
@@ -23,8 +28,17 @@ class Featurizer(nn.Module):
         self.normalise = normalise
         self.weights = nn.Parameter(torch.zeros(num_layers))
 
-    def forward(self, layers: torch.Tensor) -> torch.Tensor:
-        """Weighted sum over the second last axis: (..., num_layers, hidden_size) -> (..., hidden_size)."""
+    def forward(self, layers: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+        """The weighted sum over the second last axis.
+
+        Args:
+            layers: of a padded batch (..., num_layers, hidden_size), or a list of utterances, each (frames,
+                num_layers, hidden_size) in any precision.
+
+        Returns: (..., hidden_size); of a list (utterances, longest, hidden_size), zero on padding.
+        """
+        if not isinstance(layers, torch.Tensor):
+            return _Mix.apply(self.layer_weights(), self.normalise, *layers)
         if self.normalise:
             layers = functional.layer_norm(layers, layers.shape[-1:])
         return self.layer_weights() @ layers
@@ -32,3 +46,39 @@ class Featurizer(nn.Module):
     def layer_weights(self) -> torch.Tensor:
         """The weights after softmax (num_layers,): they start equal and always sum to one."""
         return self.weights.softmax(dim=0)
+
+
+class _Mix(torch.autograd.Function):
+    """The weighted sum of utterances as they lie in the cache: neither copied, nor padded, nor converted as a whole.
+
+    Half precision is read a block at a time, in both directions. It costs no more than the sum of numbers that lie in
+    memory in single precision, where to convert them first would cost several times as much as the sum itself.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: torch.Tensor, normalise: bool, *utterances: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weights, *utterances)
+        ctx.normalise = normalise
+        width = utterances[0].shape[-1]
+        mixed = weights.new_zeros(len(utterances), max(map(len, utterances)), width)
+        for row, frames in zip(mixed, utterances, strict=True):
+            for start, block in _blocks(frames, weights, normalise):
+                torch.matmul(weights, block, out=row[start : start + len(block)])
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        weights, *utterances = ctx.saved_tensors
+        by_weight = torch.zeros_like(weights)
+        for row, frames in zip(slope, utterances, strict=True):
+            for start, block in _blocks(frames, weights, ctx.normalise):
+                by_weight += (block @ row[start : start + len(block), :, None]).sum(dim=0)[:, 0]
+        return by_weight, None, *(None for _ in utterances)
+
+
+def _blocks(frames: torch.Tensor, like: torch.Tensor, normalise: bool) -> Iterator[tuple[int, torch.Tensor]]:
+    """(first frame, block) in the precision and on the device of the weights."""
+    size = max(1, BLOCK_NUMBERS // frames[0].numel()) if like.device.type == "cpu" else len(frames)
+    for start in range(0, len(frames), size):
+        block = frames[start : start + size].to(like)
+        yield start, functional.layer_norm(block, block.shape[-1:]) if normalise else block

@@ -36,6 +36,7 @@ class Recipe:
         name: "fast" or "superb"; "custom" where a user changed something.
         steps: optimiser updates.
         batch_size: utterances of an update.
+        batch_seconds: padded audio of an update at most, so that long utterances come in smaller batches; 0 has no end.
         learning_rates: grid; the best on valid is taken.
         eval_every: updates between looks at valid; the best state is kept.
         clip: largest gradient norm.
@@ -56,6 +57,7 @@ class Recipe:
     batch_size: int
     learning_rates: tuple[float, ...]
     eval_every: int
+    batch_seconds: float = 0.0
     clip: float = 1.0
     schedule: Literal["constant", "linear"] = "constant"
     patience: int = 0
@@ -81,7 +83,7 @@ class Recipe:
         )
 
 
-# The default of the mean-pooled tasks: a thousand updates a second on one core, so four rates take seconds.
+# The default of the mean-pooled tasks: thousands of updates a second on one core, so four rates take seconds.
 FAST_UTTERANCE = Recipe(
     name="fast",
     steps=3_000,

@@ -1,9 +1,9 @@
-"""Head training: featurizer and head on cached features, one learning rate, one seed; selection on valid only."""
+"""Head training: featurizer and head on cached features, several runs side by side; selection on valid only."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from core.audio import SAMPLE_RATE
 from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError, TrainingError
 from downstreams._base import HEADS, FeatureShape, Head
-from downstreams._data import Batch, Examples, evaluation_batches, training_batches
+from downstreams._closed_form import ClosedForm
+from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
 from downstreams._labels import Labels, labels_from_json
 from downstreams._recipe import Recipe
 from downstreams._spec_augment import augment
 
-EVALUATION_BATCH = 64
+EVALUATION_BATCH = 256  # utterances at most
+EVALUATION_SECONDS = 240.0  # of padded audio at most, where every frame is looked at
 
 
 class Probe(nn.Module):
@@ -42,6 +45,7 @@ class Probe(nn.Module):
         # Pooled features are normalised frame by frame before they are pooled; nothing is left to do then.
         self.featurizer = Featurizer(num_layers, recipe.normalise and head.needs == "frames")
         self.head: Head = head(shape, labels, head.options_type(**recipe.head))
+        self.shape = shape
         self.spec_augment = recipe.spec_augment
         self.description = {
             "head": head_name,
@@ -51,8 +55,18 @@ class Probe(nn.Module):
             "recipe": asdict(recipe),
         }
 
-    def forward(self, layers: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Logits from layers (batch, frames, num_layers, hidden_size)."""
+    @property
+    def closed_form(self) -> bool:
+        """Whether its gradients are known without autograd."""
+        declared = vars(type(self.head)).get("closed_form", False)  # a subclass may compute something else
+        return bool(declared) and self.spec_augment is None
+
+    def frames_in(self, seconds: float) -> int:
+        """Frames of the upstream in so much audio."""
+        return max(1, int(seconds * SAMPLE_RATE / self.shape.downsample_rate))
+
+    def forward(self, layers: Layers, lengths: torch.Tensor) -> torch.Tensor:
+        """Logits from the layers of a batch."""
         features = self.featurizer(layers)
         if self.training and self.spec_augment is not None:
             features = augment(features, lengths, self.spec_augment)
@@ -87,75 +101,139 @@ class Trained:
 Score = Callable[[list[Any]], float]
 
 
+@dataclass(frozen=True)
+class Run:
+    """One training of a sweep: what differs between its runs.
+
+    Attributes:
+        learning_rate: of Adam.
+        seed: of the first weights, the order and dropout.
+    """
+
+    learning_rate: float
+    seed: int
+
+
 def train(
     probe: Probe,
     data: Mapping[str, Examples],
     score: Score,
     sign: int,
     recipe: Recipe,
-    learning_rate: float,
-    seed: int,
+    run: Run,
     device: torch.device,
-    advance: Callable[[int], None] = lambda steps: None,
+    advance: Callable[[int], None] = lambda updates: None,
 ) -> Trained:
-    """Trains a probe in place and returns the state that was best on valid.
+    """Trains one probe; see `train_together`."""
+    return train_together([probe], data, score, sign, recipe, [run], device, advance)[0]
+
+
+def train_together(
+    probes: Sequence[Probe],
+    data: Mapping[str, Examples],
+    score: Score,
+    sign: int,
+    recipe: Recipe,
+    runs: Sequence[Run],
+    device: torch.device,
+    advance: Callable[[int], None] = lambda updates: None,
+) -> list[Trained]:
+    """Trains probes in place, update by update side by side, and returns for each the state that was best on valid.
+
+    Runs of one seed share their batches. A run's result is the same, bit for bit, whatever it is trained together with.
 
     Args:
-        probe: freshly built under the same seed.
+        probes: one a run, freshly built under its seed.
         data: "train" and "valid".
         score: the metric on valid's predictions, in the order of the split.
         sign: 1 where a higher score is better, else -1.
         recipe: everything but learning rate and seed.
-        learning_rate: of Adam.
-        seed: of order and dropout.
+        runs: what is to be tried.
         device: where to train.
-        advance: called with the updates done since the last call.
+        advance: called with the updates done since the last call, those of all runs.
 
-    Raises: TrainingError: the loss is no longer finite.
+    Raises: TrainingError: a loss is no longer finite.
     """
-    probe.to(device)
-    optimizer = torch.optim.Adam(probe.parameters(), learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
-    order = training_batches(data["train"], recipe, torch.Generator().manual_seed(seed))
-    best: Trained | None = None
-    history: list[dict[str, float]] = []
-    losses: list[torch.Tensor] = []
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        probe.train()
-        for step in range(1, recipe.steps + 1):
-            losses.append(_update(probe, data["train"].batch(next(order)), optimizer, recipe.clip, device))
-            schedule.step()
-            if step % recipe.eval_every and step != recipe.steps:
-                continue
-            train_loss = _finite_mean(losses, step, learning_rate)
-            predictions, valid_loss = predict(probe, data["valid"], device)
-            probe.train()
-            valid = score(predictions)
-            history.append({"step": step, "train_loss": train_loss, "valid_loss": valid_loss, "valid": valid})
-            current = Trained(learning_rate, step, valid, valid_loss, history, {})
-            if current.better_than(best, sign):
-                best = replace(current, state={name: value.cpu().clone() for name, value in probe.state_dict().items()})
-            advance(len(losses))
-            losses.clear()
-            assert best is not None, "the first look is better than none"
-            if recipe.patience and step - best.step >= recipe.patience * recipe.eval_every:
-                advance(recipe.steps - step)
-                break
-    assert best is not None, "the last update is followed by a look"
-    return best
+    learners = [_Learner(probe.to(device), recipe, run) for probe, run in zip(probes, runs, strict=True)]
+    most_frames = probes[0].frames_in(recipe.batch_seconds) if recipe.batch_seconds else NO_LIMIT
+    streams = {run.seed: _batches(data["train"], recipe, run.seed, most_frames) for run in runs}
+    going = list(learners)
+    for step in range(1, recipe.steps + 1):
+        for seed in dict.fromkeys(learner.run.seed for learner in going):
+            batch = next(streams[seed]).to(device)
+            for learner in going:
+                if learner.run.seed == seed:
+                    learner.update(batch, step)
+        if step % recipe.eval_every and step != recipe.steps:
+            continue
+        for learner in going:
+            learner.look(data["valid"], score, sign, step)
+        advance(len(going) * (step % recipe.eval_every or recipe.eval_every))
+        going = [learner for learner in going if not learner.tired(step)]
+        if not going:
+            break
+    advance(sum(recipe.steps - int(learner.outcome.history[-1]["step"]) for learner in learners))
+    return [learner.outcome for learner in learners]
 
 
-def _update(
-    probe: Probe, batch: Batch, optimizer: torch.optim.Optimizer, clip: float, device: torch.device
-) -> torch.Tensor:
-    layers, lengths = batch.layers.to(device), batch.lengths.to(device)
-    loss = probe.head.loss(probe(layers, lengths), lengths, batch.targets)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(probe.parameters(), clip)
-    optimizer.step()
-    return loss.detach()
+def _batches(examples: Examples, recipe: Recipe, seed: int, most_frames: int) -> Iterator[Batch]:
+    generator = torch.Generator().manual_seed(seed)
+    for indices in training_batches(examples, recipe, generator, most_frames):
+        yield examples.batch(indices, generator)
+
+
+class _Learner:
+    """A run under way."""
+
+    def __init__(self, probe: Probe, recipe: Recipe, run: Run) -> None:
+        self.probe, self.recipe, self.run = probe, recipe, run
+        self._closed_form = ClosedForm(probe.featurizer, probe.head) if probe.closed_form else None
+        self._parameters = [self._closed_form.parameters] if self._closed_form else list(probe.parameters())
+        self._optimizer = torch.optim.Adam(self._parameters, run.learning_rate, fused=True)
+        self._device = self._parameters[0].device
+        self._losses: list[torch.Tensor] = []
+        self._best: Trained | None = None
+
+    @property
+    def outcome(self) -> Trained:
+        """The best so far; its history goes on to the last look."""
+        assert self._best is not None, "a run ends with a look at valid"
+        return self._best
+
+    def update(self, batch: Batch, step: int) -> None:
+        """One update of the parameters; `step` counts from 1."""
+        if self.recipe.schedule == "linear":
+            self._optimizer.param_groups[0]["lr"] = self.run.learning_rate * (1 - (step - 1) / self.recipe.steps)
+        self._losses.append(self._closed_form.backward(batch) if self._closed_form else self._backward(batch, step))
+        nn.utils.clip_grad_norm_(self._parameters, self.recipe.clip)
+        self._optimizer.step()
+
+    def _backward(self, batch: Batch, step: int) -> torch.Tensor:
+        """By autograd. Dropout and masks follow from seed and step alone, whoever draws in between."""
+        self.probe.train()
+        with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
+            torch.manual_seed((self.run.seed << 32) + step)
+            loss = self.probe.head.loss(self.probe(batch.layers, batch.lengths), batch.lengths, batch.targets)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss.detach()
+
+    def look(self, valid: Examples, score: Score, sign: int, step: int) -> None:
+        """Evaluates on valid, and keeps the state if it is the best so far."""
+        train_loss = _finite_mean(self._losses, step, self.run.learning_rate)
+        self._losses.clear()
+        predictions, valid_loss = predict(self.probe, valid, self._device)
+        value = score(predictions)
+        history = self._best.history if self._best else []
+        history.append({"step": step, "train_loss": train_loss, "valid_loss": valid_loss, "valid": value})
+        current = Trained(self.run.learning_rate, step, value, valid_loss, history, {})
+        if current.better_than(self._best, sign):
+            state = {name: tensor.cpu().clone() for name, tensor in self.probe.state_dict().items()}
+            self._best = replace(current, state=state)
+
+    def tired(self, step: int) -> bool:
+        """Whether it has not improved for as long as the recipe's patience lasts."""
+        return 0 < self.recipe.patience * self.recipe.eval_every <= step - self.outcome.step
 
 
 def _finite_mean(losses: list[torch.Tensor], step: int, learning_rate: float) -> float:
@@ -168,19 +246,14 @@ def _finite_mean(losses: list[torch.Tensor], step: int, learning_rate: float) ->
     return mean
 
 
-def _rate(step: int, recipe: Recipe) -> float:
-    return 1.0 if recipe.schedule == "constant" else max(0.0, 1 - step / recipe.steps)
-
-
 @torch.no_grad()
 def predict(probe: Probe, examples: Examples, device: torch.device) -> tuple[list[Any], float]:
     """Predictions in the order of the examples, and the mean loss; leaves the probe in evaluation mode."""
     probe.eval()
     predictions: list[Any] = [None] * len(examples.lengths)
     total = 0.0
-    for indices in evaluation_batches(examples, EVALUATION_BATCH):
-        layers, lengths, targets = examples.batch(indices)
-        layers, lengths = layers.to(device), lengths.to(device)
+    for indices in evaluation_batches(examples, EVALUATION_BATCH, probe.frames_in(EVALUATION_SECONDS)):
+        layers, lengths, targets = examples.batch(indices).to(device)
         logits = probe(layers, lengths)
         total += probe.head.loss(logits, lengths, targets).item() * len(indices)
         for index, prediction in zip(indices, probe.head.predict(logits, lengths), strict=True):

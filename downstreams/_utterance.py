@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from downstreams._base import FeatureShape, Head
+from downstreams._data import Targets, stacked
 from downstreams._labels import Labels, SlotLabels
 
 
@@ -42,11 +42,11 @@ class UtteranceHead(Head):
         """Logits of all slots (batch, classes)."""
         return self.classifier(self.pool(self.projector(features), lengths))
 
-    def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Sequence[torch.Tensor]) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Sum over the slots of the mean cross-entropy."""
-        stacked = torch.stack(list(targets)).to(logits.device)  # (batch, slots)
+        classes = stacked(targets).to(logits.device)  # (batch, slots)
         slots = logits.split(self.labels.sizes, dim=1)
-        losses = [functional.cross_entropy(slot, stacked[:, index]) for index, slot in enumerate(slots)]
+        losses = [functional.cross_entropy(slot, classes[:, index]) for index, slot in enumerate(slots)]
         return torch.stack(losses).sum()
 
     def predict(self, logits: torch.Tensor, lengths: torch.Tensor) -> list[Any]:

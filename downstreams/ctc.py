@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from core.lengths import padding_mask
 from downstreams._base import FeatureShape, Head, register_head
+from downstreams._data import Targets
 from downstreams._labels import BLANK, CharacterLabels, Labels
 from downstreams._recipe import Recipe
 
@@ -75,7 +76,7 @@ class CTC(Head):
         """Valid frames of the logits."""
         return (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
 
-    def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Sequence[torch.Tensor]) -> torch.Tensor:
+    def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
         """CTC, each utterance divided by its length in characters; those too short for their text count as zero."""
         log_probs = logits.float().log_softmax(dim=2).transpose(0, 1)  # (frames, batch, symbols)
         target_lengths = torch.tensor([len(target) for target in targets])
@@ -90,12 +91,12 @@ class CTC(Head):
 
     def predict(self, logits: torch.Tensor, lengths: torch.Tensor) -> list[Any]:
         """The best symbol of every frame, repeats merged, blanks dropped."""
-        best = logits.argmax(dim=2).cpu()
-        ids = [
-            row[:length].unique_consecutive()
-            for row, length in zip(best, self.output_lengths(lengths).tolist(), strict=True)
-        ]
-        return [self.labels.decode(row[row != BLANK].tolist()) for row in ids]
+        best = logits.argmax(dim=2)  # (batch, frames)
+        silent = padding_mask(self.output_lengths(lengths).to(best.device), best.shape[1]) | (best == BLANK)
+        repeated = functional.pad(best[:, 1:] == best[:, :-1], (1, 0))
+        kept = ~(silent | repeated)
+        ids = best[kept].cpu().split(kept.sum(dim=1).tolist())
+        return [self.labels.decode(row.tolist()) for row in ids]
 
     def _merged(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Means of `stride` neighbouring frames; a last, incomplete group is the mean of what there is."""

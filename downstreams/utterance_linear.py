@@ -17,6 +17,7 @@ class UtteranceLinear(UtteranceHead):
     """
 
     needs = "pooled"
+    closed_form = True
 
     def pool(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """The mean over the valid frames."""

@@ -34,20 +34,23 @@ class LiveExamples:
 
     @property
     def lengths(self) -> Sequence[int]:
-        """Samples of every piece: they order batches as frames would."""
-        return [1 if self.kind != "frames" else min(clip.samples, self.crop_samples) for clip in self.clips]
+        """Valid frames of every piece."""
+        if self.kind != "frames":
+            return [1] * len(self.clips)
+        samples = torch.tensor([min(clip.samples, self.crop_samples) for clip in self.clips])
+        return self.upstream.frame_lengths(samples).tolist()
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
         """See Examples.batch."""
-        clips = [self._piece(self.clips[index]) for index in indices]
+        clips = [self._piece(self.clips[index], generator) for index in indices]
         device = next((parameter.device for parameter in self.upstream.parameters()), torch.device("cpu"))
         states = states_of(self.upstream, clips, [clip.read() for clip in clips], device)
         layers, lengths = pad(list(rows_of(states, self.kind)))
-        return Batch(layers, lengths, [self.targets[index] for index in indices])
+        return Batch(layers, lengths, torch.stack([self.targets[index] for index in indices]))
 
-    def _piece(self, clip: Clip) -> Clip:
+    def _piece(self, clip: Clip, generator: torch.Generator | None) -> Clip:
         room = clip.samples - self.crop_samples
         if room <= 0:
             return clip
-        start = clip.start + int(torch.randint(room + 1, (1,)))
+        start = clip.start + int(torch.randint(room + 1, (1,), generator=generator))
         return replace(clip, start=start, stop=start + self.crop_samples)

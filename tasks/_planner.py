@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from core.audio import SAMPLE_RATE
-from core.digest import write_json
+from core.digest import digest_of, write_json
 from core.manifest import Manifest, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
@@ -19,7 +20,7 @@ from tasks._executors import Job, LocalExecutor, Outcome
 from tasks._measures import gflops_per_second
 from tasks._plan import Cell, TaskData, UpstreamFacts, clips_of, kind_of, samples_of, task_data
 from tasks._progress import Watcher
-from tasks._runner import Folders, extract_features, run_cell
+from tasks._runner import Folders, extract_features, run_cell, train_heads
 from upstreams._extraction import Clip, caches_of, lay_out, unfinished
 from upstreams._resolve import build_upstream
 
@@ -127,9 +128,15 @@ def run_grid(
                 failed.add(outcome.job.arguments[1])
         pending = [cell for cell in pending if cell.upstream.digest not in failed]
         pending = _with_cost_of_upstreams(pending, executor, watcher)
-        pending.sort(key=lambda cell: -_cost(cell))  # the longest first, so that the workers end together
-        jobs = [Job(cell.name, run_cell, (cell, folders, str(device))) for cell in pending]
+        jobs = [Job(_name(runs), train_heads, (runs, folders, str(device))) for runs in _sweeps(pending, workers)]
         watcher.stage("training heads", sum(map(_updates, pending)), "updates")
+        lost: set[str] = set()
+        for outcome in executor.run(jobs, watcher.advance, watcher.done):
+            if outcome.error is not None:
+                report.add_failure(outcome)
+                lost.update(cell.run for cell, _ in outcome.job.arguments[0])
+        jobs = [Job(cell.name, run_cell, (cell, folders, str(device))) for cell in pending if cell.run not in lost]
+        watcher.stage("evaluating on test", len(jobs), "cells")
         for outcome in executor.run(jobs, watcher.advance, watcher.done):
             if outcome.error is None:
                 report.computed += 1
@@ -191,10 +198,35 @@ def _seconds(batches: Sequence[Sequence[Clip]]) -> float:
     return sum(clip.samples for batch in batches for clip in batch) / SAMPLE_RATE
 
 
+def _sweeps(cells: Sequence[Cell], workers: int) -> list[list[tuple[Cell, float]]]:
+    """What is trained side by side, the longest first, so that the workers end together.
+
+    Heads on means are so small that all learning rates and seeds go in one loop, shared out among the workers; a head
+    that needs every frame fills a worker by itself.
+    """
+    groups: dict[str, list[tuple[Cell, float]]] = {}
+    for cell in cells:
+        alike = digest_of(
+            [cell.upstream.digest, cell.task.digest(), cell.recipe, cell.corpus_digest, cell.live is None]
+        )
+        groups.setdefault(alike, []).extend((cell, rate) for rate in cell.recipe.learning_rates)
+    sweeps: list[tuple[bool, list[tuple[Cell, float]]]] = []
+    for runs in groups.values():
+        frames = HEADS.get(runs[0][0].task.head).needs == "frames"
+        size = 1 if frames else math.ceil(len(runs) / workers)
+        sweeps.extend((frames, runs[start : start + size]) for start in range(0, len(runs), size))
+    sweeps.sort(key=lambda sweep: (not sweep[0], -sum(cell.recipe.steps for cell, _ in sweep[1])))
+    return [runs for _, runs in sweeps]
+
+
+def _name(runs: Sequence[tuple[Cell, float]]) -> str:
+    """For progress and messages: what the runs have in common."""
+    cell, rate = runs[0]
+    if len(runs) == 1:
+        return f"{cell.name} / learning rate {rate:g}"
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell, _ in runs))
+    return f"{cell.upstream.name} / {cell.task.name} / seeds {seeds}"
+
+
 def _updates(cell: Cell) -> float:
     return cell.recipe.steps * len(cell.recipe.learning_rates)
-
-
-def _cost(cell: Cell) -> float:
-    """For the order only: heads that need every frame take about a hundred times as long."""
-    return _updates(cell) * (100 if HEADS.get(cell.task.head).needs == "frames" else 1)

@@ -1,10 +1,10 @@
-"""One cell, top to bottom: cached features -> a head for every learning rate -> the best on valid -> test -> record."""
+"""Cells, top to bottom: cached features -> a head for every learning rate -> the best on valid -> test -> record."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, load_examples
 from downstreams._labels import Labels
-from downstreams._training import Probe, Trained, load_trained, predict, save_trained, train
+from downstreams._training import Probe, Run, Trained, load_trained, predict, save_trained, train_together
 from tasks._executors import Advance
 from tasks._live import LiveExamples
 from tasks._measures import layer_norms
@@ -45,21 +45,52 @@ def extract_features(
     return extract(build_upstream(spec), batches, caches_of(cache, source, kinds), torch.device(device), advance)
 
 
+def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, device: str, *, advance: Advance) -> None:
+    """A job: trains heads side by side and keeps them as candidates.
+
+    Args:
+        runs: cells that differ in their seed alone, each with a learning rate.
+        folders: of features and candidates.
+        device: where to train.
+        advance: called with the updates done.
+    """
+    todo = [(cell, rate) for cell, rate in runs if not _candidate_path(cell, rate, folders).is_file()]
+    advance(sum(cell.recipe.steps for cell, _ in runs) - sum(cell.recipe.steps for cell, _ in todo))
+    if not todo:
+        return
+    cell, _ = todo[0]
+    labels = _labels(cell)
+    data = _load_splits(cell, ("train", "valid"), labels, folders, device)
+    metric = get_metric(cell.task.metric)
+    references = [labels.reference(example.label) for example in cell.examples["valid"]]
+    started = time.monotonic()
+    probes = [_new_probe(cell, labels) for cell, _ in todo]
+    candidates = train_together(
+        probes,
+        data,
+        lambda predictions: metric.compute(predictions, references),
+        metric.sign,
+        cell.recipe,
+        [Run(rate, cell.seed) for cell, rate in todo],
+        torch.device(device),
+        advance,
+    )
+    seconds = (time.monotonic() - started) / len(todo)
+    for (cell, rate), probe, candidate in zip(todo, probes, candidates, strict=True):
+        save_trained(_candidate_path(cell, rate, folders), candidate, {**probe.description, "seconds": seconds})
+
+
 def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> str:
-    """A job: trains and evaluates one cell, and returns its run digest once the record is written."""
+    """A job: evaluates on test the candidate that is best on valid; returns the run's digest once it is recorded."""
+    rates = cell.recipe.learning_rates
+    train_heads([(cell, rate) for rate in rates], folders, device, advance=lambda updates: None)
     started = time.monotonic()
     kind = kind_of(cell.task, cell.recipe)
-    cache = FeatureCache(folders.cache, cell.upstream.digest, kind)
-    labels: Labels = HEADS.get(cell.task.head).labels_from_train(
-        [example.label for example in cell.examples["train"]], cell.task.label, cell.recipe
-    )
-    data: dict[str, Examples] = {split: _load(cache, cell.examples[split], labels) for split in ("valid", "test")}
-    data["train"] = _live(cell, labels, device) if cell.live else _load(cache, cell.examples["train"], labels)
-    loaded = time.monotonic()
-    metric = get_metric(cell.task.metric)
-    candidates = _candidates(cell, data, labels, metric, folders, device, advance)
+    labels, metric = _labels(cell), get_metric(cell.task.metric)
+    data = _load_splits(cell, ("valid", "test"), labels, folders, device)
+    loaded = [load_trained(_candidate_path(cell, rate, folders)) for rate in rates]
+    candidates = [trained for trained, _ in loaded]
     best = _best(candidates, metric)
-    trained = time.monotonic()
 
     probe = _new_probe(cell, labels)
     probe.load_state_dict(dict(best.state))
@@ -75,24 +106,34 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
     rows = _prediction_rows(cell.examples["test"], predictions, references, metric)
     artifacts = _write_files(store.run_folder(cell.run), cell, probe, best, candidates, rows)
     seconds = {
-        "load": loaded - started,
-        "train": trained - loaded,
-        "test": time.monotonic() - trained,
+        "train": sum(float(description["seconds"]) for _, description in loaded),
+        "test": time.monotonic() - started,
     }
     made = {"upstream_spec": cell.upstream.spec, **circumstances(device, seconds)}
     store.add(_record(cell, kind, metric, value, best, candidates, layers, artifacts, made))
     return cell.run
 
 
-def _load(cache: FeatureCache, rows: Sequence[Example], labels: Labels) -> Examples:
-    return load_examples(cache, [row.keys for row in rows], [row.label for row in rows], labels)
+def _labels(cell: Cell) -> Labels:
+    values = [example.label for example in cell.examples["train"]]
+    return HEADS.get(cell.task.head).labels_from_train(values, cell.task.label, cell.recipe)
 
 
-def _live(cell: Cell, labels: Labels, device: str) -> Examples:
-    assert cell.live is not None, "only asked for where the clips are live"
-    upstream = build_upstream(cell.upstream.spec).to(device)
-    targets = [labels.encode(example.label) for example in cell.examples["train"]]
-    return LiveExamples(upstream, cell.live, targets, cell.recipe.crop_samples, kind_of(cell.task, cell.recipe))
+def _load_splits(
+    cell: Cell, splits: Sequence[str], labels: Labels, folders: Folders, device: str
+) -> dict[str, Examples]:
+    kind = kind_of(cell.task, cell.recipe)
+    cache = FeatureCache(folders.cache, cell.upstream.digest, kind)
+    data: dict[str, Examples] = {}
+    for split in splits:
+        rows = cell.examples[split]
+        if split == "train" and cell.live is not None:
+            targets = [labels.encode(row.label) for row in rows]
+            upstream = build_upstream(cell.upstream.spec).to(device)
+            data[split] = LiveExamples(upstream, cell.live, targets, cell.recipe.crop_samples, kind)
+        else:
+            data[split] = load_examples(cache, [row.keys for row in rows], [row.label for row in rows], labels)
+    return data
 
 
 def _new_probe(cell: Cell, labels: Labels) -> Probe:
@@ -102,40 +143,8 @@ def _new_probe(cell: Cell, labels: Labels) -> Probe:
         return Probe(cell.task.head, cell.upstream.num_layers, shape, labels, cell.recipe)
 
 
-def _candidates(
-    cell: Cell,
-    data: Mapping[str, Examples],
-    labels: Labels,
-    metric: Metric,
-    folders: Folders,
-    device: str,
-    advance: Callable[[float], None],
-) -> list[Trained]:
-    """A trained head for every learning rate; those that an interrupted run has finished are read, not made again."""
-    references = [labels.reference(example.label) for example in cell.examples["valid"]]
-    candidates = []
-    for learning_rate in cell.recipe.learning_rates:
-        digest = digest_of([cell.run, learning_rate])
-        path = folders.cache / "heads" / f"{digest[:32]}.safetensors"
-        if path.is_file():
-            candidates.append(load_trained(path)[0])
-            advance(cell.recipe.steps)
-            continue
-        probe = _new_probe(cell, labels)
-        trained = train(
-            probe,
-            data,
-            lambda predictions: metric.compute(predictions, references),
-            metric.sign,
-            cell.recipe,
-            learning_rate,
-            cell.seed,
-            torch.device(device),
-            advance,
-        )
-        save_trained(path, trained, probe.description)
-        candidates.append(trained)
-    return candidates
+def _candidate_path(cell: Cell, learning_rate: float, folders: Folders) -> Path:
+    return folders.cache / "heads" / f"{digest_of([cell.run, learning_rate])[:32]}.safetensors"
 
 
 def _best(candidates: Sequence[Trained], metric: Metric) -> Trained:

@@ -18,6 +18,7 @@ register_task(
                 name="fast",
                 steps=1_000,
                 batch_size=16,
+                batch_seconds=64.0,
                 learning_rates=(4e-3, 2e-3),
                 eval_every=100,
                 schedule="linear",

@@ -72,6 +72,16 @@ def test_the_loss_does_not_see_padding(name):
     torch.testing.assert_close(losses[0], losses[1])
 
 
+def test_the_loss_of_a_batch_is_the_mean_over_its_valid_frames():
+    upstream = build_upstream("apc").eval()
+    wavs = [torch.randn(9_000), torch.randn(5_000)]
+    batch = upstream.pretrain_loss(*pad(wavs), torch.Generator())
+    alone = [upstream.pretrain_loss(*pad([wav]), torch.Generator()) for wav in wavs]
+    frames = [int(upstream.frame_lengths(torch.tensor(len(wav)))) - upstream.config.steps_ahead for wav in wavs]
+    expected = sum(loss * count for loss, count in zip(alone, frames, strict=True)) / sum(frames)
+    torch.testing.assert_close(batch, expected)
+
+
 def test_apc_predicts_the_frame_that_comes_n_later():
     """With the network replaced by one that hands its input on, the loss is the distance of frames n apart."""
     upstream = APC(APCConfig(num_layers=1, hidden_size=80, steps_ahead=3, cmvn=False)).eval()

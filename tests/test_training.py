@@ -8,16 +8,30 @@ import pytest
 import torch
 
 from core.errors import CheckpointError, TrainingError
+from core.lengths import pad, padding_mask
 from core.records import RecordStore
+from downstreams import _featurizer
 from downstreams._base import FeatureShape
-from downstreams._data import PooledExamples, training_batches
+from downstreams._checks import Memory
+from downstreams._data import PooledExamples, evaluation_batches, training_batches
+from downstreams._featurizer import Featurizer
 from downstreams._labels import CharacterLabels, SlotLabels
 from downstreams._recipe import Recipe, SpecAugment
-from downstreams._training import Probe, Trained, load_trained, predict, probe_of, save_trained, train
+from downstreams._training import (
+    Probe,
+    Run,
+    Trained,
+    load_trained,
+    predict,
+    probe_of,
+    save_trained,
+    train,
+    train_together,
+)
 from tasks import _runner
 from tasks._base import TASKS
 from tasks._planner import Grid, make_cells, run_grid
-from tasks._runner import Folders, run_cell
+from tasks._runner import Folders, run_cell, train_heads
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("test", steps=30, batch_size=4, learning_rates=(1e-2,), eval_every=10)
@@ -44,7 +58,7 @@ def trained(
     recipe: Recipe = RECIPE, *, seed: int = 0, rate: float = 1e-2, score=None, sign: int = 1, **data
 ) -> Trained:
     splits = {"train": split(17, 1), "valid": split(9, 2)} | data
-    return train(probe(recipe, seed), splits, score or right, sign, recipe, rate, seed, CPU)
+    return train(probe(recipe, seed), splits, score or right, sign, recipe, Run(rate, seed), CPU)
 
 
 def right(predictions: list) -> float:
@@ -65,6 +79,46 @@ def test_same_seed_same_result_bit_for_bit():
     assert not same(first, trained(rate=1.1e-2))
 
 
+def test_the_seed_decides_the_order_and_not_only_the_first_weights():
+    data = {"train": split(17, 1), "valid": split(9, 2)}
+    one, other = (train(probe(), data, right, 1, RECIPE, Run(1e-2, seed), CPU) for seed in (0, 1))
+    assert not same(one, other)
+
+
+@pytest.mark.parametrize("options", [None, {"projector_size": 4, "lstm_size": 4, "dropout": 0.3}])
+def test_runs_trained_together_equal_those_trained_alone_bit_for_bit(options):
+    """Means in closed form, and frames with dropout by autograd; some runs end early."""
+    recipe = replace(RECIPE, schedule="linear", patience=1, head=options or {})
+    data, labels, name = {"train": split(17, 1), "valid": split(9, 2)}, LABELS, "utterance_linear"
+    if options:
+        recipe, name = replace(recipe, spec_augment=SpecAugment(feature_width=2)), "ctc"
+        labels = CharacterLabels.from_train(["ab"], "text")
+        data = {split: frames(count, labels) for split, count in (("train", 9), ("valid", 5))}
+    runs = [Run(rate, seed) for seed in (0, 3) for rate in (3e-1, 1e-2, 1e-5)]
+
+    def fresh(run: Run) -> Probe:
+        torch.manual_seed(run.seed)
+        return Probe(name, 2, FeatureShape(6, 160), labels, recipe)
+
+    def score(predictions: list) -> float:
+        return right(predictions) if options is None else -len("".join(predictions))
+
+    steps: list[int] = []
+    together = train_together([fresh(run) for run in runs], data, score, 1, recipe, runs, CPU, steps.append)
+    assert sum(steps) == recipe.steps * len(runs)
+    assert len({outcome.history[-1]["step"] for outcome in together}) > 1, "some end early, others do not"
+    for run, outcome in zip(runs, together, strict=True):
+        alone = train(fresh(run), data, score, 1, recipe, run, CPU)
+        assert alone.history == outcome.history and alone.step == outcome.step
+        assert all(torch.equal(alone.state[name], outcome.state[name]) for name in alone.state)
+
+
+def frames(count: int, labels: CharacterLabels) -> Memory:
+    generator = torch.Generator().manual_seed(count)
+    utterances = [torch.randn(20 + index, 2, 6, generator=generator) for index in range(count)]
+    return Memory(utterances, [labels.encode("ab"[: 1 + index % 2]) for index in range(count)])
+
+
 def test_training_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -76,7 +130,9 @@ def test_training_leaves_the_global_generator_alone():
 def test_history_has_every_look_and_progress_every_step():
     steps = []
     recipe = replace(RECIPE, steps=25)
-    outcome = train(probe(), {"train": split(9, 1), "valid": split(9, 2)}, right, 1, recipe, 1e-2, 0, CPU, steps.append)
+    outcome = train(
+        probe(), {"train": split(9, 1), "valid": split(9, 2)}, right, 1, recipe, Run(1e-2, 0), CPU, steps.append
+    )
     assert [look["step"] for look in outcome.history] == [10, 20, 25]
     assert sum(steps) == 25
     assert set(outcome.history[0]) == {"step", "train_loss", "valid_loss", "valid"}
@@ -111,7 +167,7 @@ def test_patience_ends_a_training_that_no_longer_improves():
     steps = []
     recipe = replace(RECIPE, steps=100, patience=3)
     data = {"train": split(9, 1), "valid": split(9, 2)}
-    outcome = train(probe(), data, lambda predictions: next(values), 1, recipe, 1e-2, 0, CPU, steps.append)
+    outcome = train(probe(), data, lambda predictions: next(values), 1, recipe, Run(1e-2, 0), CPU, steps.append)
     assert outcome.step == 20
     assert outcome.history[-1]["step"] == 50
     assert sum(steps) == 100  # a progress bar ends at its end
@@ -151,8 +207,40 @@ def test_balanced_batches_draw_every_class_equally_often():
 
 def test_of_several_crops_every_one_is_drawn():
     data = PooledExamples(torch.arange(3.0)[:, None, None, None], [[0, 1, 2]], [LABELS.encode("a")])
+    generator = torch.Generator().manual_seed(0)
+    assert {int(data.batch([0], generator).layers) for _ in range(40)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_frames_are_mixed_where_they_lie_as_padded_ones_are(normalise, monkeypatch):
+    """In half precision and in blocks, the last of them smaller; on padding stands zero."""
+    monkeypatch.setattr(_featurizer, "BLOCK_NUMBERS", 7 * 2 * 6)
     torch.manual_seed(0)
-    assert {int(data.batch([0]).layers) for _ in range(40)} == {0, 1, 2}
+    utterances = [torch.randn(count, 2, 6).half() for count in (20, 7, 33)]
+    featurizer = Featurizer(2, normalise)
+    torch.nn.init.normal_(featurizer.weights)
+    padded, lengths = pad([utterance.float() for utterance in utterances])
+    mask = padding_mask(lengths)[:, :, None]
+    expected = featurizer(padded).masked_fill(mask, 0)
+    found = featurizer(utterances)
+    torch.testing.assert_close(found, expected)
+    slope = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((mixed * slope).sum(), featurizer.weights)[0] for mixed in (expected, found)]
+    assert gradients[0].abs().min() > 0
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_batch_of_long_utterances_is_smaller():
+    labels = CharacterLabels.from_train(["ab"], "text")
+    data = frames(12, labels)  # 20 to 31 frames
+    batches = training_batches(data, replace(RECIPE, batch_size=4), torch.Generator().manual_seed(0), most_frames=70)
+    epoch: list[list[int]] = []
+    while sum(map(len, epoch)) < 12:
+        epoch.append(next(batches))
+    assert sorted(index for batch in epoch for index in batch) == list(range(12))
+    assert {2, 3} <= {len(batch) for batch in epoch} <= {1, 2, 3}
+    assert all(len(batch) * max(data.lengths[index] for index in batch) <= 70 for batch in epoch)
+    assert [len(batch) for batch in evaluation_batches(data, 4, most_frames=25)] == [1] * 12, "one is never too many"
 
 
 def test_spec_augment_plays_in_training_only():
@@ -198,23 +286,25 @@ def grid(corpus):
 
 
 def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch):
-    """With the test features gone, every candidate is trained all the same; then the run fails."""
+    """Candidates are trained without it, and it is predicted once."""
     folders = Folders(tmp_path / "cache", tmp_path / "results")
+    corpus = replace(corpus, utterances=tuple(row for row in corpus.utterances if row.id != "test_6_0"))
     (cell,), _ = make_cells(grid, corpus)
-    looked, real_train, real_predict = [], _runner.train, _runner.predict
+    assert [len(cell.examples[name]) for name in ("valid", "test")] == [12, 11]
+    looked, real_train, real_predict = [], _runner.train_together, _runner.predict
 
-    def watched_train(probe, data, *rest):
-        looked.append("train")
-        return real_train(probe, {name: data[name] for name in ("train", "valid")}, *rest)
+    def watched_train(probes, data, *rest):
+        looked.append(sorted(data))
+        return real_train(probes, data, *rest)
 
     def watched_predict(probe, examples, device):
         looked.append(len(examples.targets))
         return real_predict(probe, examples, device)
 
-    monkeypatch.setattr(_runner, "train", watched_train)
+    monkeypatch.setattr(_runner, "train_together", watched_train)
     monkeypatch.setattr(_runner, "predict", watched_predict)
     run_grid(grid, corpus, folders, CPU, 1)
-    assert looked == ["train", "train", len(cell.examples["test"])]
+    assert looked == [["train", "valid"], 11]
 
 
 def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_path, monkeypatch):
@@ -223,18 +313,20 @@ def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_pa
     (record,) = RecordStore(folders.results).all()
     (first, _) = sorted(folders.cache.glob("heads/*.safetensors"))
     first.unlink()  # as if a kill had come between the two candidates
-    rates, real = [], _runner.train
+    rates, real = [], _runner.train_together
 
     def watched(*arguments):
-        rates.append(arguments[5])
+        rates.extend(arguments[5])
         return real(*arguments)
 
-    monkeypatch.setattr(_runner, "train", watched)
+    monkeypatch.setattr(_runner, "train_together", watched)
     again, steps = Folders(folders.cache, tmp_path / "again"), []
     (cell,), _ = make_cells(grid, corpus)
-    run_cell(cell, again, "cpu", advance=steps.append)
+    train_heads([(cell, rate) for rate in cell.recipe.learning_rates], again, "cpu", advance=steps.append)
     assert len(rates) == 1
     assert sum(steps) == 40
+    run_cell(cell, again, "cpu", advance=steps.append)
+    assert len(rates) == 1
     (other,) = RecordStore(again.results).all()
     assert other.result() == record.result()
 
