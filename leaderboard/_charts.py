@@ -269,7 +269,7 @@ def slopes(label: str, columns: Sequence[str], lines: Sequence[tuple[Series, Seq
     for side, x in ((0, margin - 10), (-1, margin + gap * (len(columns) - 1) + 10)):
         drawn = _end_labels([(scale(ranks[side]), series) for series, ranks, _ in lines], x)
         parts.append(element("g", *drawn, text_anchor="end" if side == 0 else "start"))
-    description = f"ranks of {len(lines)} upstreams by {', '.join(columns)}"
+    description = f"Ranks of {len(lines)} upstreams by {', '.join(columns)}"
     return Panel(label, description, width, top + 24 * max(lowest, 1), Markup("").join(parts))
 
 

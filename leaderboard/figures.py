@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from leaderboard._charts import (
@@ -23,7 +23,7 @@ from leaderboard._charts import (
 )
 from leaderboard._heat_map import Matrix, heat_map
 from leaderboard._svg import shortened, signed
-from leaderboard.board import Board, Cell, Column, Confusion, HeadComparison, Row
+from leaderboard.board import Board, Cell, Column, Confusion, HeadComparison, Interval, Row
 
 MOST_LABELS = 40  # of a confusion matrix; of more labels those are shown that are confused most often
 
@@ -38,6 +38,7 @@ class Figure:
         panels: its drawings.
         legend: the upstreams that have a colour in it.
         ramp: what the heat maps' lightest and darkest shade mean; empty where there is none.
+        captioned: whether what its panels say in words is shown to everybody.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Figure:
     panels: tuple[Panel, ...]
     legend: tuple[Series, ...] = ()
     ramp: tuple[str, ...] = ()
+    captioned: bool = True
 
 
 def series_of(board: Board) -> dict[str, Series]:
@@ -92,7 +94,7 @@ def _trade_off(board: Board, series: Mapping[str, Series]) -> Figure | None:
     for name, x_title in (("parameters", "parameters"), ("compute", "GFLOP for a second of audio")):
         if len({(point.x, point.y) for point in points[name]}) > 1:
             panels.append(scatter(f"{title[:1].upper()}{title[1:]} and {name}", points[name], x_title, title, higher))
-    return Figure("trade-off", "What it costs to be good", tuple(panels), _legend(series))
+    return Figure("trade-off", "What it costs to be good", tuple(panels), _legend(series), captioned=False)
 
 
 def _worth(board: Board) -> tuple[str, bool, dict[str, float]]:
@@ -122,7 +124,7 @@ def _profile(board: Board, series: Mapping[str, Series]) -> Figure | None:
         values = [published.values.get(column.task) for column in columns]
         told = _values_tip(f"{published.name} (published)", columns, values)
         lines.append((series[f"published:{published.name}"], values, told))
-    return Figure("profile", "Strengths and weaknesses", (profile(axes, lines),), _legend(series))
+    return Figure("profile", "Strengths and weaknesses", (profile(axes, lines),), _legend(series), captioned=False)
 
 
 def _span(board: Board, column: Column) -> tuple[float, ...]:
@@ -181,7 +183,8 @@ def _rates(board: Board, series: Mapping[str, Series]) -> Figure | None:
                     column.direction == "higher",
                 )
             )
-    return Figure("learning-rates", "Sensitivity to the learning rate", tuple(panels), _legend(series, published=False))
+    return Figure("learning-rates", "Sensitivity to the learning rate", tuple(panels), _legend(series, published=False),
+                  captioned=False)  # fmt: skip
 
 
 def _rate_curve(row: Row, column: Column, series: Mapping[str, Series]) -> Curve:
@@ -266,11 +269,18 @@ def _head_panel(comparison: HeadComparison, column: Column, series: Mapping[str,
     lines = []
     for i, name in enumerate(comparison.upstreams):
         means = (comparison.default_means[i], comparison.means[i])
-        told = [(head, f"{mean:.1f} {column.unit}, rank {rank[i]}")
-                for head, mean, rank in zip(heads, means, ranks, strict=True)]  # fmt: skip
+        intervals = (comparison.default_intervals[i], comparison.intervals[i])
+        told = [(head, f"{mean:.1f} {column.unit}{_bracketed(interval)}, rank {rank[i]}")
+                for head, mean, interval, rank in zip(heads, means, intervals, ranks, strict=True)]  # fmt: skip
         lines.append((series[name], [rank[i] for rank in ranks], tip(name, told)))
     tau = "" if comparison.tau is None else f": Kendall's tau {signed(comparison.tau, '.2f')}"
-    return slopes(f"{column.task.upper()}{tau}", heads, lines)
+    flipped = ", ".join(f"{first} and {second}" for first, second in comparison.flipped)
+    panel = slopes(f"{column.task.upper()}{tau}", heads, lines)
+    return replace(panel, description=f"{panel.description}; in another order: {flipped or 'none'}")
+
+
+def _bracketed(interval: Interval | None) -> str:
+    return "" if interval is None else f" [{interval.low:.1f}, {interval.high:.1f}]"
 
 
 def _legend(series: Mapping[str, Series], published: bool = True) -> tuple[Series, ...]:

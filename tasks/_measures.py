@@ -10,11 +10,11 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.audio import SAMPLE_RATE
-from downstreams._data import Examples, evaluation_batches
+from downstreams._data import Examples
 from tasks._executors import Advance
 from upstreams._resolve import build_upstream
 
-BATCH = 64
+MOST_UTTERANCES = 500  # norms differ little between utterances, and every frame of every layer is read
 SECONDS = 10.0  # about an utterance of LibriSpeech; attention makes the cost of a second depend on it
 aten = torch.ops.aten
 
@@ -39,19 +39,18 @@ def layer_norms(examples: Examples, normalise: bool) -> list[float]:
     A layer of large norm counts for more than its weight says, so weights are compared after multiplication by these.
 
     Args:
-        examples: any split; frames count by utterance, so a long one does not count for more.
+        examples: any split; up to so many utterances of it are looked at, and a long one counts as much as a short one.
         normalise: whether the weighted sum normalises the frames first.
     """
-    total: torch.Tensor | float = 0.0
-    for indices in evaluation_batches(examples, BATCH):
-        batch = examples.batch(indices)
-        for utterance, length in zip(batch.layers, batch.lengths.tolist(), strict=True):
-            frames = utterance[:length].float()  # (frames, num_layers, hidden_size)
-            if normalise:
-                frames = functional.layer_norm(frames, frames.shape[-1:])
-            total = total + frames.norm(dim=-1).mean(dim=0).double()
-    assert isinstance(total, torch.Tensor), "no split is empty"
-    return (total / len(examples.lengths)).tolist()
+    count = len(examples.targets)
+    norms = []
+    for index in range(0, count, math.ceil(count / MOST_UTTERANCES)):
+        (frames,) = examples.batch([index]).layers  # (frames, num_layers, hidden_size)
+        frames = frames.float()
+        if normalise:
+            frames = functional.layer_norm(frames, frames.shape[-1:])
+        norms.append(frames.norm(dim=-1).mean(dim=0))
+    return torch.stack(norms).double().mean(dim=0).tolist()
 
 
 def gflops_per_second(spec: str, *, advance: Advance) -> float:

@@ -248,6 +248,22 @@ def test_choices_show_one_of_several(opened):
     assert len(before) == len(after) == 3 and before != after
 
 
+def test_other_heads_flip_the_order(opened):
+    tab = opened(with_published(board()))
+    panel = tab.locator("#b0-heads .panel")
+    assert panel.locator("h4").inner_text() == "ASR: Kendall's tau −1.00"
+    assert panel.locator("figcaption").inner_text() == (
+        "Ranks of 4 upstreams by utterance_linear, utterance_attention; in another order: fbank and mfcc"
+    )
+    left, right = panel.locator("svg > g[text-anchor]").all()
+    assert left.locator("text").all_text_contents() == ["fbank", "mfcc", "apc", "mockingjay"]
+    assert right.locator("text").all_text_contents() == ["mockingjay", "apc", "mfcc", "fbank"]
+    panel.locator("[data-u=m1][data-tip] path").last.hover()
+    assert tab.locator("#tip").inner_text().split("\n") == [
+        "mfcc", "utterance_linear", "23.0 %, rank 2", "utterance_attention", "26.0 %, rank 3",
+    ]  # fmt: skip
+
+
 def test_words_are_aligned(opened):
     tab = opened(board())
     words = tab.locator("#b0-transcripts .aligned:visible span")
