@@ -25,7 +25,7 @@ from downstreams._featurizer import Featurizer
 from downstreams._labels import CharacterLabels
 from tasks._base import TASKS
 
-BUFFER_BYTES = 1 << 23
+BUFFER_BYTES = 1 << 20
 DROP = Path("/proc/sys/vm/drop_caches")
 SHAPE = (13, 768)  # HuBERT base
 SOURCE = "0" * 64  # stands for an upstream's digest
