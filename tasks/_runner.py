@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from core.audio import SAMPLE_RATE
 from core.digest import digest_of, file_digest, write_json, written_then_renamed
-from core.feature_cache import DTYPES, FeatureCache, Kind
+from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
 from core.records import RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, load_examples
@@ -22,9 +21,11 @@ from downstreams._training import Probe, Trained, load_trained, predict, save_tr
 from tasks._executors import Advance
 from tasks._live import LiveExamples
 from tasks._metrics import Metric, get_metric
-from tasks._plan import Cell, Example, kind_of
+from tasks._plan import Cell, UpstreamFacts, departures
 from tasks._provenance import circumstances
-from upstreams._extraction import Clip, caches_of, extract
+from upstreams._clips import Clip
+from upstreams._encoding import Encoder
+from upstreams._extraction import extract
 from upstreams._resolve import build_upstream
 
 
@@ -37,23 +38,27 @@ class Folders:
 
 
 def extract_features(
-    spec: str, source: str, batches: Sequence[list[Clip]], cache: Path, device: str, *, advance: Advance
+    upstream: UpstreamFacts,
+    batches: Sequence[list[Clip]],
+    dtypes: Mapping[Kind, Dtype],
+    cache: Path,
+    device: str,
+    *,
+    advance: Advance,
 ) -> int:
     """A job: computes what the cache lacks of some batches, and returns how many clips passed the upstream."""
     kinds: set[Kind] = {kind for batch in batches for clip in batch for kind in clip.kinds}
-    return extract(build_upstream(spec), batches, caches_of(cache, source, kinds), torch.device(device), advance)
+    caches = caches_of(cache, upstream.digest, kinds, dtypes)
+    return extract(build_upstream(upstream.spec), batches, caches, torch.device(device), advance, upstream.precision)
 
 
 def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> str:
     """A job: trains and evaluates one cell, and returns its run digest once the record is written."""
     started = time.monotonic()
-    kind = kind_of(cell.task, cell.recipe)
-    cache = FeatureCache(folders.cache, cell.upstream.digest, kind)
     labels: Labels = HEADS.get(cell.task.head).labels_from_train(
         [example.label for example in cell.examples["train"]], cell.task.label, cell.recipe
     )
-    data: dict[str, Examples] = {split: _load(cache, cell.examples[split], labels) for split in ("valid", "test")}
-    data["train"] = _live(cell, labels, device) if cell.live else _load(cache, cell.examples["train"], labels)
+    data = _examples(cell, labels, folders.cache, device)
     loaded = time.monotonic()
     metric = get_metric(cell.task.metric)
     candidates = _candidates(cell, data, labels, metric, folders, device, advance)
@@ -74,19 +79,26 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
     }
     weights = probe.featurizer.layer_weights().tolist()
     made = {"upstream_spec": cell.upstream.spec, **circumstances(device, seconds)}
-    store.add(_record(cell, kind, metric, value, best, candidates, weights, artifacts, made))
+    store.add(_record(cell, metric, value, best, candidates, weights, artifacts, made))
     return cell.run
 
 
-def _load(cache: FeatureCache, rows: Sequence[Example], labels: Labels) -> Examples:
-    return load_examples(cache, [row.keys for row in rows], [row.label for row in rows], labels)
-
-
-def _live(cell: Cell, labels: Labels, device: str) -> Examples:
-    assert cell.live is not None, "only asked for where the clips are live"
-    upstream = build_upstream(cell.upstream.spec).to(device)
-    targets = [labels.encode(example.label) for example in cell.examples["train"]]
-    return LiveExamples(upstream, cell.live, targets, cell.recipe.crop_samples, kind_of(cell.task, cell.recipe))
+def _examples(cell: Cell, labels: Labels, cache: Path, device: str) -> dict[str, Examples]:
+    """Split -> features and targets: from the cache, or from the upstream whenever they are drawn."""
+    kept = FeatureCache(cache, cell.upstream.digest, cell.kind, cell.dtype)
+    data: dict[str, Examples] = {
+        split: load_examples(kept, [row.keys for row in rows], [row.label for row in rows], labels)
+        for split, rows in cell.examples.items()
+        if split not in cell.live
+    }
+    if cell.live:
+        upstream = build_upstream(cell.upstream.spec).to(device)
+        encoder = Encoder(upstream, torch.device(device), cell.upstream.precision)
+    for split, clips in cell.live.items():
+        targets = [labels.encode(row.label) for row in cell.examples[split]]
+        crop_samples = cell.recipe.crop_samples if split == "train" else 0
+        data[split] = LiveExamples(encoder, clips, targets, cell.kind, crop_samples)
+    return data
 
 
 def _new_probe(cell: Cell, labels: Labels) -> Probe:
@@ -166,7 +178,6 @@ def _write_files(
 
 def _record(
     cell: Cell,
-    kind: Kind,
     metric: Metric,
     value: float,
     best: Trained,
@@ -192,15 +203,12 @@ def _record(
         ],
         counts={split: len(rows) for split, rows in cell.examples.items()},
         layer_weights=layer_weights,
-        features={"kind": kind, "dtype": DTYPES[kind].__name__, "departures": departures(cell)},
+        features={
+            "kind": cell.kind,
+            "dtype": cell.dtype,
+            "live": sorted(cell.live),
+            "departures": departures(cell),
+        },
         artifacts=dict(artifacts),
         circumstances=made,
     )
-
-
-def departures(cell: Cell) -> list[str]:
-    """Where the features differ from what the recipe asks for, because they are kept instead of computed anew."""
-    if cell.recipe.crop_samples and cell.live is None:
-        seconds = cell.recipe.crop_samples / SAMPLE_RATE
-        return [f"{cell.recipe.crops} fixed random crops of {seconds:g} s a recording instead of a new one every time"]
-    return []
