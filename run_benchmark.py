@@ -7,6 +7,7 @@ import errno
 import json as json_files
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,14 +38,16 @@ from leaderboard.figure_files import write_figures
 from leaderboard.page import page
 from leaderboard.tables import READING, markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
+from tasks._cache_space import clear, entries
 from tasks._executors import Job, LocalExecutor, choose_device
 from tasks._metrics import get_metric
+from tasks._needs import DEFAULT_LIMIT, AskedFrames, parse_size, spelt
 from tasks._planner import Grid, Report, run_grid
 from tasks._prediction import as_text, load_predictor
 from tasks._progress import TerminalWatcher
 from tasks._runner import Folders
 from tasks.corpora._base import CORPORA, open_corpus
-from upstreams._base import UPSTREAMS
+from upstreams._base import UPSTREAMS, Precision
 from upstreams._checks import CHECKS, run_check
 from upstreams._pretraining import is_done, planned, pretrain
 from upstreams._resolve import build_upstream
@@ -82,6 +85,8 @@ Output = Annotated[Path, typer.Option(help="Folder of results.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if left out.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one a core on a CPU if left out.")]
 Cache = Annotated[Path, typer.Option(help="Folder of cached features; may be deleted at any time.")]
+cache_app = typer.Typer(no_args_is_help=True, help="Look at the cached features, and delete them.")
+app.add_typer(cache_app, name="cache")
 
 
 @app.command("list")
@@ -209,6 +214,15 @@ def run(  # noqa: PLR0913
     exact: Annotated[
         bool, typer.Option(help="New random crops at every update where the recipe wants them; much slower.")
     ] = False,
+    precision: Annotated[
+        Precision, typer.Option(help="In which the upstreams compute; bfloat16 is faster, and recorded.")
+    ] = "float32",
+    frames: Annotated[
+        AskedFrames, typer.Option(help="How frames are kept, or not at all; auto is the best that fits.")
+    ] = "auto",
+    cache_limit: Annotated[
+        str, typer.Option(help="Of all cached features, such as 500GB; none is no limit.")
+    ] = DEFAULT_LIMIT,
     output: Output = Path("results"),
     cache: Cache = Path("cache"),
     device: Device = None,
@@ -224,6 +238,9 @@ def run(  # noqa: PLR0913
         recipe,
         limit,
         exact,
+        precision,
+        frames,
+        parse_size(cache_limit),
     )
     manifest = open_corpus(corpus, root, columns, cache)
     _warn(replace(manifest, missing=()))  # a run without them is refused in the same words
@@ -242,6 +259,8 @@ def _show(report: Report, output: Path) -> None:
             out.print(table)
     for name, error in report.failures:
         err.print(f"failed: {name}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    for name, clips in report.passed.items():
+        err.print(f"{name}: {clips} clips passed it, each once", markup=False, highlight=False, soft_wrap=True)
     out.print(
         f"{report.computed} cells computed, {report.skipped} were there, "
         f"{len(report.cells) - report.skipped - report.computed} failed; records in {output / 'records'}",
@@ -358,6 +377,34 @@ def predict(
     for file, prediction in answers:
         table.add_row(escape(file), escape(as_text(prediction)))
     out.print(table)
+
+
+@cache_app.command("list")
+def list_cache(cache: Cache = Path("cache")) -> None:
+    """Show what features there are, the longest unused first."""
+    found = entries(cache)
+    table = Table("upstream", "kind", "size", "utterances", "last used", title=str(cache), title_justify="left")
+    for entry in found:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+        table.add_row(escape(entry.upstream), entry.name, spelt(entry.size), str(entry.utterances()), used)
+    out.print(table)
+    out.print(f"{len(found)} entries, {spelt(sum(entry.size for entry in found))}", highlight=False)
+
+
+@cache_app.command("clear")
+def clear_cache(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Of upstreams, as the list has them; all if left out.")
+    ] = None,
+    unused_days: Annotated[float | None, typer.Option(min=0, help="Only what no run has used for so long.")] = None,
+    cache: Cache = Path("cache"),
+) -> None:
+    """Delete features; what a running command uses stays."""
+    deleted, busy = clear(cache, names or (), unused_days)
+    out.print(f"{len(deleted)} entries deleted, {spelt(sum(entry.size for entry in deleted))}", highlight=False)
+    for entry in busy:
+        line = f"{entry.upstream} {entry.name}: a running command uses it; it stays"
+        err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _workers(device: str) -> int:

@@ -1,39 +1,49 @@
 """The feature cache: what a frozen upstream computed, kept under the digest of all it was computed from.
 
-    <folder>/<upstream and preprocessing digest>/<kind>/<segment>.npy    rows of all its utterances, memory-mapped
-                                                       /<segment>.json   audio digest -> first row, rows; written last
+    <folder>/<upstream and preprocessing digest>/<entry>/<segment>.npy    rows of all its utterances, memory-mapped
+                                                        /<segment>.json   audio digest -> rows, in order; written last
 
-A segment is never changed. A segment without its index does not exist, so a half-written one is never read.
+A segment is never changed. A segment without its index does not exist, so a half-written one is never read. Segments
+may be merged or evicted at any time by another process: the merged one is whole before the old ones go, and maps that
+are open stay readable.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from core.digest import digest_of, write_json, written_then_renamed
 from core.errors import CacheError
 
 Kind = Literal["pooled", "pooled_normalised", "frames"]
+Dtype = Literal["float32", "float16", "int8"]
 KINDS: tuple[Kind, ...] = ("pooled", "pooled_normalised", "frames")
 # Half precision for frames: their number makes the disk, and the means of the pooled kinds are kept whole.
-DTYPES: Mapping[Kind, type[np.floating]] = {
-    "pooled": np.float32,
-    "pooled_normalised": np.float32,
-    "frames": np.float16,
+DTYPES: Mapping[Kind, Dtype] = {"pooled": "float32", "pooled_normalised": "float32", "frames": "float16"}
+LARGEST: Mapping[Dtype, float] = {
+    "float32": float(np.finfo(np.float32).max),
+    "float16": float(np.finfo(np.float16).max),
+    "int8": float(np.finfo(np.float16).max),  # as which it is read
 }
+INT8_LARGEST = 127
+SCALE_ROWS = 2  # an int8 utterance begins with its scales: float16, two rows of bytes
+STALE_SECONDS = 24 * 3600.0  # what has no index after a day was left behind by a kill
 Features = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where an utterance's rows lie."""
+    """Where an utterance's rows lie, its scales included."""
 
     segment: Path
     first: int
@@ -41,29 +51,43 @@ class Slot:
 
 
 class FeatureCache:
-    """The features of one kind of one upstream.
+    """The features of one kind of one upstream: an entry.
 
     Each utterance has an array (rows, num_layers, hidden_size): one row for the pooled kinds, else one a frame.
 
     Args:
         folder: root of the cache.
-        source: digest of the upstream's weights and configuration and of the preprocessing.
+        source: digest of the upstream's weights, configuration and precision and of the preprocessing.
         kind: pooled (mean over time of each layer), pooled_normalised (the same after layer norm), or frames.
+        dtype: how numbers are kept, DTYPES' if left out. Frames in int8 have a scale for every layer and dimension of
+            an utterance; they are read as float16.
     """
 
-    def __init__(self, folder: Path, source: str, kind: Kind) -> None:
+    def __init__(self, folder: Path, source: str, kind: Kind, dtype: Dtype | None = None) -> None:
         self.kind = kind
-        self.folder = folder / source[:32] / kind
+        self.dtype: Dtype = dtype or DTYPES[kind]
+        self.folder = folder / source[:32] / entry_name(kind, self.dtype)
+        self._scale_rows = SCALE_ROWS if self.dtype == "int8" else 0
         self._slots: dict[str, Slot] = {}
-        self._segments: dict[Path, Features] = {}
+        self._segments: dict[Path, npt.NDArray[np.generic]] = {}
+        self._indices: set[Path] = set()
         self.refresh()
 
     def refresh(self) -> None:
-        """Takes in the segments that were written since."""
-        read = {slot.segment.stem for slot in self._slots.values()}
-        for index in sorted(self.folder.glob("[!.]*.json")):
-            if index.stem not in read:
-                self._take(index)
+        """Takes in what was written, merged or evicted since."""
+        while True:
+            found = set(self.folder.glob("[!.]*.json"))
+            gone = {index.with_suffix(".npy") for index in self._indices - found}
+            if gone:
+                self._slots = {key: slot for key, slot in self._slots.items() if slot.segment not in gone}
+                self._segments = {path: array for path, array in self._segments.items() if path not in gone}
+                self._indices &= found
+            try:
+                for index in sorted(found - self._indices):
+                    self._take(index)
+            except FileNotFoundError:  # merged into another since the folder was listed
+                continue
+            return
 
     def _take(self, index: Path) -> None:
         try:
@@ -72,68 +96,182 @@ class FeatureCache:
             raise _damaged(index, str(error)) from None
         first = 0
         for key, rows in content:
-            self._slots.setdefault(key, Slot(index.with_suffix(".npy"), first, rows))
-            first += rows
+            self._slots.setdefault(key, Slot(index.with_suffix(".npy"), first, rows + self._scale_rows))
+            first += rows + self._scale_rows
+        self._indices.add(index)
 
     def __contains__(self, key: str) -> bool:
         return key in self._slots
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
     def rows(self, key: str) -> int:
         """How many rows an utterance has."""
-        return self._slots[key].rows
+        return self._slots[key].rows - self._scale_rows
 
     def get(self, key: str) -> Features:
-        """The features of an utterance (rows, num_layers, hidden_size), mapped from disk.
+        """The features of an utterance (rows, num_layers, hidden_size): float32 if pooled, frames float16.
+
+        They are mapped from disk, but for int8 ones, which are computed.
 
         Raises: CacheError: not there, so the extraction has to run first; or its segment is damaged.
         """
+        stored: Features = self._stored(key)  # type: ignore[assignment]
+        return dequantised(stored) if self.dtype == "int8" else stored
+
+    def _stored(self, key: str) -> npt.NDArray[np.generic]:
         slot = self._slots.get(key)
+        if slot is None or not self._is_open(slot.segment):
+            self.refresh()
+            slot = self._slots.get(key)
         if slot is None:
             raise CacheError(f"{self.folder}: no features of audio {key[:12]}; run the same command again")
-        if slot.segment not in self._segments:
-            self._segments[slot.segment] = _mapped(slot.segment)
-        features = self._segments[slot.segment][slot.first : slot.first + slot.rows]
-        if len(features) != slot.rows:
-            raise _damaged(slot.segment, f"{len(features)} of {slot.rows} rows")
-        return features
+        if not self._is_open(slot.segment):
+            raise _damaged(slot.segment, "it is gone, its index is not")
+        stored = self._segments[slot.segment][slot.first : slot.first + slot.rows]
+        if len(stored) != slot.rows:
+            raise _damaged(slot.segment, f"{len(stored)} of {slot.rows} rows")
+        return stored
+
+    def _is_open(self, segment: Path) -> bool:
+        """Maps a segment if it has not been, and tells whether it is there."""
+        if segment not in self._segments:
+            try:
+                self._segments[segment] = np.load(
+                    segment, mmap_mode="c"
+                )  # never written to, but torch wants it writable
+            except FileNotFoundError:
+                return False
+            except (OSError, ValueError, EOFError) as error:
+                raise _damaged(segment, str(error)) from None
+        return True
 
     def add(self, features: Mapping[str, Features]) -> None:
-        """Writes one segment: the array first, its index last.
+        """Writes one segment.
 
         Raises: CacheError: a value does not fit the number format.
         """
-        if not features:
-            return
-        arrays = [self._converted(key, array) for key, array in features.items()]
-        index = [[key, len(array)] for key, array in zip(features, arrays, strict=True)]
+        if features:
+            self._write({key: self._converted(key, array) for key, array in features.items()})
+
+    def _converted(self, key: str, array: Features) -> npt.NDArray[np.generic]:
+        low, high = float(array.min()), float(array.max())  # both NaN if one value is: no comparison holds
+        if not -LARGEST[self.dtype] <= low <= high <= LARGEST[self.dtype]:
+            raise CacheError(
+                f"features of audio {key[:12]} hold values beyond {LARGEST[self.dtype]:.0f} or NaN: "
+                f"they can't be kept as {self.dtype}; look at the upstream's weights"
+            )
+        if self.dtype == "int8":
+            return quantised(array)
+        # torch converts to half precision ten times as fast as numpy.
+        return torch.from_numpy(array).to(getattr(torch, self.dtype)).numpy()
+
+    def _write(self, arrays: Mapping[str, npt.NDArray[np.generic]]) -> Path:
+        """One segment: the array first, its index last."""
+        index = [[key, len(array) - self._scale_rows] for key, array in arrays.items()]
         path = self.folder / f"{digest_of(index)[:24]}.npy"
         with written_then_renamed(path) as temporary, temporary.open("wb") as file:
-            np.save(file, np.concatenate(arrays))
+            _save_joined(file, list(arrays.values()))
         write_json(path.with_suffix(".json"), index)
         self._take(path.with_suffix(".json"))
+        return path.with_suffix(".json")
 
-    def _converted(self, key: str, array: Features) -> Features:
-        with np.errstate(over="ignore"):
-            converted = array.astype(DTYPES[self.kind], copy=False)
-        if not np.isfinite(converted).all():
-            raise CacheError(
-                f"features of audio {key[:12]} hold values beyond {np.finfo(DTYPES[self.kind]).max:.0f} or NaN: "
-                f"they can't be kept as {np.dtype(DTYPES[self.kind]).name}; look at the upstream's weights"
-            )
-        return converted
+    def merge(self) -> None:
+        """Makes one segment of several: the new one is whole before the old ones go. What kills left goes, too."""
+        self.refresh()
+        old = set(self._indices)
+        if len(old) > 1:
+            try:
+                merged = self._write({key: self._stored(key) for key in self._slots})
+            except (FileNotFoundError, CacheError):  # another process has just merged or evicted them
+                return
+            _remove(old - {merged})
+            self._slots, self._segments, self._indices = {}, {}, set()
+            self.refresh()
+        known = {path for index in self._indices for path in (index, index.with_suffix(".npy"))}
+        for path in (path for path in self.folder.glob("*.*") if path.suffix in {".npy", ".json"}):
+            if path not in known and _age(path) > STALE_SECONDS:
+                path.unlink(missing_ok=True)
+
+    def drop_segments_without(self, keys: Collection[str]) -> None:
+        """Deletes the segments that hold none of these utterances."""
+        self.refresh()
+        wanted = {slot.segment.with_suffix(".json") for key, slot in self._slots.items() if key in keys}
+        _remove(self._indices - wanted)
+        self.refresh()
 
 
-def _mapped(path: Path) -> Features:
+def entry_name(kind: Kind, dtype: Dtype) -> str:
+    """The folder of a kind: its name, with the number format where that is not the usual one."""
+    return kind if dtype == DTYPES[kind] else f"{kind}_{dtype}"
+
+
+def caches_of(
+    folder: Path, source: str, kinds: Iterable[Kind], dtypes: Mapping[Kind, Dtype] = DTYPES
+) -> dict[Kind, FeatureCache]:
+    """The caches of the kinds that are asked for."""
+    return {kind: FeatureCache(folder, source, kind, dtypes[kind]) for kind in sorted(set(kinds))}
+
+
+def stored_bytes(utterances: int, rows: int, shape: tuple[int, int], dtype: Dtype) -> int:
+    """What so many utterances with so many rows of (num_layers, hidden_size) in all take."""
+    rows += SCALE_ROWS * utterances if dtype == "int8" else 0
+    return rows * math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def quantised(features: Features) -> npt.NDArray[np.int8]:
+    """Frames (rows, num_layers, hidden_size) in 8 bits: SCALE_ROWS rows with the scales in front.
+
+    Transformers have a few dimensions that are a hundred times as large as the others, always the same ones: with a
+    scale for each dimension they cost the others nothing, with one for each frame nearly everything.
+    """
+    frames = torch.from_numpy(features).float()
+    scales = (frames.abs().amax(dim=0) / INT8_LARGEST).half()  # (num_layers, hidden_size)
+    steps = torch.where(scales > 0, scales, 1).float()
+    whole = (frames / steps).round().clamp(-INT8_LARGEST, INT8_LARGEST).to(torch.int8)
+    head = scales.numpy().view(np.int8).reshape(*scales.shape, SCALE_ROWS)
+    return np.concatenate([np.moveaxis(head, 2, 0), whole.numpy()])
+
+
+def dequantised(stored: npt.NDArray[np.generic]) -> npt.NDArray[np.float16]:
+    """The inverse of `quantised`, but for rounding: float16 (rows, num_layers, hidden_size)."""
+    head = np.ascontiguousarray(np.moveaxis(stored[:SCALE_ROWS], 0, 2))
+    scales = torch.from_numpy(head.view(np.float16)[..., 0].astype(np.float32))
+    whole = torch.from_numpy(np.array(stored[SCALE_ROWS:]))  # copied: torch wants to own what it is given
+    return (whole * scales).clamp(-LARGEST["int8"], LARGEST["int8"]).half().numpy()
+
+
+def _save_joined(file: BinaryIO, arrays: Sequence[npt.NDArray[np.generic]]) -> None:
+    """np.save of their concatenation, without making it."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(arrays[0].dtype),
+        "fortran_order": False,
+        "shape": (sum(map(len, arrays)), *arrays[0].shape[1:]),
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    for array in arrays:
+        file.write(np.ascontiguousarray(array).data)
+
+
+def _remove(indices: Iterable[Path]) -> None:
+    """Deletes segments, their indices first."""
+    indices = list(indices)
+    for path in (*indices, *(index.with_suffix(".npy") for index in indices)):
+        path.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
     try:
-        return np.load(path, mmap_mode="c")  # never written to, but torch wants arrays that could be
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, str(error)) from None
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _damaged(path: Path, how: str) -> CacheError:
     return CacheError(f"{path}: damaged ({how}); delete {path.parent} and run again")
 
 
-def missing(caches: Sequence[FeatureCache], key: str) -> bool:
+def missing(caches: Iterable[FeatureCache], key: str) -> bool:
     """Whether any of the caches lacks an utterance."""
     return any(key not in cache for cache in caches)

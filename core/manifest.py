@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from core.audio import read_audio
-from core.digest import digest_of, file_digest
+from core.digest import digest_of, file_digest, write_json
 from core.errors import AudioError, ManifestError
 
 FILE_NAME = "metadata.jsonl"
 SPLITS = ("train", "valid", "test")
 RESERVED = {"file_name", "id", "split", "start_sample", "stop_sample"}  # all other keys of a row are labels or notes
 MOST_PROBLEMS_SHOWN = 50
+SETTLED_NANOSECONDS = 2 * 10**9  # the coarsest clock of a file system in use, FAT's
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Manifest:
         utterances: the rows.
         notes: what a user should know but need not mend, such as counts that differ from the official ones.
         missing: parts that are not there and how to get them; what is there can be looked at, but not be run.
+        memory: folder where digests of audio files are remembered; None computes them each time.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Manifest:
     utterances: tuple[Utterance, ...]
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    memory: Path | None = None
 
     def require_complete(self) -> None:
         """Refuses a corpus of which parts are missing.
@@ -110,9 +114,12 @@ class Manifest:
         paths = {utterance.path for utterance in self.utterances}  # several rows may be pieces of one file
         if not all(path.is_file() for path in paths):
             validate(self)  # raises, and names whatever else is wrong
-        with ThreadPoolExecutor(_threads()) as pool:
-            digests = dict(zip(paths, pool.map(file_digest, paths), strict=True))
+        digests = _digests(paths, self._memory_file)
         return {utterance.id: digests[utterance.path] for utterance in self.utterances}
+
+    @property
+    def _memory_file(self) -> Path | None:
+        return self.memory and self.memory / f"{digest_of(str(self.source.resolve()))[:32]}.json"
 
     @cached_property
     def digest(self) -> str:
@@ -260,6 +267,38 @@ def summarise(manifest: Manifest) -> dict[str, Counter[str]]:
             if value is not None:
                 counts.setdefault(label, Counter())[utterance.split] += 1
     return counts
+
+
+def _digests(paths: Iterable[Path], memory: Path | None) -> dict[Path, str]:
+    """Path -> sha256; a file is not read again as long as its size and times are those that are remembered."""
+    remembered = _remembered(memory)
+    stamps = {path: _stamp(path) for path in paths}
+    unknown = [path for path, stamp in stamps.items() if remembered.get(str(path.absolute()), [])[:-1] != stamp]
+    with ThreadPoolExecutor(_threads()) as pool:
+        computed = dict(zip(unknown, pool.map(file_digest, unknown), strict=True))
+    # What was changed a moment ago may change again within the same tick of the file system's clock.
+    settled = time.time_ns() - SETTLED_NANOSECONDS
+    new = {str(path.absolute()): [*stamps[path], digest] for path, digest in computed.items()
+           if max(stamps[path][1:]) < settled}  # fmt: skip
+    if memory is not None and new:
+        write_json(memory, {**remembered, **new})
+    return {path: computed.get(path) or remembered[str(path.absolute())][-1] for path in stamps}
+
+
+def _remembered(memory: Path | None) -> dict[str, list[Any]]:
+    """Absolute path -> size, times and digest; nothing where the file is absent or damaged."""
+    try:
+        content = json.loads(memory.read_text(encoding="utf-8")) if memory is not None else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+    is_whole = isinstance(content, dict) and all(isinstance(found, list) for found in content.values())
+    return content if is_whole else {}
+
+
+def _stamp(path: Path) -> list[int]:
+    """Changes whenever the file does: writing sets the second time, and nothing can set the third back."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _threads() -> int:

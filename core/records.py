@@ -33,6 +33,7 @@ class ResultRecord:
         recipe: name, digest and every field.
         protocol: version of the program's protocol.
         live: whether crops passed the upstream anew at every update (`--exact`).
+        frames: where the head needs frames: float16 or int8 as they were kept, or recompute; else None.
         custom: True keeps it off the leaderboard: limited data or another recipe.
         seed: of the head's training.
         metric: name, unit, direction ("higher" or "lower" is better).
@@ -54,6 +55,7 @@ class ResultRecord:
     recipe: Mapping[str, Any]
     protocol: int
     live: bool
+    frames: str | None
     custom: bool
     seed: int
     metric: Mapping[str, Any]
@@ -88,6 +90,7 @@ class ResultRecord:
             recipe={key: value for key, value in self.recipe.items() if key != "digest"},
             corpus=self.corpus["digest"],
             live=self.live,
+            frames=self.frames,
             seed=self.seed,
         )
 
@@ -98,7 +101,15 @@ def task_digest(task: Mapping[str, Any]) -> str:
 
 
 def run_digest(
-    *, protocol: int, upstream: str, task: Mapping[str, Any], recipe: object, corpus: str, live: bool, seed: int
+    *,
+    protocol: int,
+    upstream: str,
+    task: Mapping[str, Any],
+    recipe: object,
+    corpus: str,
+    live: bool,
+    frames: str | None,
+    seed: int,
 ) -> str:
     """sha256 of all that decides a result.
 
@@ -109,6 +120,7 @@ def run_digest(
         recipe: every field.
         corpus: digest of the rows that the task takes.
         live: whether crops passed the upstream anew at every update.
+        frames: how they were kept, if they were needed.
         seed: of the head's training.
     """
     return digest_of(
@@ -119,6 +131,7 @@ def run_digest(
             "recipe": recipe,
             "corpus": corpus,
             "live": live,
+            "frames": frames,
             "seed": seed,
         }
     )

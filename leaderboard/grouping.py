@@ -92,7 +92,8 @@ def _named(records: Sequence[ResultRecord]) -> list[Entry]:
 
     def recipe(record: ResultRecord) -> str:
         old = f" (protocol {record.protocol})" if record.protocol < newest else ""
-        return f"{record.recipe['name']}{' (custom)' if record.custom else ''}{old}"
+        frames = "" if record.frames in (None, "float16") else f" ({record.frames} frames)"
+        return f"{record.recipe['name']}{' (custom)' if record.custom else ''}{frames}{old}"
 
     recipes = _distinct(records, recipe, lambda r: r.recipe["digest"], lambda r: [r.task["name"], _head(r)])
     # Within a recipe: one that crops or changes the level makes other clips of the same corpus.

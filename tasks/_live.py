@@ -1,56 +1,63 @@
-"""Training clips that pass the upstream at every update, as s3prl does: for `--exact`, where a cache would depart."""
+"""Clips that pass the upstream whenever they are drawn, as s3prl does: for `--exact` and `--frames recompute`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
 from core.feature_cache import Kind
 from core.lengths import pad
 from downstreams._data import Batch
-from upstreams._base import Upstream
-from upstreams._extraction import Clip, rows_of, states_of
+from upstreams._clips import GPU_BATCHES, Clip, lay_out
+from upstreams._encoding import Encoder
 
 
 @dataclass(frozen=True)
 class LiveExamples:
-    """A train split without a cache: a new random piece of every long recording each time it is drawn.
+    """A split without a cache.
 
     Attributes:
-        upstream: frozen, on the device where it computes.
+        encoder: what the clips pass.
         clips: whole recordings.
         targets: encoded label of each.
-        crop_samples: length of the pieces.
         kind: what the head needs.
+        crop_samples: of a longer recording a new random piece of this length is taken each time; 0 leaves it whole.
     """
 
-    upstream: Upstream
+    encoder: Encoder
     clips: Sequence[Clip]
     targets: list[torch.Tensor]
-    crop_samples: int
     kind: Kind
+    crop_samples: int = 0
 
-    @property
+    @cached_property
     def lengths(self) -> Sequence[int]:
-        """Valid frames of every piece."""
+        """See Examples.lengths: frames, so that batches are those of the cache."""
         if self.kind != "frames":
             return [1] * len(self.clips)
-        samples = torch.tensor([min(clip.samples, self.crop_samples) for clip in self.clips])
-        return self.upstream.frame_lengths(samples).tolist()
+        samples = [min(clip.samples, self.crop_samples or clip.samples) for clip in self.clips]
+        frames: list[int] = self.encoder.upstream.frame_lengths(torch.tensor(samples)).tolist()
+        return frames
 
     def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
         """See Examples.batch."""
         clips = [self._piece(self.clips[index], generator) for index in indices]
-        device = next((parameter.device for parameter in self.upstream.parameters()), torch.device("cpu"))
-        states = states_of(self.upstream, clips, [clip.read() for clip in clips], device)
-        layers, lengths = pad(list(rows_of(states, self.kind)))
-        return Batch(layers, lengths, torch.stack([self.targets[index] for index in indices]))
+        rows: dict[str, torch.Tensor] = {}
+        upstream = self.encoder.upstream
+        seconds = upstream.batch_seconds * (1 if self.encoder.device.type == "cpu" else GPU_BATCHES)
+        distinct = list({clip.key: clip for clip in clips}.values())
+        for batch in lay_out(distinct, upstream.window_samples, seconds):
+            kept = self.encoder.rows(batch, [clip.read() for clip in batch], {self.kind})
+            rows.update(zip((clip.key for clip in batch), kept[self.kind], strict=True))
+        layers, lengths = pad([rows[clip.key] for clip in clips])
+        return Batch(layers, lengths, [self.targets[index] for index in indices])
 
     def _piece(self, clip: Clip, generator: torch.Generator | None) -> Clip:
         room = clip.samples - self.crop_samples
-        if room <= 0:
+        if not self.crop_samples or room <= 0:
             return clip
         start = clip.start + int(torch.randint(room + 1, (1,), generator=generator))
-        return replace(clip, start=start, stop=start + self.crop_samples)
+        return replace(clip, start=start, stop=start + self.crop_samples, samples=self.crop_samples)

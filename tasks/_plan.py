@@ -5,31 +5,50 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from core.audio import SAMPLE_RATE, duration_seconds
 from core.digest import digest_of
 from core.errors import ManifestError
-from core.feature_cache import Kind
+from core.feature_cache import DTYPES, Dtype, Kind
 from core.manifest import SPLITS, Manifest, Utterance, refuse, unseen_labels
 from core.records import run_digest
 from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
 from tasks._base import Task
-from upstreams._base import Upstream
-from upstreams._extraction import Clip
+from upstreams._base import Precision, Upstream
+from upstreams._clips import LONGEST_SECONDS, Clip, is_long
 
 PROTOCOL_VERSION = 2  # raised whenever the same inputs could give another result
+# What becomes of frames: kept as float16 or int8, or computed anew whenever a clip is drawn.
+Frames = Literal["float16", "int8", "recompute"]
+FRAME_PROBES = 8
 
 
 @dataclass(frozen=True)
 class UpstreamFacts:
-    """What is recorded of an upstream; `spec` builds it again."""
+    """What is recorded of an upstream; `spec` builds it again.
+
+    Attributes:
+        name: in tables; another precision than float32 is part of it.
+        spec: as typed.
+        digest: of all that decides the features, the precision included.
+        params: how many parameters.
+        num_layers: of the hidden states.
+        hidden_size: their width.
+        downsample_rate: samples a frame.
+        window_samples: see Upstream.
+        batch_seconds: see Upstream.
+        precision: in which it computes.
+        extra_frames: how many frames a clip has beyond samples / downsample_rate, in the mean.
+    """
 
     name: str
     spec: str
@@ -39,25 +58,42 @@ class UpstreamFacts:
     hidden_size: int
     downsample_rate: int
     window_samples: int
+    batch_seconds: float
+    precision: Precision = "float32"
+    extra_frames: float = 0.0
     gflops_per_second: float | None = None
 
     @classmethod
-    def of(cls, spec: str, upstream: Upstream) -> UpstreamFacts:
+    def of(cls, spec: str, upstream: Upstream, precision: Precision = "float32") -> UpstreamFacts:
         """Reads them off a built upstream."""
+        exact = precision == "float32"
         return cls(
-            name=upstream.display_name,
+            name=upstream.display_name if exact else f"{upstream.display_name} ({precision})",
             spec=spec,
-            digest=upstream.digest(),
+            digest=upstream.digest() if exact else digest_of([upstream.digest(), precision]),
             params=upstream.num_params(),
             num_layers=upstream.num_layers,
             hidden_size=upstream.hidden_size,
             downsample_rate=upstream.downsample_rate,
             window_samples=upstream.window_samples,
+            batch_seconds=upstream.batch_seconds,
+            precision=precision,
+            extra_frames=_extra_frames(upstream),
         )
 
     def recorded(self) -> dict[str, Any]:
         """What belongs to the result; where the checkpoint lies on this machine does not."""
-        return {key: value for key, value in asdict(self).items() if key not in {"spec", "window_samples"}}
+        return {key: value for key, value in asdict(self).items() if key not in PLANNING | {"spec"}}
+
+
+PLANNING = {"window_samples", "batch_seconds", "extra_frames"}  # not part of a result
+
+
+def _extra_frames(upstream: Upstream) -> float:
+    """Asked for a few lengths only: an s3prl upstream has to compute each of them."""
+    rate = upstream.downsample_rate
+    lengths = max(SAMPLE_RATE, upstream.min_samples) + torch.arange(FRAME_PROBES) * rate // FRAME_PROBES
+    return float((upstream.frame_lengths(lengths) - lengths / rate).mean())
 
 
 @dataclass(frozen=True)
@@ -128,7 +164,9 @@ class Cell:
         examples: split -> examples.
         seed: of the head's training.
         custom: whether it stays off the leaderboard.
-        live: the train clips where they pass the upstream at every update instead of once; else None.
+        frames: what becomes of them, where the head needs frames; else None.
+        live: split -> its clips, where they pass the upstream whenever they are drawn instead of once.
+        long: how many recordings pass in pieces; found once it is clear that the cell has to be run.
     """
 
     upstream: UpstreamFacts
@@ -138,7 +176,26 @@ class Cell:
     examples: Mapping[str, Sequence[Example]]
     seed: int
     custom: bool
-    live: tuple[Clip, ...] | None = None
+    frames: Frames | None = None
+    live: Mapping[str, tuple[Clip, ...]] = field(default_factory=dict)
+    long: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of features that the head is trained on."""
+        return kind_of(self.task, self.recipe)
+
+    @property
+    def dtype(self) -> Dtype:
+        """How they are kept; what is not kept is float32."""
+        if self.frames is None:
+            return DTYPES[self.kind]
+        return "float32" if self.frames == "recompute" else self.frames
+
+    @property
+    def exact(self) -> bool:
+        """Whether crops pass the upstream anew at every update."""
+        return bool(self.recipe.crop_samples) and "train" in self.live
 
     @property
     def name(self) -> str:
@@ -159,7 +216,8 @@ class Cell:
             task=self.task.recorded(),
             recipe=self.recipe,
             corpus=self.corpus_digest,
-            live=self.live is not None,
+            live=self.exact,
+            frames=self.frames,
             seed=self.seed,
         )
 
@@ -168,6 +226,23 @@ def _speaker(row: Utterance) -> str | None:
     """The note `voice`, or where speakers are the labels, those."""
     speaker = row.labels.get("voice", row.labels.get("speaker"))
     return None if speaker is None else str(speaker)
+
+
+def departures(cell: Cell) -> list[str]:
+    """Where the features differ from what the recipe asks for."""
+    found = []
+    if cell.recipe.crop_samples and "train" not in cell.live:
+        seconds = cell.recipe.crop_samples / SAMPLE_RATE
+        found.append(
+            f"{cell.recipe.crops} fixed random crops of {seconds:g} s a recording instead of a new one every time"
+        )
+    if cell.upstream.precision != "float32":
+        found.append(f"the upstream computed in {cell.upstream.precision}")
+    if cell.frames == "int8":
+        found.append("frames kept in 8 bits")
+    if cell.long:
+        found.append(f"{cell.long} recordings above {LONGEST_SECONDS:g} s passed the upstream in pieces")
+    return found
 
 
 def kind_of(task: Task, recipe: Recipe) -> Kind:
@@ -248,6 +323,14 @@ def clips_of_row(row: Utterance, audio_digest: str, recipe: Recipe, crop: bool) 
     starts = random.Random(f"{audio_digest}{row.start}").sample(range(room + 1), min(recipe.crops, room + 1))
     begins = [row.start + start for start in sorted(starts)]
     return [replace(whole, start=begin, stop=begin + recipe.crop_samples) for begin in begins]
+
+
+def count_long(data: TaskData, recipe: Recipe, upstream: UpstreamFacts) -> int:
+    """How many rows have a clip that passes in pieces; an upstream with windows of its own cuts no other way alone."""
+    if upstream.window_samples > 1:
+        return 0
+    rows = chain.from_iterable(data.clips(recipe).values())
+    return sum(any(is_long(samples_of(clip)) for clip in row) for row in rows)
 
 
 @cache

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from core.digest import file_digest
 from core.errors import BenchmarkError, CheckpointError, RecordError
-from core.feature_cache import DTYPES, Kind
+from core.feature_cache import Kind
 from core.records import NAME_LENGTH, RecordStore, ResultRecord
 from downstreams._training import Probe, load_trained, probe_of
-from upstreams._base import Upstream
-from upstreams._extraction import Clip, rows_of, states_of
+from tasks._plan import UpstreamFacts
+from upstreams._base import Precision
+from upstreams._clips import Clip
+from upstreams._encoding import Encoder
 from upstreams._resolve import build_upstream
 
 
@@ -25,15 +26,13 @@ class Predictor:
 
     Attributes:
         record: of the run.
-        upstream: frozen.
-        probe: featurizer and head, in evaluation mode.
-        device: where both compute.
+        encoder: the frozen upstream.
+        probe: featurizer and head, in evaluation mode, on the same device.
     """
 
     record: ResultRecord
-    upstream: Upstream
+    encoder: Encoder
     probe: Probe
-    device: torch.device
 
     def predict(self, path: Path) -> Any:
         """The keyword, speaker, transcript, or slot -> value of an intent. The recording is heard whole.
@@ -42,12 +41,11 @@ class Predictor:
         """
         kind: Kind = self.record.features["kind"]
         clip = Clip("", path, 0, frozenset({kind}), gain_db=self.record.recipe["gain_db"])
-        states = states_of(self.upstream, [clip], [clip.read()], self.device)
-        # In the precision that the head was trained on.
-        rows = np.asarray(rows_of(states, kind)[0]).astype(DTYPES[kind]).astype(np.float32)
-        lengths = torch.tensor([len(rows)], device=self.device)
+        (rows,) = self.encoder.rows([clip], [clip.read()], {kind})[kind]
+        rows = rows.half().float() if self.record.features["dtype"] == "float16" else rows  # as the head was trained
+        lengths = torch.tensor([len(rows)], device=self.encoder.device)
         with torch.no_grad():
-            logits = self.probe(torch.from_numpy(rows)[None].to(self.device), lengths)
+            logits = self.probe(rows[None].to(self.encoder.device), lengths)
         return self.probe.head.predict(logits, lengths)[0]
 
 
@@ -86,13 +84,14 @@ def load_predictor(store: RecordStore, run: str, upstream: str | None, device: t
         built = build_upstream(spec)
     except BenchmarkError as error:
         raise CheckpointError(f"{error}; if the upstream of this run lies elsewhere, add --upstream") from None
-    if built.digest() != record.upstream["digest"]:
+    precision: Precision = record.upstream["precision"]
+    if UpstreamFacts.of(spec, built, precision).digest != record.upstream["digest"]:
         raise CheckpointError(
             f"upstream '{spec}' is another one than the head was trained on ({record.upstream['name']}, digest "
             f"{record.upstream['digest'][:NAME_LENGTH]}): name the same weights with --upstream"
         )
     probe = probe_of(description, trained.state).to(device).eval()
-    return Predictor(record, built.to(device), probe, device)
+    return Predictor(record, Encoder(built.to(device), device, precision), probe)
 
 
 def as_text(prediction: Any) -> str:

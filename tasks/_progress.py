@@ -6,8 +6,18 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
+from rich.text import Text
 
 from tasks._executors import Outcome
 
@@ -26,6 +36,19 @@ class Watcher:
     def done(self, outcome: Outcome) -> None:
         """A job ended."""
 
+    def say(self, line: str) -> None:
+        """Something a person should know before it happens."""
+
+
+class RateColumn(ProgressColumn):
+    """How much is done in a second, since the stage began."""
+
+    def render(self, task: Task) -> Text:
+        """See ProgressColumn.render."""
+        elapsed = task.finished_time if task.finished else task.elapsed
+        rate = task.completed / elapsed if elapsed else 0.0
+        return Text(f"{_rounded(rate)}/s", style="progress.data.speed")
+
 
 class TerminalWatcher(Watcher):
     """Draws a bar a stage where there is a terminal, else writes a line now and then.
@@ -41,6 +64,7 @@ class TerminalWatcher(Watcher):
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
+            RateColumn(),
             TimeElapsedColumn(),
             TextColumn("left:"),
             TimeLeftColumn(),
@@ -77,13 +101,22 @@ class TerminalWatcher(Watcher):
             elapsed = self._said - self._started
             left = elapsed * (self._total / self._done - 1) if self._done else 0.0
             self._console.print(
-                f"{self._title}: {self._done:.0f} of {self._total:.0f} {self._unit}, {self._done / elapsed:.0f}/s, "
+                f"{self._title}: {self._done:.0f} of {self._total:.0f} {self._unit}, "
+                f"{_rounded(self._done / elapsed)}/s, "
                 f"about {left:.0f} s left",
                 highlight=False,
             )
+
+    def say(self, line: str) -> None:
+        """See Watcher.say."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def done(self, outcome: Outcome) -> None:
         """See Watcher.done."""
         if outcome.error is not None:
             line = f"failed: {outcome.job.name}: {outcome.error}"
             self._console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def _rounded(rate: float) -> str:
+    return f"{rate:.1f}" if rate < 10 else f"{rate:.0f}"

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from core.audio import SAMPLE_RATE
 from core.digest import digest_of, file_digest, write_json, written_then_renamed
-from core.feature_cache import DTYPES, FeatureCache, Kind
+from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
 from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, load_examples
@@ -23,9 +22,11 @@ from tasks._executors import Advance
 from tasks._live import LiveExamples
 from tasks._measures import layer_norms
 from tasks._metrics import Metric, get_metric
-from tasks._plan import PROTOCOL_VERSION, Cell, Example, kind_of
+from tasks._plan import PROTOCOL_VERSION, Cell, Example, UpstreamFacts, departures
 from tasks._provenance import circumstances
-from upstreams._extraction import Clip, caches_of, extract
+from upstreams._clips import Clip
+from upstreams._encoding import Encoder
+from upstreams._extraction import extract
 from upstreams._resolve import build_upstream
 
 
@@ -38,11 +39,18 @@ class Folders:
 
 
 def extract_features(
-    spec: str, source: str, batches: Sequence[list[Clip]], cache: Path, device: str, *, advance: Advance
+    upstream: UpstreamFacts,
+    batches: Sequence[list[Clip]],
+    dtypes: Mapping[Kind, Dtype],
+    cache: Path,
+    device: str,
+    *,
+    advance: Advance,
 ) -> int:
     """A job: computes what the cache lacks of some batches, and returns how many clips passed the upstream."""
     kinds: set[Kind] = {kind for batch in batches for clip in batch for kind in clip.kinds}
-    return extract(build_upstream(spec), batches, caches_of(cache, source, kinds), torch.device(device), advance)
+    caches = caches_of(cache, upstream.digest, kinds, dtypes)
+    return extract(build_upstream(upstream.spec), batches, caches, torch.device(device), advance, upstream.precision)
 
 
 def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, device: str, *, advance: Advance) -> None:
@@ -85,7 +93,6 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
     rates = cell.recipe.learning_rates
     train_heads([(cell, rate) for rate in rates], folders, device, advance=lambda updates: None)
     started = time.monotonic()
-    kind = kind_of(cell.task, cell.recipe)
     labels, metric = _labels(cell), get_metric(cell.task.metric)
     data = _load_splits(cell, ("valid", "test"), labels, folders, device)
     loaded = [load_trained(_candidate_path(cell, rate, folders)) for rate in rates]
@@ -110,7 +117,7 @@ def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> 
         "test": time.monotonic() - started,
     }
     made = {"upstream_spec": cell.upstream.spec, **circumstances(device, seconds)}
-    store.add(_record(cell, kind, metric, value, best, candidates, layers, artifacts, made))
+    store.add(_record(cell, metric, value, best, candidates, layers, artifacts, made))
     return cell.run
 
 
@@ -122,17 +129,21 @@ def _labels(cell: Cell) -> Labels:
 def _load_splits(
     cell: Cell, splits: Sequence[str], labels: Labels, folders: Folders, device: str
 ) -> dict[str, Examples]:
-    kind = kind_of(cell.task, cell.recipe)
-    cache = FeatureCache(folders.cache, cell.upstream.digest, kind)
+    """Split -> features and targets: from the cache, or from the upstream whenever they are drawn."""
+    kept = FeatureCache(folders.cache, cell.upstream.digest, cell.kind, cell.dtype)
+    live = [split for split in splits if split in cell.live]
+    if live:
+        upstream = build_upstream(cell.upstream.spec).to(device)
+        encoder = Encoder(upstream, torch.device(device), cell.upstream.precision)
     data: dict[str, Examples] = {}
     for split in splits:
         rows = cell.examples[split]
-        if split == "train" and cell.live is not None:
+        if split in live:
             targets = [labels.encode(row.label) for row in rows]
-            upstream = build_upstream(cell.upstream.spec).to(device)
-            data[split] = LiveExamples(upstream, cell.live, targets, cell.recipe.crop_samples, kind)
+            crop_samples = cell.recipe.crop_samples if split == "train" else 0
+            data[split] = LiveExamples(encoder, cell.live[split], targets, cell.kind, crop_samples)
         else:
-            data[split] = load_examples(cache, [row.keys for row in rows], [row.label for row in rows], labels)
+            data[split] = load_examples(kept, [row.keys for row in rows], [row.label for row in rows], labels)
     return data
 
 
@@ -193,7 +204,6 @@ def _write_files(
 
 def _record(
     cell: Cell,
-    kind: Kind,
     metric: Metric,
     value: float,
     best: Trained,
@@ -209,7 +219,8 @@ def _record(
         corpus={"name": cell.corpus, "digest": cell.corpus_digest},
         recipe={**asdict(cell.recipe), "digest": digest_of(cell.recipe)},
         protocol=PROTOCOL_VERSION,
-        live=cell.live is not None,
+        live=cell.exact,
+        frames=cell.frames,
         custom=cell.custom,
         seed=cell.seed,
         metric={key: getattr(metric, key) for key in ("name", "title", "unit", "direction")},
@@ -222,19 +233,12 @@ def _record(
         counts={split: len(rows) for split, rows in cell.examples.items()},
         layer_weights=layers["layer_weights"],
         features={
-            "kind": kind,
-            "dtype": DTYPES[kind].__name__,
+            "kind": cell.kind,
+            "dtype": cell.dtype,
+            "live": sorted(cell.live),
             "departures": departures(cell),
             "layer_norms": layers["layer_norms"],
         },
         artifacts=dict(artifacts),
         circumstances=made,
     )
-
-
-def departures(cell: Cell) -> list[str]:
-    """Where the features differ from what the recipe asks for, because they are kept instead of computed anew."""
-    if cell.recipe.crop_samples and cell.live is None:
-        seconds = cell.recipe.crop_samples / SAMPLE_RATE
-        return [f"{cell.recipe.crops} fixed random crops of {seconds:g} s a recording instead of a new one every time"]
-    return []

@@ -22,10 +22,12 @@ from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
 from tasks._base import TASKS, Task, resolve_task
 from tasks._live import LiveExamples
-from tasks._plan import clips_of_row, samples_of, task_data
+from tasks._plan import clips_of_row, departures, samples_of, task_data
 from tasks._planner import Grid, make_cells, run_grid
-from tasks._runner import Folders, departures
-from upstreams._extraction import Clip, caches_of, extract
+from tasks._runner import Folders
+from upstreams._clips import Clip
+from upstreams._encoding import Encoder
+from upstreams._extraction import caches_of, extract
 from upstreams._resolve import build_upstream
 
 CPU = torch.device("cpu")
@@ -179,7 +181,7 @@ def test_live_examples_equal_cached_ones_where_nothing_is_cropped(moods, mood, t
         extract(upstream, [[replace(clip, kinds=frozenset({kind})) for clip in clips]], kept, CPU)
         cache = FeatureCache(tmp_path, "digest", kind)
         cached = load_examples(cache, [row.keys for row in examples], [row.label for row in examples], labels)
-        live = LiveExamples(upstream, clips, targets, crop_samples=LONG, kind=kind)
+        live = LiveExamples(Encoder(upstream, CPU), clips, targets, kind, crop_samples=LONG)
         one, other = cached.batch(chosen), live.batch(chosen)
         layers = pad(one.layers)[0].float() if kind == "frames" else one.layers
         torch.testing.assert_close(layers, other.layers, rtol=2e-3 if kind == "frames" else 0, atol=1e-5)
@@ -191,10 +193,10 @@ def test_live_examples_hear_a_new_piece_every_time(moods, mood):
     upstream = build_upstream("fbank")
     rows = task_data(moods, mood)
     clips = [replace(made[0], samples=samples_of(made[0])) for made in rows.clips(mood.recipe("short"))["train"]]
-    live = LiveExamples(upstream, clips, [torch.tensor([0])] * len(clips), 6_000, "frames")
+    live = LiveExamples(Encoder(upstream, CPU), clips, [torch.tensor([0])] * len(clips), "frames", 6_000)
     short, long = (next(i for i, clip in enumerate(clips) if clip.samples == size) for size in (SHORT, LONG))
     frames = [upstream.frame_lengths(torch.tensor(size)).item() for size in (SHORT, 6_000)]
-    assert [live.lengths[short], live.lengths[long]] == frames
+    assert [live.lengths[short], live.lengths[long]] == frames == [28, 36]
     generator = torch.Generator().manual_seed(0)
     first, second = (live.batch([short, long], generator) for _ in range(2))
     assert first.lengths.tolist() == frames

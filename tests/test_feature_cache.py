@@ -1,115 +1,18 @@
-"""The cache: half-written segments do not exist, damaged ones are named, and each clip passes the upstream once."""
+"""The cache: half-written segments do not exist, damaged ones are named, merging takes nothing from anybody."""
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from core.errors import BenchmarkError, CacheError, ContractError
-from core.feature_cache import FeatureCache
-from core.hidden_states import HiddenStates
-from core.manifest import Manifest
-from tasks._base import TASKS
-from tasks._plan import clips_of, task_data
-from upstreams import _extraction
-from upstreams._base import Upstream, UpstreamCard
-from upstreams._extraction import Clip, caches_of, extract, lay_out, unfinished
-
-CPU = torch.device("cpu")
-
-
-class Blocks(Upstream):
-    """Sums of 160 samples in two layers; counts what passes, and dies after a number of batches."""
-
-    card = UpstreamCard(name="blocks", title="sums", paper="none")
-    num_layers, hidden_size, downsample_rate, min_samples = 2, 3, 160, 160
-
-    def __init__(self, lives: int = 1_000, scale: float = 1.0) -> None:
-        super().__init__()
-        self.lives, self.scale = lives, scale
-        self.passed: list[int] = []
-
-    def frame_lengths(self, wav_lengths):
-        return wav_lengths // 160
-
-    def encode(self, wavs, wav_lengths):
-        self.lives -= 1
-        if self.lives < 0:
-            raise RuntimeError("killed")
-        self.passed += wav_lengths.tolist()
-        sums = wavs[:, : wavs.shape[1] // 160 * 160].unflatten(1, (-1, 160)).sum(dim=2) * self.scale
-        layer = torch.stack([sums, sums**2, sums - len(wavs)], dim=2)  # the size of the batch shows
-        return HiddenStates((layer, 2 * layer), self.frame_lengths(wav_lengths))
-
-
-@pytest.fixture
-def clips(corpus: Manifest) -> list[Clip]:
-    """What KS (pooled) and ASR (frames) want of the corpus."""
-    tasks = [TASKS.get(name) for name in ("ks", "sid", "asr")]
-    recipes = [task.recipe(None) for task in tasks]
-    kinds = ("pooled", "pooled", "frames")
-    data = [task_data(corpus, task) for task in tasks]
-    return clips_of(zip(data, recipes, kinds, strict=True))
-
-
-def content(caches, clips) -> dict:
-    return {(clip.key, kind): caches[kind].get(clip.key).tobytes() for clip in clips for kind in clip.kinds}
-
-
-def test_every_clip_passes_the_upstream_once_whatever_is_kept_of_it(clips, corpus, tmp_path):
-    assert len(clips) == len(corpus.utterances)
-    assert {len(clip.kinds) for clip in clips} == {1, 2}
-    upstream, caches = Blocks(), caches_of(tmp_path, "source", ("pooled", "frames"))
-    seconds = []
-    batches = lay_out(clips, 1)
-    assert extract(upstream, batches, caches, CPU, seconds.append) == len(clips)
-    assert len(upstream.passed) == len(clips)
-    assert sum(seconds) == pytest.approx(sum(upstream.passed) / 16_000)
-    assert unfinished(batches, caches_of(tmp_path, "source", ("pooled", "frames"))) == []
-    assert extract(upstream, batches, caches, CPU) == 0
-    assert len(upstream.passed) == len(clips)
-    assert extract(upstream, batches, caches_of(tmp_path, "another", ("pooled", "frames")), CPU) == len(clips)
-
-
-def test_what_is_kept_is_what_the_upstream_gives(clips, tmp_path):
-    caches = caches_of(tmp_path, "source", ("pooled", "frames"))
-    extract(Blocks(), lay_out(clips, 1, batch_seconds=0.1), caches, CPU)  # one clip a batch
-    clip = next(clip for clip in clips if len(clip.kinds) == 2)
-    wav = clip.read()
-    states = Blocks().extract(wav[None], torch.tensor([len(wav)]))
-    frames = caches["frames"].get(clip.key)
-    assert frames.shape == (len(wav) // 160, 2, 3)
-    np.testing.assert_array_equal(frames, states.stacked()[0].half().numpy())
-    np.testing.assert_array_equal(caches["pooled"].get(clip.key), states.pooled().numpy())
-
-
-@pytest.mark.parametrize("lives", [1, 3])
-def test_an_interrupted_extraction_taken_up_again_gives_the_same_bits(clips, tmp_path, monkeypatch, lives):
-    monkeypatch.setattr(_extraction, "FLUSH_SECONDS", 0.0)  # a segment a batch
-    batches = lay_out(clips, 1, batch_seconds=5.0)
-    assert len(batches) > 4
-    straight = caches_of(tmp_path / "straight", "source", ("pooled", "frames"))
-    extract(Blocks(), batches, straight, CPU)
-    broken = caches_of(tmp_path / "broken", "source", ("pooled", "frames"))
-    with pytest.raises(RuntimeError, match="killed"):
-        extract(Blocks(lives), batches, broken, CPU)
-    again, upstream = caches_of(tmp_path / "broken", "source", ("pooled", "frames")), Blocks()
-    left = len(unfinished(batches, again))
-    assert left == len(batches) - lives
-    extract(upstream, batches, again, CPU)
-    assert len(upstream.passed) == sum(len(batch) for batch in batches[lives:])
-    assert content(again, clips) == content(straight, clips)
-
-
-def test_the_order_in_which_clips_are_asked_for_changes_no_bits(clips, tmp_path):
-    for name, order in (("forth", clips), ("back", clips[::-1])):
-        extract(Blocks(), lay_out(order, 1), caches_of(tmp_path / name, "s", ("pooled", "frames")), CPU)
-    forth, back = (caches_of(tmp_path / name, "s", ("pooled", "frames")) for name in ("forth", "back"))
-    assert content(forth, clips) == content(back, clips)
+from core import feature_cache
+from core.errors import CacheError
+from core.feature_cache import FeatureCache, dequantised, quantised, stored_bytes
 
 
 def filled(folder: Path) -> FeatureCache:
@@ -186,24 +89,126 @@ def test_kinds_and_sources_are_kept_apart(tmp_path):
     assert "later" in other
 
 
-def test_a_clip_too_short_and_states_that_are_not_finite_are_named(clips, tmp_path):
-    caches = caches_of(tmp_path, "source", ("pooled", "frames"))
-    longest = max(clips, key=lambda clip: clip.samples)
-    picky = Blocks()
-    picky.min_samples = longest.samples + 1
-    with pytest.raises(ContractError, match=rf"{longest.path.name}: has \d+ samples .* take the recording out"):
-        extract(picky, lay_out([longest], 1), caches, CPU)
-    with pytest.raises(BenchmarkError, match=rf"{longest.path.name}: blocks gives hidden states that are NaN"):
-        extract(Blocks(scale=float("nan")), lay_out([longest], 1), caches, CPU)
-    assert not list(tmp_path.rglob("*.npy"))
+def segments(cache: FeatureCache) -> list[str]:
+    return sorted(path.name for path in cache.folder.iterdir())
 
 
-def test_pieces_and_levels_have_keys_of_their_own(clips):
-    whole = clips[0]
-    variants = [whole, *(Clip(whole.audio_digest, whole.path, 0, whole.kinds, *rest) for rest in
-                         ((0, 800), (100, None), (100, 800), (0, None, -3.0), (100, 800, -3.0)))]  # fmt: skip
-    assert len({clip.key for clip in variants}) == len(variants)
-    assert whole.key == whole.audio_digest
-    wav = whole.read()
-    assert torch.equal(variants[3].read(), wav[100:800])
-    torch.testing.assert_close(variants[4].read(), wav * 0.70794578)
+def grown(folder: Path, kind: str = "pooled", dtype: str | None = None) -> FeatureCache:
+    """Three segments, one utterance in two of them."""
+    cache = FeatureCache(folder, "source", kind, dtype)
+    for number in range(3):
+        rows = 1 if kind == "pooled" else 2 + number
+        cache.add({f"{number}{half}": np.full((rows, 2, 4), number, np.float32) for half in "ab"})
+    cache._write({key: cache._stored(key) for key in ("1a", "0b")})
+    return cache
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("pooled", None), ("frames", None), ("frames", "int8")])
+def test_merging_leaves_one_segment_and_the_same_features(tmp_path, kind, dtype):
+    cache = grown(tmp_path, kind, dtype)
+    before = {key: cache.get(key).tobytes() for key in cache._slots}
+    assert len(segments(cache)) == 8
+    cache.merge()
+    assert len(segments(cache)) == 2
+    for each in (cache, FeatureCache(tmp_path, "source", kind, dtype)):
+        assert len(each) == 6
+        assert {key: each.get(key).tobytes() for key in before} == before
+    names = segments(cache)
+    cache.merge()
+    assert segments(cache) == names
+
+
+def test_readers_go_on_while_another_process_merges(tmp_path):
+    writer = grown(tmp_path)
+    mapped, listed = (FeatureCache(tmp_path, "source", "pooled") for _ in range(2))
+    held = mapped.get("2a")
+    writer.merge()
+    assert held.tolist() == mapped.get("2a").tolist() == [[[2.0] * 4] * 2], "an open map stays readable"
+    assert listed.get("1b").tolist() == [[[1.0] * 4] * 2], "what was listed is found in the merged segment"
+    with pytest.raises(CacheError, match="no features of audio nowhere"):
+        listed.get("nowhere")
+
+
+@pytest.mark.parametrize("moment", ["array", "index", "removal"])
+def test_a_kill_while_merging_loses_nothing(tmp_path, monkeypatch, moment):
+    cache = grown(tmp_path)
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    name = {"array": "_save_joined", "index": "write_json", "removal": "_remove"}[moment]
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            cache.merge()
+    again = FeatureCache(tmp_path, "source", "pooled")
+    assert [again.get(f"{number}b")[0, 0, 0] for number in range(3)] == [0, 1, 2]
+    again.merge()
+    assert [again.get(f"{number}b")[0, 0, 0] for number in range(3)] == [0, 1, 2]
+    assert len([path for path in cache.folder.glob("*.json")]) == 1
+
+
+def test_what_kills_left_behind_goes_after_a_day(tmp_path):
+    cache = grown(tmp_path)
+    young, old = cache.folder / "young.npy", cache.folder / ".writing-old.npy"
+    for path in (young, old):
+        path.write_bytes(b"half")
+    os.utime(old, (0, time.time() - 1.1 * feature_cache.STALE_SECONDS))
+    cache.merge()
+    assert young.exists(), "another process may be about to write its index"
+    assert not old.exists()
+
+
+def test_segments_that_hold_nothing_needed_are_dropped(tmp_path):
+    cache = grown(tmp_path, "frames")
+    cache.drop_segments_without({"2a"})
+    assert ("2a" in cache, "2b" in cache, "0a" in cache, "1b" in cache) == (True, True, False, False)
+    assert len(segments(cache)) == 2
+
+
+def test_a_segment_that_is_gone_while_its_index_is_not_is_named(tmp_path):
+    cache = filled(tmp_path)
+    (array,) = cache.folder.glob("*.npy")
+    array.unlink()
+    with pytest.raises(CacheError, match="it is gone, its index is not"):
+        cache.get("one")
+
+
+# Eight bits.
+
+
+def test_eight_bits_are_right_to_half_a_step_of_their_dimension(tmp_path):
+    rng = np.random.default_rng(0)
+    scales = 10.0 ** rng.uniform(-3, 3, size=(1, 3, 16))  # dimensions that differ a million times, as in transformers
+    frames = (rng.normal(size=(40, 3, 16)) * scales).astype(np.float32)
+    frames[:, 1, 5] = 0
+    cache = FeatureCache(tmp_path, "source", "frames", "int8")
+    cache.add({"one": frames, "two": 2 * frames[:7]})
+    read = FeatureCache(tmp_path, "source", "frames", "int8")
+    for key, expected in (("one", frames), ("two", 2 * frames[:7])):
+        found = read.get(key)
+        assert (found.dtype, found.shape, read.rows(key)) == (np.float16, expected.shape, len(expected))
+        step = np.abs(expected).max(axis=0) / 127
+        # Half a step; the scale and the result are rounded to half precision.
+        allowed = 0.5 * step * 1.002 + np.abs(expected) * 2e-3 + 1e-7
+        assert (np.abs(found.astype(np.float32) - expected) <= allowed).all()
+    assert (read.get("one")[:, 1, 5] == 0).all()
+    assert read.folder.name == "frames_int8"
+    assert "one" not in FeatureCache(tmp_path, "source", "frames")
+    (array,) = read.folder.glob("*.npy")
+    assert array.stat().st_size - stored_bytes(2, 47, (3, 16), "int8") == 128, "numpy's header"
+
+
+def test_eight_bits_refuse_what_half_precision_could_not_hold(tmp_path):
+    with pytest.raises(CacheError, match=r"beyond 65504 or NaN: they can't be kept as int8"):
+        FeatureCache(tmp_path, "source", "frames", "int8").add({"loud": np.full((1, 1, 1), 70_000.0, np.float32)})
+    loud = np.full((2, 1, 1), -65_504.0, np.float32)
+    assert np.isfinite(dequantised(quantised(loud))).all()
+
+
+@pytest.mark.parametrize(("kind", "dtype", "rows"), [("pooled", None, 1), ("frames", None, 9), ("frames", "int8", 9)])
+def test_the_size_on_disk_is_the_estimated_one(tmp_path, kind, dtype, rows):
+    cache = FeatureCache(tmp_path, "source", kind, dtype)
+    cache.add({f"{number}": np.zeros((rows, 4, 5), np.float32) for number in range(6)})
+    (array,) = cache.folder.glob("*.npy")
+    assert array.stat().st_size - 128 == stored_bytes(6, 6 * rows, (4, 5), cache.dtype)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ import pytest
 import soundfile
 import torch
 
+from core import manifest as manifest_module
 from core.audio import SAMPLE_RATE, duration_seconds, read_audio
 from core.errors import AudioError, ManifestError
-from core.manifest import read_manifest, summarise, unseen_labels, validate
+from core.manifest import Manifest, read_manifest, summarise, unseen_labels, validate
 
 
 def write(folder: Path, rows: list[dict | str], name: str = "metadata.jsonl") -> Path:
@@ -229,3 +232,69 @@ def test_errors_name_the_file_and_what_to_do(tmp_path):
             read(tmp_path / "a.wav")
         with pytest.raises(AudioError, match=r"b\.wav: no such file; correct"):
             read(tmp_path / "b.wav")
+
+
+# What is remembered of audio files.
+
+
+def counted_digests(monkeypatch) -> list[Path]:
+    read: list[Path] = []
+    plain = manifest_module.file_digest
+    monkeypatch.setattr(manifest_module, "file_digest", lambda path: read.append(path) or plain(path))
+    return read
+
+
+@pytest.fixture
+def remembering(tmp_path) -> Manifest:
+    """Two recordings that were written long ago."""
+    rows = []
+    for name in ("one.wav", "two.wav"):
+        soundfile.write(tmp_path / name, np.full(100, len(rows) / 10), 16_000)
+        rows.append({"file_name": name, "split": "train"})
+    return replace(read_manifest(write(tmp_path, rows)), memory=tmp_path / "cache")
+
+
+def test_files_that_did_not_change_are_not_read_again(remembering, monkeypatch):
+    monkeypatch.setattr(manifest_module, "SETTLED_NANOSECONDS", 0)
+    read = counted_digests(monkeypatch)
+    first = remembering.audio_digests
+    assert len(read) == 2
+    assert replace(remembering).audio_digests == first == replace(remembering, memory=None).audio_digests
+    assert len(read) == 4, "once, and once without memory"
+    path = remembering.utterances[1].path
+    before = path.stat()
+    soundfile.write(path, np.full(100, 0.3), 16_000)  # as long as before,
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # and as old, by its own account
+    changed = replace(remembering).audio_digests
+    assert read[4:] == [path]
+    assert changed == replace(remembering, memory=None).audio_digests != first
+    (file,) = (remembering.memory).iterdir()
+    stamp = file.stat().st_mtime_ns
+    assert replace(remembering).audio_digests == changed
+    assert file.stat().st_mtime_ns == stamp, "nothing new, nothing written"
+
+
+def test_a_part_of_the_rows_shares_the_memory_and_takes_nothing_out_of_it(remembering, monkeypatch):
+    monkeypatch.setattr(manifest_module, "SETTLED_NANOSECONDS", 0)
+    read = counted_digests(monkeypatch)
+    part = replace(remembering, utterances=remembering.utterances[:1])
+    assert len(part.audio_digests) == 1
+    assert len(remembering.audio_digests) == 2
+    assert len(replace(part).audio_digests) == 1
+    assert len(read) == 2
+
+
+def test_files_written_a_moment_ago_are_not_trusted(remembering, monkeypatch):
+    read = counted_digests(monkeypatch)
+    for _ in range(2):
+        assert len(replace(remembering).audio_digests) == 2
+    assert len(read) == 4
+
+
+def test_a_damaged_memory_is_forgotten(remembering, monkeypatch):
+    monkeypatch.setattr(manifest_module, "SETTLED_NANOSECONDS", 0)
+    first = remembering.audio_digests
+    (file,) = remembering.memory.iterdir()
+    for content in ("{", "[1]", '{"x": 1}'):
+        file.write_text(content)
+        assert replace(remembering).audio_digests == first

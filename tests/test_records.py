@@ -21,6 +21,7 @@ def record(run: str = "r" * 64, value: float = 50.0, **changes: object) -> Resul
         recipe={"name": "fast", "digest": "p"},
         protocol=2,
         live=False,
+        frames=None,
         custom=False,
         seed=0,
         metric={"name": "accuracy", "title": "Acc", "unit": "%", "direction": "higher"},

@@ -88,9 +88,9 @@ def test_what_runs_left_holds(store):
 
 
 def value(store):
-    _, path, _ = first(store)
+    record, path, _ = first(store)
     reseal(path, lambda record: record.update(value=record["value"] + 0.1))
-    return path, "its value is 50.1, the predictions give 50.0"
+    return path, f"its value is {record.value + 0.1}, the predictions give {record.value}"
 
 
 def prediction(store):

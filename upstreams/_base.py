@@ -7,9 +7,10 @@ import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, final
+from typing import Any, ClassVar, Literal, TypeVar, final
 
 import torch
 from torch import nn
@@ -20,6 +21,8 @@ from core.errors import ContractError
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from core.registry import Registry
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Upstream(nn.Module, ABC):
         min_samples: the shortest legal input, in samples.
         label: the name in tables where the card's does not tell enough.
         window_samples: inputs are computed in multiples of this; decides how many fit in a batch.
+        batch_seconds: padded audio of a batch. Transformers are fastest on a CPU, and want the least memory, if it is
+            small; recurrent networks if it is large. GPUs get several batches at a time.
         sizes: name -> configuration, for those that `pretrain` can train; empty for the others.
         recipes: name of a size -> how it is trained.
     """
@@ -90,6 +95,7 @@ class Upstream(nn.Module, ABC):
     downsample_rate: int
     min_samples: int
     window_samples: int = 1
+    batch_seconds: float = 16.0
     label: str | None = None
 
     @abstractmethod
@@ -142,14 +148,15 @@ class Upstream(nn.Module, ABC):
 
     @final
     @torch.no_grad()
-    def extract(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+    def extract(self, wavs: torch.Tensor, wav_lengths: torch.Tensor, precision: Precision = "float32") -> HiddenStates:
         """The hidden states of a padded batch, checked against the contract, zero on padding.
 
         Args:
             wavs: float32 (batch, samples) in [-1, 1] at 16 kHz, zero on padding.
             wav_lengths: valid samples, int64 (batch,).
+            precision: of matrix products and convolutions inside `encode`.
 
-        Returns: `num_layers` tensors (batch, frames, hidden_size) and their valid lengths.
+        Returns: `num_layers` float32 tensors (batch, frames, hidden_size) and their valid lengths.
         Raises: ContractError: an utterance is too short, or `encode` broke a promise.
         """
         shortest = int(wav_lengths.min())
@@ -158,7 +165,8 @@ class Upstream(nn.Module, ABC):
                 f"{self.display_name}: an utterance has {shortest} samples ({shortest / SAMPLE_RATE:.3f} s), "
                 f"the shortest legal input is {self.min_samples}; leave it out of the manifest"
             )
-        states = self.encode(wavs, wav_lengths)
+        with torch.autocast(wavs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            states = self.encode(wavs, wav_lengths)
         expected = self.frame_lengths(wav_lengths)
         if not torch.equal(states.lengths.cpu(), expected.cpu()):
             raise ContractError(
@@ -174,8 +182,10 @@ class Upstream(nn.Module, ABC):
                     f"{self.display_name}: layer {index} has shape {tuple(layer.shape)}, "
                     f"must be ({len(wavs)}, at least {frames}, {self.hidden_size})"
                 )
-        mask = padding_mask(states.lengths, frames)[:, :, None]
-        layers = tuple(layer[:, :frames].float().masked_fill(mask, 0) for layer in states.layers)
+        layers = tuple(layer[:, :frames].float() for layer in states.layers)
+        if int(expected.min()) < frames:
+            mask = padding_mask(states.lengths, frames)[:, :, None]
+            layers = tuple(layer.masked_fill(mask, 0) for layer in layers)
         return HiddenStates(layers, states.lengths)
 
     @final
@@ -195,6 +205,15 @@ class Upstream(nn.Module, ABC):
                 "preprocessing": PREPROCESSING,
             }
         )
+
+
+def full_precision(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Inside it nothing is computed in bfloat16: for spectral front ends, whose logarithms want every bit.
+
+    Args:
+        tensor: on the device that is meant.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _code_version(upstream: type[Upstream]) -> str:

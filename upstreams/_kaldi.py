@@ -15,6 +15,7 @@ from torchaudio.functional import compute_deltas
 from core.audio import SAMPLE_RATE
 from core.hidden_states import HiddenStates
 from core.lengths import pad, unpad
+from upstreams._base import full_precision
 
 WIN_LENGTH = 400  # 25 ms at 16 kHz
 HOP_LENGTH = 160  # 10 ms at 16 kHz
@@ -69,5 +70,6 @@ def cmvn(features: torch.Tensor) -> torch.Tensor:
 
 def batch_of(extractor: Extractor, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
     """Runs an extractor on each waveform of a padded batch: one layer (batch, frames, size)."""
-    features, lengths = pad([extractor(wav) for wav in unpad(wavs, wav_lengths)])
+    with full_precision(wavs):
+        features, lengths = pad([extractor(wav) for wav in unpad(wavs, wav_lengths)])
     return HiddenStates((features,), lengths.to(wavs.device))

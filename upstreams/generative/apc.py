@@ -41,6 +41,7 @@ class APC(GenerativeUpstream):
     """Hidden states are the outputs of the GRU layers, residual connections included; time never runs backwards."""
 
     config_type = APCConfig
+    batch_seconds = 64.0
     sizes: ClassVar[Mapping[str, APCConfig]] = {"paper": APCConfig(), "tiny": APCConfig(hidden_size=256)}
     recipes: ClassVar[Mapping[str, PretrainRecipe]] = {
         # 100 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.

@@ -19,6 +19,7 @@ from torch.nn import functional
 from core.errors import CheckpointError
 from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask, unpad
+from upstreams._base import full_precision
 from upstreams.pretrained import _transformers_model
 from upstreams.pretrained._preprocessor import FrontEnd, front_end
 
@@ -107,7 +108,8 @@ class S3PRLTransformer(nn.Module):
 
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""
-        chunks = [self._chunks(self.features(wav)) for wav in unpad(wavs, wav_lengths)]
+        with full_precision(wavs):
+            chunks = [self._chunks(self.features(wav)) for wav in unpad(wavs, wav_lengths)]
         frames, lengths = pad([chunk for parts in chunks for chunk in parts])
         states = torch.stack(self._layers(frames, lengths.to(frames.device)), dim=2)
         pieces = iter(unpad(states, lengths))  # each (frames, num_layers, hidden_size)

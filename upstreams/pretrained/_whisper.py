@@ -14,6 +14,7 @@ from torch import nn
 from core.audio import SAMPLE_RATE
 from core.hidden_states import HiddenStates
 from core.lengths import pad, unpad
+from upstreams._base import full_precision
 
 
 class WhisperEncoder(nn.Module):
@@ -38,11 +39,12 @@ class WhisperEncoder(nn.Module):
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""
         windows = [wav.split(self.window_samples) for wav in unpad(wavs, wav_lengths)]
-        mel = self.extractor(
-            [window.cpu().numpy() for parts in windows for window in parts],
-            sampling_rate=SAMPLE_RATE,
-            return_tensors="pt",
-        ).input_features
+        with full_precision(torch.empty(0)):  # transformers computes it on the CPU
+            mel = self.extractor(
+                [window.cpu().numpy() for parts in windows for window in parts],
+                sampling_rate=SAMPLE_RATE,
+                return_tensors="pt",
+            ).input_features
         outputs = self.encoder(mel.to(wavs), output_hidden_states=True)
         layers = (*outputs.hidden_states[:-1], outputs.last_hidden_state)  # the last one after the final layer norm
         states = torch.stack(layers, dim=2)  # (windows, frames, num_layers, hidden_size)
