@@ -48,6 +48,17 @@ def test_error_rates_are_ratios_of_sums_and_have_no_upper_end():
     assert low * high == pytest.approx(0.8**2)
 
 
+def test_the_interval_of_a_ratio_is_that_of_its_linearisation():
+    rng = np.random.default_rng(2)
+    words = rng.integers(1, 12, 400).astype(float)
+    errors = rng.binomial(words.astype(int), 0.1 + 0.2 * rng.random(400)).astype(float)
+    rate = errors.sum() / words.sum()
+    deviation = np.sqrt(400 / 399 * ((errors - rate * words) ** 2).sum()) / words.sum()
+    half = stats.t.ppf(0.975, 399) * deviation / rate
+    found = interval(resample(trials(errors, None, words, bounded=False)), 0)
+    assert found == pytest.approx((rate * np.exp(-half), rate * np.exp(half)), abs=0.002)
+
+
 def test_the_same_data_give_the_same_interval():
     errors = np.random.default_rng(0).random((2, 60)) < 0.3
     assert interval(resample(trials(errors, voices(6, 10))), 1) == interval(resample(trials(errors, voices(6, 10))), 1)
