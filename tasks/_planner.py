@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from core.audio import SAMPLE_RATE
 from core.digest import write_json
 from core.manifest import Manifest, validate
@@ -15,7 +13,7 @@ from core.records import RecordStore
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._base import Task
-from tasks._executors import Job, LocalExecutor, Outcome
+from tasks._executors import Executor, Job, Outcome
 from tasks._plan import Cell, TaskData, UpstreamFacts, clips_of, kind_of, samples_of, task_data
 from tasks._progress import Watcher
 from tasks._runner import Folders, extract_features, run_cell
@@ -93,11 +91,10 @@ def run_grid(
     grid: Grid,
     manifest: Manifest,
     folders: Folders,
-    device: torch.device,
-    workers: int,
+    executor: Executor,
     watcher: Watcher | None = None,
 ) -> Report:
-    """Runs every cell that has no record yet.
+    """Runs every cell that has no record yet, on an executor that is entered if there is something to run.
 
     Raises: BenchmarkError: the grid can't start at all; a single cell's failure is in the report.
     """
@@ -114,8 +111,8 @@ def run_grid(
         (rows.without_train() if grid.exact and recipe.crop_samples else rows, recipe, kind_of(task, recipe))
         for task, rows, recipe in zip(grid.tasks, data, recipes, strict=True)
     ]
-    with LocalExecutor(workers) as executor:
-        jobs = _extraction_jobs(pending, clips_of(needs), folders.cache, str(device), workers)
+    with executor:
+        jobs = _extraction_jobs(pending, clips_of(needs), folders.cache, executor.workers)
         failed: set[str] = set()
         watcher.stage("extracting features", sum(_seconds(job.arguments[2]) for job in jobs), "s")
         for outcome in executor.run(jobs, watcher.advance, watcher.done):
@@ -126,7 +123,7 @@ def run_grid(
                 failed.add(outcome.job.arguments[1])
         pending = [cell for cell in pending if cell.upstream.digest not in failed]
         pending.sort(key=lambda cell: -_cost(cell))  # the longest first, so that the workers end together
-        jobs = [Job(cell.name, run_cell, (cell, folders, str(device))) for cell in pending]
+        jobs = [Job(cell.name, run_cell, (cell, folders)) for cell in pending]
         watcher.stage("training heads", sum(map(_updates, pending)), "updates")
         for outcome in executor.run(jobs, watcher.advance, watcher.done):
             if outcome.error is None:
@@ -159,7 +156,7 @@ def validate_once(manifest: Manifest, data: Sequence[TaskData], cache: Path, wat
     write_json(marker, {"corpus": manifest.name, "digest": part.digest, "recordings": len(part.utterances)})
 
 
-def _extraction_jobs(cells: Sequence[Cell], clips: Sequence[Clip], cache: Path, device: str, workers: int) -> list[Job]:
+def _extraction_jobs(cells: Sequence[Cell], clips: Sequence[Clip], cache: Path, workers: int) -> list[Job]:
     """For every upstream, its unfinished batches dealt out to the workers."""
     jobs = []
     for upstream in {cell.upstream.digest: cell.upstream for cell in cells}.values():
@@ -167,9 +164,7 @@ def _extraction_jobs(cells: Sequence[Cell], clips: Sequence[Clip], cache: Path, 
         batches = unfinished(lay_out(clips, upstream.window_samples), caches)
         for share in (batches[worker::workers] for worker in range(workers)):
             if share:
-                jobs.append(
-                    Job(upstream.name, extract_features, (upstream.spec, upstream.digest, share, cache, device))
-                )
+                jobs.append(Job(upstream.name, extract_features, (upstream.spec, upstream.digest, share, cache)))
     return jobs
 
 

@@ -16,6 +16,7 @@ from downstreams._recipe import Recipe, SpecAugment
 from downstreams._training import Probe, Trained, load_trained, predict, probe_of, save_trained, train
 from tasks import _runner
 from tasks._base import TASKS
+from tasks._local_executor import LocalExecutor
 from tasks._planner import Grid, make_cells, run_grid
 from tasks._runner import Folders, run_cell
 
@@ -213,13 +214,13 @@ def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch)
 
     monkeypatch.setattr(_runner, "train", watched_train)
     monkeypatch.setattr(_runner, "predict", watched_predict)
-    run_grid(grid, corpus, folders, CPU, 1)
+    run_grid(grid, corpus, folders, LocalExecutor("cpu", 1))
     assert looked == ["train", "train", len(cell.examples["test"])]
 
 
 def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_path, monkeypatch):
     folders = Folders(tmp_path / "cache", tmp_path / "results")
-    run_grid(grid, corpus, folders, CPU, 1)
+    run_grid(grid, corpus, folders, LocalExecutor("cpu", 1))
     (record,) = RecordStore(folders.results).all()
     (first, _) = sorted(folders.cache.glob("heads/*.safetensors"))
     first.unlink()  # as if a kill had come between the two candidates
@@ -243,7 +244,7 @@ def test_the_learning_rate_is_chosen_on_valid(grid, corpus, tmp_path):
     folders = Folders(tmp_path / "cache", tmp_path / "results")
     recipe = replace(grid.tasks[0].recipe(None), steps=100, learning_rates=(1e-7, 1e-1))
     task = replace(grid.tasks[0], recipes={"tiny": recipe})
-    run_grid(replace(grid, tasks=(task,)), corpus, folders, CPU, 1)
+    run_grid(replace(grid, tasks=(task,)), corpus, folders, LocalExecutor("cpu", 1))
     (record,) = RecordStore(folders.results).all()
     assert [tried["learning_rate"] for tried in record.learning_rates] == [1e-7, 1e-1]
     slow, fast = (tried["valid"] for tried in record.learning_rates)
