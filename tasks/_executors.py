@@ -27,8 +27,8 @@ POLL_SECONDS = 0.2  # between two looks at what workers tell
 class KilledError(BenchmarkError):
     """The process of a job was killed so often that the job is given up."""
 
-    def __init__(self, times: int) -> None:
-        super().__init__(f"its process was killed {times} times, mostly for lack of memory; try fewer --workers")
+    def __init__(self) -> None:
+        super().__init__("its process was killed at every try, mostly for lack of memory; try fewer --workers")
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _result(future: Future[Any]) -> Any:
     try:
         return future.result()
     except BrokenProcessPool:
-        raise KilledError(RETRIES + 1) from None
+        raise KilledError() from None
 
 
 def _run_here(job: Job, device: str, advance: Advance, done: Done) -> Outcome:

@@ -106,7 +106,7 @@ class RayExecutor:
         shared: folders that every machine must see.
         most: jobs that will come, where that is known.
 
-    Raises: BenchmarkError: a device that Ray does not hand out.
+    Raises: BenchmarkError: a device that Ray does not hand out, or an address of Ray's client.
     """
 
     def __init__(
@@ -121,6 +121,11 @@ class RayExecutor:
             raise BenchmarkError(
                 f"device '{device}' can't be used with --executor ray, which places jobs itself; "
                 f"choose cpu or cuda, or leave --device out"
+            )
+        if address is not None and "://" in address:
+            raise BenchmarkError(
+                f"--ray-address {address}: Ray's client does not share folders with the cluster; "
+                f"start the command on one of its machines, with HOST:PORT as ray start prints it"
             )
         self._address, self._device, self._asked, self._most = address, device, workers, most
         self._markers = tuple(folder.absolute() / f".shared-{uuid.uuid4().hex}" for folder in shared)
@@ -239,7 +244,7 @@ def _result(reference: Any) -> Any:
     except RayTaskError as error:
         raise error.cause from error
     except (WorkerCrashedError, NodeDiedError, OutOfMemoryError):
-        raise KilledError(RETRIES + 1) from None
+        raise KilledError() from None
 
 
 def _connect(address: str | None) -> None:
@@ -252,7 +257,8 @@ def _connect(address: str | None) -> None:
             ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError, RayError) as error:
         where = "the address that Ray knows" if address is None else f"--ray-address {address}"
-        reason = str(error.__cause__ or error).splitlines()[0]
+        lines = str(error.__cause__ or error).splitlines()
+        reason = lines[-1] if "Traceback" in lines[0] else " ".join(map(str.strip, lines))
         raise BenchmarkError(f"no Ray cluster at {where} ({reason}); start one with: ray start --head") from None
 
 

@@ -106,7 +106,9 @@ class TestBoth:
         asked = [(jobs.tell, 1)] * 3
         outcomes, told, done = run(executor, (jobs.die_once, tmp_path / "marker"), *asked, (jobs.die,), *asked)
         assert [outcome.value for outcome in outcomes] == ["lived", 1, 1, 1, None, 1, 1, 1]
-        assert outcomes[4].error == "its process was killed 2 times, mostly for lack of memory; try fewer --workers"
+        assert (
+            outcomes[4].error == "its process was killed at every try, mostly for lack of memory; try fewer --workers"
+        )
         assert sum(told) == 15 + 6  # what the killed attempt told is taken back
         assert -10 in told
         assert len(done) == 8
@@ -295,6 +297,7 @@ def test_a_machine_that_does_not_see_the_folders_says_so(cluster, monkeypatch, t
         ("local", "a:1", None, "--ray-address a:1 is for --executor ray: add that, or leave the address out"),
         ("local", None, "cuda:77", "device 'cuda:77' can't be used here"),
         ("ray", None, "cuda:1", "device 'cuda:1' can't be used with --executor ray, which places jobs itself"),
+        ("ray", "ray://localhost:1", None, "--ray-address ray://localhost:1: Ray's client does not share folders"),
         ("ray", "localhost:1", None, "no Ray cluster at --ray-address localhost:1 ([Errno"),
         ("ray", "nowhere", None, "no Ray cluster at --ray-address nowhere ("),
     ],
