@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import json as json_files
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -39,7 +39,8 @@ from leaderboard.page import page
 from leaderboard.tables import READING, markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
 from tasks._cache_space import clear, entries
-from tasks._executors import Job, LocalExecutor, choose_device
+from tasks._executors import Job, open_executor
+from tasks._local_executor import devices_here
 from tasks._metrics import get_metric
 from tasks._needs import DEFAULT_LIMIT, AskedFrames, parse_size, spelt
 from tasks._planner import Grid, Report, run_grid
@@ -56,6 +57,13 @@ NO_FOLDER_ERRNOS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLON
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 out = Console()
 err = Console(stderr=True)
+
+
+class Where(StrEnum):
+    """What runs the jobs: this machine, or a Ray cluster."""
+
+    local = "local"
+    ray = "ray"
 
 
 class Format(StrEnum):
@@ -83,7 +91,9 @@ Columns = Annotated[
 ]
 Output = Annotated[Path, typer.Option(help="Folder of results.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if left out.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes; one a core on a CPU if left out.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Jobs at a time; one a GPU, or one a core, if left out.")]
+Runner = Annotated[Where, typer.Option("--executor", help="Run on this machine, or on a Ray cluster.")]
+RayAddress = Annotated[str | None, typer.Option(help="Of a Ray cluster, HOST:PORT; Ray looks for one if left out.")]
 Cache = Annotated[Path, typer.Option(help="Folder of cached features; may be deleted at any time.")]
 cache_app = typer.Typer(no_args_is_help=True, help="Look at the cached features, and delete them.")
 app.add_typer(cache_app, name="cache")
@@ -165,11 +175,12 @@ def pretrain_upstreams(  # noqa: PLR0913
     output: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = Path("checkpoints"),
     device: Device = None,
     workers: Workers = None,
+    executor: Runner = Where.local,
+    ray_address: RayAddress = None,
 ) -> None:
     """Train upstreams from scratch on a corpus' train split, several side by side."""
     manifest = open_corpus(corpus, root, columns)
     _warn(manifest)
-    where = choose_device(device)
     jobs = []
     for name in dict.fromkeys(upstreams):
         pretraining = planned(name, size, seed, steps)
@@ -177,15 +188,16 @@ def pretrain_upstreams(  # noqa: PLR0913
         if is_done(path, pretraining, manifest):
             out.print(f"{path} is there already", markup=False, highlight=False, soft_wrap=True)
         else:
-            jobs.append(Job(f"pretraining {name}", pretrain, (pretraining, manifest, path, str(where))))
+            jobs.append(Job(f"pretraining {name}", pretrain, (pretraining, manifest, path)))
     if not jobs:
         return
+    runner = open_executor(executor, ray_address, device, workers, [output], most=len(jobs))
     heard = replace(manifest, utterances=manifest.split("train"))
-    with TerminalWatcher(err) as watcher, LocalExecutor(min(len(jobs), workers or _workers(where.type))) as executor:
+    with TerminalWatcher(err) as watcher, runner:
         watcher.stage("checking recordings", len(heard.utterances), "recordings")
         validate(heard, advance=lambda: watcher.advance(1))
         watcher.stage("pretraining", sum(job.arguments[0].recipe.steps for job in jobs), "updates")
-        outcomes = executor.run(jobs, watcher.advance, watcher.done)
+        outcomes = runner.run(jobs, watcher.advance, watcher.done)
     for outcome in outcomes:
         if outcome.error is None:
             line = f"{outcome.job.arguments[2]}: loss {outcome.value:.4f}"
@@ -227,9 +239,11 @@ def run(  # noqa: PLR0913
     cache: Cache = Path("cache"),
     device: Device = None,
     workers: Workers = None,
+    executor: Runner = Where.local,
+    ray_address: RayAddress = None,
 ) -> None:
     """Evaluate frozen upstreams on tasks. Finished cells are skipped, so the same command goes on where it was."""
-    where = choose_device(device)
+    runner = open_executor(executor, ray_address, device, workers, [cache, output])
     tasks = [resolve_task(name) for name in dict.fromkeys(task)]
     grid = Grid(
         tuple(upstream),
@@ -245,7 +259,7 @@ def run(  # noqa: PLR0913
     manifest = open_corpus(corpus, root, columns, cache)
     _warn(replace(manifest, missing=()))  # a run without them is refused in the same words
     with TerminalWatcher(err) as watcher:
-        report = run_grid(grid, manifest, Folders(cache, output), where, workers or _workers(where.type), watcher)
+        report = run_grid(grid, manifest, Folders(cache, output), runner, watcher)
     _show(report, output)
     if report.failures:
         raise typer.Exit(1)
@@ -365,7 +379,7 @@ def predict(
     device: Device = None,
 ) -> None:
     """Let a trained head tell the keyword, speaker, intent or transcript of recordings of your own."""
-    predictor = load_predictor(RecordStore(output), run, upstream, choose_device(device))
+    predictor = load_predictor(RecordStore(output), run, upstream, torch.device(devices_here(device)[0]))
     record = predictor.record
     answers = [(str(file), predictor.predict(file)) for file in files]
     if json:
@@ -405,10 +419,6 @@ def clear_cache(
     for entry in busy:
         line = f"{entry.upstream} {entry.name}: a running command uses it; it stays"
         err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-def _workers(device: str) -> int:
-    return (os.cpu_count() or 1) if device == "cpu" else 1
 
 
 @contextmanager

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-import torch
-
 from benchmarks._material import UPSTREAMS, scratch, write_task
 from benchmarks._measure import Ratio, Report, parser
 from core.digest import file_digest
 from tasks._base import resolve_task
+from tasks._local_executor import LocalExecutor
 from tasks._planner import Grid, run_grid
 from tasks._runner import Folders
 from tasks.corpora._base import open_corpus
@@ -33,7 +32,7 @@ def main() -> None:
         tasks = [resolve_task(write_task(folder, task, None, **once)) for task in TASKS]
         os.environ[DIARY] = str(folder)
         grid = Grid((f"{UPSTREAMS}:Counting",), tasks, (0,), limit=20 if options.quick else None)
-        done = run_grid(grid, manifest, Folders(folder / "cache", folder / "results"), torch.device("cpu"), 2)
+        done = run_grid(grid, manifest, Folders(folder / "cache", folder / "results"), LocalExecutor("cpu", 2))
         assert not done.failures, done.failures
         heard = Counter(line for path in folder.glob("*.txt") for line in path.read_text().split())
     wanted = {example.id for cell in done.cells for rows in cell.examples.values() for example in rows}

@@ -21,6 +21,7 @@ from benchmarks._material import UPSTREAMS, scratch, write_task
 from benchmarks._measure import Ratio, Report, medians, parser
 from downstreams.utterance_linear import UtteranceLinear
 from tasks._base import TASKS, resolve_task
+from tasks._local_executor import LocalExecutor
 from tasks._planner import Grid, run_grid
 from tasks._progress import Watcher
 from tasks._runner import Folders
@@ -124,7 +125,7 @@ class Sides:
         clock = Clock()
         grid = Grid((self.upstream,), (resolve_task(task),), seeds)
         folders = Folders(self.folder / "cache", self.folder / "results")
-        done = run_grid(grid, self.manifest, folders, torch.device("cpu"), workers, clock)
+        done = run_grid(grid, self.manifest, folders, LocalExecutor("cpu", workers), clock)
         assert done.computed == len(seeds), done.failures
         return clock.begun["evaluating on test"] - clock.begun["training heads"]
 

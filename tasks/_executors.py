@@ -1,20 +1,17 @@
-"""Where jobs run. One implementation so far: this machine, in this process or in several."""
+"""What an executor is: something that runs jobs on this machine or on several, and survives a worker that is killed.
+
+Jobs can be done twice: what they write is whole or absent, and what is there already is not computed again.
+"""
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import signal
-import threading
-import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -23,14 +20,23 @@ from core.errors import BenchmarkError
 
 logger = logging.getLogger(__name__)
 Advance = Callable[[float], None]
-POLL_SECONDS = 0.2
+Message = tuple[int, float | None]  # number of a job and how far it came since the last; None as an attempt begins
+POLL_SECONDS = 0.2  # between two looks at what workers tell
 
-_queue: Any = None  # of a worker process: where its progress goes
+
+class KilledError(BenchmarkError):
+    """The process of a job was killed so often that the job is given up."""
+
+    def __init__(self) -> None:
+        super().__init__("its process was killed at every try, mostly for lack of memory; try fewer --workers")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A function call that can go to another process: `function(*arguments, advance=...)`."""
+    """A function call that can go to another process: `function(*arguments, device=..., advance=...)`.
+
+    Where it runs decides the device, and says it with `device`, as torch spells it.
+    """
 
     name: str
     function: Callable[..., Any]
@@ -46,132 +52,116 @@ class Outcome:
     error: str | None = None
 
 
-def choose_device(name: str | None) -> torch.device:
-    """The device of that name; the best there is if None.
-
-    Raises: BenchmarkError: there is none of that name here.
-    """
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise BenchmarkError(
-            f"device '{name}' can't be used here ({str(error).splitlines()[0]}); choose cpu, or leave --device out"
-        ) from None
-    return device
+Done = Callable[[Outcome], None]
 
 
-class LocalExecutor:
-    """Runs jobs on this machine.
+class Executor(Protocol):
+    """Runs jobs somewhere. Workers start where it is entered, and are gone where it is left.
 
-    Args:
-        workers: processes; 1 runs everything in this one.
+    Attributes:
+        workers: how many jobs run at a time; known once it is entered.
     """
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._pool: ProcessPoolExecutor | None = None
-        context = multiprocessing.get_context("spawn")
-        self._progress = context.SimpleQueue()
-        if workers > 1:
-            threads = max(1, (os.cpu_count() or 1) // workers)
-            arguments = (self._progress, threads, os.getpid())
-            self._pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=arguments)
+    workers: int
 
-    def __enter__(self) -> LocalExecutor:
-        return self
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pool is None:
-            return
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
-        if kind is not None:
-            for child in multiprocessing.active_children():
-                child.terminate()
+    ) -> None: ...
 
-    def run(
-        self,
-        jobs: Sequence[Job],
-        advance: Advance,
-        done: Callable[[Outcome], None] = lambda outcome: None,
-    ) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job], advance: Advance, done: Done = ...) -> list[Outcome]:
         """Runs jobs to the end, the first ones first.
 
         Args:
             jobs: independent of each other.
-            advance: called with how far a job came since the last call.
+            advance: called with how far a job came since the last call; less than zero where a killed one starts again.
             done: called as each job ends.
 
         Returns: an outcome a job, in the order of the jobs; one that fails does not stop the others.
         Raises: OSError: nothing can be written any more.
         """
-        if self._pool is None:
-            return [_run_here(job, advance, done) for job in jobs]
-        futures: dict[Future[Any], Job] = {self._pool.submit(_run_job, job): job for job in jobs}
-        outcomes: dict[Future[Any], Outcome] = {}
-        waiting = set(futures)
-        while waiting:
-            finished, waiting = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            while not self._progress.empty():
-                advance(self._progress.get())
-            for future in finished:
-                outcomes[future] = _outcome(futures[future], future.result)
-                done(outcomes[future])
-        return [outcomes[future] for future in futures]
+        ...
 
 
-def _run_here(job: Job, advance: Advance, done: Callable[[Outcome], None]) -> Outcome:
-    torch.set_flush_denormal(True)  # as in the workers
+def open_executor(
+    kind: str,
+    address: str | None,
+    device: str | None,
+    workers: int | None,
+    shared: Sequence[Path],
+    most: int | None = None,
+) -> Executor:
+    """The executor of that kind, not yet entered.
+
+    Args:
+        kind: local or ray.
+        address: of a Ray cluster; None lets Ray find or start one.
+        device: as typed; None is the best there is.
+        workers: jobs at a time; None is one a device, or one a core.
+        shared: folders that every machine must see.
+        most: jobs that will come, where that is known: no more workers than that.
+
+    Raises: BenchmarkError: no such device, no Ray, or an address without Ray.
+    """
+    if kind == "local":
+        if address is not None:
+            raise BenchmarkError(f"--ray-address {address} is for --executor ray: add that, or leave the address out")
+        from tasks._local_executor import LocalExecutor
+
+        return LocalExecutor(device, workers, most)
     try:
-        outcome = _outcome(job, lambda: job.function(*job.arguments, advance=advance))
-    finally:
-        torch.set_flush_denormal(False)
-    done(outcome)
-    return outcome
+        from tasks._ray_executor import RayExecutor
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise BenchmarkError("--executor ray: Ray is not installed here; run: pip install 'frostbench[ray]'") from None
+    return RayExecutor(address, device, workers, shared, most)
 
 
-def _outcome(job: Job, call: Callable[[], Any]) -> Outcome:
+class Tally:
+    """Tells how far jobs come, and takes back what a killed attempt told when the next one begins."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+        self._told: dict[int, float] = {}
+
+    def take(self, number: int, amount: float | None) -> None:
+        """Takes in a message of a worker."""
+        told = self._told.get(number, 0.0)
+        amount = -told if amount is None else amount
+        self._told[number] = told + amount
+        if amount:
+            self._advance(amount)
+
+
+def run_job(number: int, job: Job, device: str, tell: Callable[[Message], object]) -> Any:
+    """What a worker process does with a job, whoever runs it."""
+    tell((number, None))
+    return job.function(*job.arguments, device=device, advance=lambda amount: tell((number, amount)))
+
+
+def outcome_of(job: Job, result: Callable[[], Any]) -> Outcome:
     """The one place that catches everything: a failed cell must not stop the others. A full disk stops them all."""
     try:
-        return Outcome(job, value=call())
+        return Outcome(job, value=result())
     except BenchmarkError as error:
         return Outcome(job, error=str(error))
     except OSError as error:
         if error.errno in STORAGE_ERRNOS:
             raise
         return _unexpected(job, error)
-    except BrokenProcessPool:
-        return Outcome(job, error="its process ended abruptly, mostly for lack of memory; try fewer --workers")
     except Exception as error:
         return _unexpected(job, error)
+
+
+def set_up_worker(threads: int) -> None:
+    """What holds for every process that runs jobs, so that results do not depend on where they were made."""
+    torch.set_num_threads(threads)
+    # Saturated LSTM gates give subnormal gradients, which make an update on FBANK six times as slow on a CPU.
+    torch.set_flush_denormal(True)
 
 
 def _unexpected(job: Job, error: Exception) -> Outcome:
     logger.error("%s failed:\n%s", job.name, "".join(traceback.format_exception(error)))
     return Outcome(job, error=f"{type(error).__name__}: {error}")
-
-
-def _start_worker(queue: Any, threads: int, parent: int) -> None:
-    """Runs first in every worker process."""
-    global _queue
-    _queue = queue
-    torch.set_num_threads(threads)
-    # Saturated LSTM gates give subnormal gradients, which make an update on FBANK six times as slow on a CPU.
-    torch.set_flush_denormal(True)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
-
-
-def _end_with_parent(parent: int) -> None:
-    """A killed parent can't end its workers: they look after themselves, or they would compute on for nobody."""
-    while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
-    os._exit(1)
-
-
-def _run_job(job: Job) -> Any:
-    return job.function(*job.arguments, advance=_queue.put)

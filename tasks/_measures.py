@@ -53,11 +53,12 @@ def layer_norms(examples: Examples, normalise: bool) -> list[float]:
     return torch.stack(norms).double().mean(dim=0).tolist()
 
 
-def gflops_per_second(spec: str, *, advance: Advance) -> float:
+def gflops_per_second(spec: str, *, device: str, advance: Advance) -> float:
     """A job: what an upstream computes for a second of audio, in billions of floating-point operations.
 
-    Counted by torch on ten seconds of noise, so it is the same on every machine. Matrix products, convolutions,
-    attention, recurrent layers and Fourier transforms count; element-wise operations don't, as usual.
+    Counted by torch on ten seconds of noise, on the CPU wherever the job runs, so it is the same on every machine.
+    Matrix products, convolutions, attention, recurrent layers and Fourier transforms count; element-wise operations
+    don't, as usual.
     """
     upstream = build_upstream(spec)
     samples = int(SECONDS * SAMPLE_RATE)

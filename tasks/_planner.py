@@ -7,8 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
 from core.audio import SAMPLE_RATE
 from core.digest import digest_of, write_json
 from core.feature_cache import KINDS, caches_of
@@ -18,7 +16,7 @@ from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._base import Task
 from tasks._cache_space import in_use, make_room
-from tasks._executors import Job, LocalExecutor, Outcome
+from tasks._executors import Executor, Job, Outcome
 from tasks._measures import gflops_per_second
 from tasks._needs import (
     AskedFrames,
@@ -160,11 +158,10 @@ def run_grid(
     grid: Grid,
     manifest: Manifest,
     folders: Folders,
-    device: torch.device,
-    workers: int,
+    executor: Executor,
     watcher: Watcher | None = None,
 ) -> Report:
-    """Runs every cell that has no record yet.
+    """Runs every cell that has no record yet, on an executor that is entered if there is something to run.
 
     Raises: BenchmarkError: the grid can't start at all; a single cell's failure is in the report.
     """
@@ -181,12 +178,12 @@ def run_grid(
     waves = plan_waves(parts, folders.cache, grid.cache_limit)
     for line in announcements(parts, waves, folders.cache, grid.frames, grid.cache_limit):
         watcher.say(line)
-    with LocalExecutor(workers) as executor:
+    with executor:
         for wave in waves:
             needs = [need for part in wave for need in needs_of(part, folders.cache)]
             make_room(folders.cache, grid.cache_limit, needs)
             with in_use(needs):
-                jobs = _extraction_jobs(wave, folders.cache, str(device), workers)
+                jobs = _extraction_jobs(wave, folders.cache, executor.workers)
                 watcher.stage("extracting features", sum(_seconds(job.arguments[1]) for job in jobs), "s of audio")
                 outcomes = executor.run(jobs, watcher.advance, watcher.done)
                 failed = {outcome.job.arguments[0].digest for outcome in outcomes if outcome.error is not None}
@@ -195,23 +192,19 @@ def run_grid(
                     if need.cache.kind != "frames":
                         need.cache.merge()
                 ready = [cell for part in wave if part.upstream.digest not in failed for cell in part.cells]
-                _train(
-                    _with_cost_of_upstreams(ready, executor, watcher), executor, folders, str(device), report, watcher
-                )
+                _train(_with_cost_of_upstreams(ready, executor, watcher), executor, folders, report, watcher)
     return report
 
 
-def _train(
-    cells: Sequence[Cell], executor: LocalExecutor, folders: Folders, device: str, report: Report, watcher: Watcher
-) -> None:
+def _train(cells: Sequence[Cell], executor: Executor, folders: Folders, report: Report, watcher: Watcher) -> None:
     """Trains the heads of cells whose features are there, and evaluates them."""
-    jobs = [Job(_name(runs), train_heads, (runs, folders, device)) for runs in _sweeps(cells, executor.workers)]
+    jobs = [Job(_name(runs), train_heads, (runs, folders)) for runs in _sweeps(cells, executor.workers)]
     watcher.stage("training heads", sum(map(_updates, cells)), "updates")
     outcomes = executor.run(jobs, watcher.advance, watcher.done)
     report.add_failures(outcomes)
     failed = [outcome.job.arguments[0] for outcome in outcomes if outcome.error is not None]
     lost = {cell.run for runs in failed for cell, _ in runs}
-    jobs = [Job(cell.name, run_cell, (cell, folders, device)) for cell in cells if cell.run not in lost]
+    jobs = [Job(cell.name, run_cell, (cell, folders)) for cell in cells if cell.run not in lost]
     watcher.stage("evaluating on test", len(jobs), "cells")
     outcomes = executor.run(jobs, watcher.advance, watcher.done)
     report.computed += sum(outcome.error is None for outcome in outcomes)
@@ -256,7 +249,7 @@ def validate_once(manifest: Manifest, data: Sequence[TaskData], cache: Path, wat
     write_json(marker, {"corpus": manifest.name, "digest": part.digest, "recordings": len(part.utterances)})
 
 
-def _extraction_jobs(parts: Sequence[Part], cache: Path, device: str, workers: int) -> list[Job]:
+def _extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[Job]:
     """For every upstream, its unfinished batches dealt out to the workers."""
     jobs = []
     for part in parts:
@@ -264,7 +257,7 @@ def _extraction_jobs(parts: Sequence[Part], cache: Path, device: str, workers: i
         caches = caches_of(cache, part.upstream.digest, KINDS, dtypes)
         batches = unfinished(lay_out(part.clips, part.upstream.window_samples, part.upstream.batch_seconds), caches)
         for share in deal(batches, workers):
-            jobs.append(Job(part.upstream.name, extract_features, (part.upstream, share, dtypes, cache, device)))
+            jobs.append(Job(part.upstream.name, extract_features, (part.upstream, share, dtypes, cache)))
     return jobs
 
 
@@ -272,7 +265,7 @@ def _seconds(batches: Sequence[Sequence[Clip]]) -> float:
     return sum(clip.samples for batch in batches for clip in batch) / SAMPLE_RATE
 
 
-def _with_cost_of_upstreams(cells: Sequence[Cell], executor: LocalExecutor, watcher: Watcher) -> list[Cell]:
+def _with_cost_of_upstreams(cells: Sequence[Cell], executor: Executor, watcher: Watcher) -> list[Cell]:
     """Each upstream is measured once; where that fails, as with an unknown kind of network, nothing is recorded."""
     upstreams = {cell.upstream.digest: cell.upstream for cell in cells}
     jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams.values()]

@@ -43,8 +43,8 @@ def extract_features(
     batches: Sequence[list[Clip]],
     dtypes: Mapping[Kind, Dtype],
     cache: Path,
-    device: str,
     *,
+    device: str,
     advance: Advance,
 ) -> int:
     """A job: computes what the cache lacks of some batches, and returns how many clips passed the upstream."""
@@ -53,7 +53,7 @@ def extract_features(
     return extract(build_upstream(upstream.spec), batches, caches, torch.device(device), advance, upstream.precision)
 
 
-def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, device: str, *, advance: Advance) -> None:
+def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device: str, advance: Advance) -> None:
     """A job: trains heads side by side and keeps them as candidates.
 
     Args:
@@ -88,10 +88,10 @@ def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, device: st
         save_trained(_candidate_path(cell, rate, folders), candidate, {**probe.description, "seconds": seconds})
 
 
-def run_cell(cell: Cell, folders: Folders, device: str, *, advance: Advance) -> str:
+def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> str:
     """A job: evaluates on test the candidate that is best on valid; returns the run's digest once it is recorded."""
     rates = cell.recipe.learning_rates
-    train_heads([(cell, rate) for rate in rates], folders, device, advance=lambda updates: None)
+    train_heads([(cell, rate) for rate in rates], folders, device=device, advance=lambda updates: None)
     started = time.monotonic()
     labels, metric = _labels(cell), get_metric(cell.task.metric)
     data = _load_splits(cell, ("valid", "test"), labels, folders, device)

@@ -22,6 +22,7 @@ from core.records import RecordStore
 from tasks import _needs
 from tasks._base import Task, resolve_task
 from tasks._cache_space import alone, clear, delete, entries, in_use, make_room
+from tasks._local_executor import LocalExecutor
 from tasks._needs import Need, choose_frames, explained, parse_size, sizes_of, spelt
 from tasks._plan import UpstreamFacts, clips_of, task_data
 from tasks._planner import Grid, Report, run_grid
@@ -230,7 +231,7 @@ def tiny(tasks_file) -> dict[str, Task]:
 
 def ran(grid: Grid, manifest: Manifest, folder: Path) -> tuple[Report, Notes]:
     watcher = Notes()
-    report = run_grid(grid, manifest, Folders(folder / "cache", folder / "results"), CPU, 1, watcher)
+    report = run_grid(grid, manifest, Folders(folder / "cache", folder / "results"), LocalExecutor("cpu", 1), watcher)
     assert report.failures == []
     return report, watcher
 

@@ -22,6 +22,7 @@ from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
 from tasks._base import TASKS, Task, resolve_task
 from tasks._live import LiveExamples
+from tasks._local_executor import LocalExecutor
 from tasks._plan import clips_of_row, departures, samples_of, task_data
 from tasks._planner import Grid, make_cells, run_grid
 from tasks._runner import Folders
@@ -225,7 +226,7 @@ def test_six_decibels_less_is_half_the_level(moods):
 
 def record_of(task: Task, moods: Manifest, folder: Path, **asked):
     folders = Folders(folder / "cache", folder / "results")
-    report = run_grid(Grid(("fbank",), (task,), (0,), **asked), moods, folders, CPU, 1)
+    report = run_grid(Grid(("fbank",), (task,), (0,), **asked), moods, folders, LocalExecutor("cpu", 1))
     assert (report.failures, report.computed) == ([], 1)
     (record,) = RecordStore(folders.results).all()
     return record, report

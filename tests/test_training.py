@@ -31,6 +31,7 @@ from downstreams._training import (
 from downstreams.utterance_linear import UtteranceLinear
 from tasks import _runner
 from tasks._base import TASKS
+from tasks._local_executor import LocalExecutor
 from tasks._planner import Grid, make_cells, run_grid
 from tasks._runner import Folders, run_cell, train_heads
 
@@ -317,13 +318,13 @@ def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch)
 
     monkeypatch.setattr(_runner, "train_together", watched_train)
     monkeypatch.setattr(_runner, "predict", watched_predict)
-    run_grid(grid, corpus, folders, CPU, 1)
+    run_grid(grid, corpus, folders, LocalExecutor("cpu", 1))
     assert looked == [["train", "valid"], 11]
 
 
 def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_path, monkeypatch):
     folders = Folders(tmp_path / "cache", tmp_path / "results")
-    run_grid(grid, corpus, folders, CPU, 1)
+    run_grid(grid, corpus, folders, LocalExecutor("cpu", 1))
     (record,) = RecordStore(folders.results).all()
     (first, _) = sorted(folders.cache.glob("heads/*.safetensors"))
     first.unlink()  # as if a kill had come between the two candidates
@@ -337,10 +338,10 @@ def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_pa
     again, steps = Folders(folders.cache, tmp_path / "again"), []
     (cell,), _ = make_cells(grid, corpus)
     cell = replace(cell, upstream=replace(cell.upstream, gflops_per_second=record.upstream["gflops_per_second"]))
-    train_heads([(cell, rate) for rate in cell.recipe.learning_rates], again, "cpu", advance=steps.append)
+    train_heads([(cell, rate) for rate in cell.recipe.learning_rates], again, device="cpu", advance=steps.append)
     assert len(rates) == 1
     assert sum(steps) == 40
-    run_cell(cell, again, "cpu", advance=steps.append)
+    run_cell(cell, again, device="cpu", advance=steps.append)
     assert len(rates) == 1
     (other,) = RecordStore(again.results).all()
     assert other.result() == record.result()
@@ -350,7 +351,7 @@ def test_the_learning_rate_is_chosen_on_valid(grid, corpus, tmp_path):
     folders = Folders(tmp_path / "cache", tmp_path / "results")
     recipe = replace(grid.tasks[0].recipe(None), steps=100, learning_rates=(1e-7, 1e-1))
     task = replace(grid.tasks[0], recipes={"tiny": recipe})
-    run_grid(replace(grid, tasks=(task,)), corpus, folders, CPU, 1)
+    run_grid(replace(grid, tasks=(task,)), corpus, folders, LocalExecutor("cpu", 1))
     (record,) = RecordStore(folders.results).all()
     assert [tried["learning_rate"] for tried in record.learning_rates] == [1e-7, 1e-1]
     slow, fast = (tried["valid"] for tried in record.learning_rates)
