@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from core.feature_cache import Kind
 from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask
 from downstreams import _checks
@@ -16,7 +17,7 @@ from downstreams._recipe import Recipe
 from downstreams._training import Probe
 from downstreams.ctc import CTC, BidirectionalLSTM
 from downstreams.utterance_linear import UtteranceLinear
-from upstreams._extraction import rows_of
+from upstreams._encoding import rows_of
 
 CASES = [(name, check) for name in HEADS.names() for check in _checks.CHECKS]
 
@@ -133,7 +134,8 @@ def test_cached_means_equal_frames(normalise):
     layers = [torch.randn(length, 4, 10, dtype=torch.float64) for length in lengths]
     padded, valid = pad(layers)  # (batch, frames, num_layers, hidden_size)
     states = HiddenStates(padded.unbind(dim=2), valid)
-    means = torch.stack(list(rows_of(states, "pooled_normalised" if normalise else "pooled")))
+    kind: Kind = "pooled_normalised" if normalise else "pooled"
+    means = torch.stack(rows_of(states, {kind})[kind])
     labels = SlotLabels.from_train(["a", "b", "c"], "keyword")
     recipe = Recipe("test", 1, 3, (1.0,), 1, normalise=normalise)
     probe = Probe("utterance_linear", 4, FeatureShape(10, 160), labels, recipe).double()

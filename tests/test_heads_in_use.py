@@ -195,12 +195,15 @@ def test_records_hold_norms_and_cost(runs):
 def test_the_cost_of_an_upstream_is_counted():
     """APC: three GRU layers of 256 on 80 features, 100 frames a second; two operations a weight."""
     weights = 3 * 256 * (80 + 256) + 2 * 3 * 256 * (256 + 256)
-    counted = gflops_per_second("apc", advance=lambda done: None)
-    assert counted == gflops_per_second("apc", advance=lambda done: None)
+    counted = gflops_per_second("apc", device="cpu", advance=lambda done: None)
+    assert counted == gflops_per_second("apc", device="cpu", advance=lambda done: None)
     assert 2 * 100 * weights / 1e9 == pytest.approx(counted, rel=0.05)
     # A Transformer layer is one fused operation for torch, which must not be overlooked.
     mockingjay = build_upstream("mockingjay")
-    assert gflops_per_second("mockingjay", advance=lambda done: None) > 0.7 * 2 * 100 * mockingjay.num_params() / 1e9
+    assert (
+        gflops_per_second("mockingjay", device="cpu", advance=lambda done: None)
+        > 0.7 * 2 * 100 * mockingjay.num_params() / 1e9
+    )
 
 
 def test_recurrent_layers_count_as_their_matrices():

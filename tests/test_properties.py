@@ -147,8 +147,8 @@ objects = st.dictionaries(st.text(max_size=5), numbers | st.text(max_size=5), ma
 def test_record_round_trip(run, things, value, rates, weights, custom):
     upstream, task, corpus, recipe, metric, features, artifacts, circumstances = things
     record = ResultRecord(
-        run, upstream, task, corpus, recipe, custom, 3, metric, value, 0.1, rates, {"test": 1}, weights, features,
-        artifacts, circumstances,
+        run, upstream, task, corpus, recipe, 2, custom, "int8", custom, 3, metric, value, 0.1, rates, {"test": 1},
+        weights, features, artifacts, circumstances,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         store = RecordStore(Path(folder))
