@@ -37,15 +37,16 @@ def main() -> None:
         heard = Counter(line for path in folder.glob("*.txt") for line in path.read_text().split())
     wanted = {example.id for cell in done.cells for rows in cell.examples.values() for example in rows}
     recordings = len({file_digest(row.path) for row in manifest.utterances if row.id in wanted})
+    passes = heard.total() - 1  # besides, it hears the noise on which its operations are counted, once
     per_task = sum(sum(map(len, cell.examples.values())) for cell in done.cells)
     (passed,) = done.passed.values()
     report.ratios = [
         Ratio("passes that Frostbench counts / recordings", passed / recordings, 1, "at most",
               f"{passed} of {recordings}; a pass for every task would be {per_task}"),
-        Ratio("passes that the upstream counts / recordings", heard.total() / recordings, 1, "at most",
-              f"{heard.total()}, the most of one waveform {max(heard.values())}"),
+        Ratio("passes that the upstream counts / recordings", passes / recordings, 1, "at most",
+              f"{passes}, the most of one waveform {max(heard.values())}"),
     ]  # fmt: skip
-    report.facts = {"passed": passed, "heard": heard.total(), "recordings": recordings, "per_task": per_task}
+    report.facts = {"passed": passed, "heard": passes, "recordings": recordings, "per_task": per_task}
     report.show()
 
 
