@@ -8,7 +8,7 @@ import json as json_files
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -40,18 +40,21 @@ from leaderboard.tables import READING, markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
 from tasks._cache_space import clear, entries
 from tasks._executors import Job, open_executor
+from tasks._goal_probe import GoalProbe
 from tasks._local_executor import devices_here
 from tasks._metrics import get_metric
 from tasks._needs import DEFAULT_LIMIT, AskedFrames, parse_size, spelt
 from tasks._planner import Grid, Report, run_grid
 from tasks._prediction import as_text, load_predictor
-from tasks._progress import TerminalWatcher
+from tasks._progress import TerminalWatcher, Watcher
 from tasks._runner import Folders
+from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
 from upstreams._checks import CHECKS, run_check
-from upstreams._pretraining import is_done, planned, pretrain
+from upstreams._pretraining import Circumstances, cost_of, is_done, parse_options, planned, pretrain, summary
 from upstreams._resolve import build_upstream
+from upstreams._trainer import Mixed, is_first_process, many_processes
 
 NO_FOLDER_ERRNOS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # a file where a folder is meant
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -166,42 +169,64 @@ def _warn(manifest: Manifest) -> None:
 @app.command("pretrain")
 def pretrain_upstreams(  # noqa: PLR0913
     upstreams: Annotated[list[str], typer.Argument(help="Names of upstreams that can be trained here.")],
-    corpus: Corpus = "mini",
+    corpus: Annotated[str, typer.Option(help=f"{CORPUS_HELP} Or any folder of recordings.")] = "mini",
     root: Root = None,
     columns: Columns = None,
-    size: Annotated[str, typer.Option(help="tiny for two cores, paper for the published size.")] = "tiny",
+    size: Annotated[str, typer.Option(help="tiny for two cores, base for the published size.")] = "tiny",
     steps: Annotated[int | None, typer.Option(min=1, help="Updates; the size's own number if left out.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="End by the clock instead, of each upstream.")] = None,
+    option: Annotated[
+        list[str], typer.Option("--set", help="Another value for a size or setting, such as num_layers=6; several.")
+    ] = [],  # noqa: B006
     seed: Annotated[int, typer.Option(help="Of weights, order and masks.")] = 0,
+    mixed_precision: Annotated[Mixed, typer.Option(help="bf16 or fp16 halve memory and time on a GPU.")] = "no",
+    looks: Annotated[
+        int, typer.Option(min=0, help="How often small heads look at it, on keywords and speakers of mini.")
+    ] = 4,
+    save_minutes: Annotated[
+        float, typer.Option(min=0, help="Between two states that an interrupted training goes on from.")
+    ] = 2.0,
     output: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = Path("checkpoints"),
     device: Device = None,
     workers: Workers = None,
     executor: Runner = Where.local,
     ray_address: RayAddress = None,
 ) -> None:
-    """Train upstreams from scratch on a corpus' train split, several side by side."""
-    manifest = open_corpus(corpus, root, columns)
+    """Train upstreams from scratch on a corpus' train split, several side by side.
+
+    An interrupted training goes on where it was. Several GPUs or machines train one upstream at a time under
+    `accelerate launch run_benchmark.py pretrain ...`.
+    """
+    if steps is not None and minutes is not None:
+        raise BenchmarkError("--steps and --minutes: a training ends by one of them; leave the other out")
+    options = parse_options(option)
+    manifest = read_audio_folder(Path(corpus)) if is_audio_folder(Path(corpus)) else open_corpus(corpus, root, columns)
     _warn(manifest)
+    circumstances = Circumstances(mixed_precision, 60 * save_minutes, looks, GoalProbe())
     jobs = []
     for name in dict.fromkeys(upstreams):
-        pretraining = planned(name, size, seed, steps)
-        path = output / f"{name}-{size}.safetensors"
+        pretraining = planned(name, size, seed, steps, minutes, options)
+        path = pretraining.checkpoint(output)
         if is_done(path, pretraining, manifest):
             out.print(f"{path} is there already", markup=False, highlight=False, soft_wrap=True)
         else:
-            jobs.append(Job(f"pretraining {name}", pretrain, (pretraining, manifest, path)))
+            jobs.append(Job(f"pretraining {name}", pretrain, (pretraining, manifest, output, circumstances)))
     if not jobs:
         return
-    runner = open_executor(executor, ray_address, device, workers, [output], most=len(jobs))
     heard = replace(manifest, utterances=manifest.split("train"))
-    with TerminalWatcher(err) as watcher, runner:
+    many = many_processes()  # of one training: each comes here, and they go through the trainings together
+    runner = open_executor(executor, ray_address, device, 1 if many else workers, [output], most=len(jobs))
+    with TerminalWatcher(err) if is_first_process() else nullcontext(Watcher()) as watcher, runner:
         watcher.stage("checking recordings", len(heard.utterances), "recordings")
         validate(heard, advance=lambda: watcher.advance(1))
-        watcher.stage("pretraining", sum(job.arguments[0].recipe.steps for job in jobs), "updates")
-        outcomes = runner.run(jobs, watcher.advance, watcher.done)
+        recipes = [recipe for job in jobs for recipe in job.arguments[0].recipes]
+        unit = "seconds" if minutes else "audio-seconds"
+        watcher.stage("pretraining", sum(map(cost_of, recipes)), unit)
+        outcomes = runner.run(jobs, watcher.advance, watcher.done, watcher.say)
     for outcome in outcomes:
-        if outcome.error is None:
-            line = f"{outcome.job.arguments[2]}: loss {outcome.value:.4f}"
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        if outcome.error is None and is_first_process():
+            for line in summary(outcome.job.arguments[0].checkpoint(output), outcome.value):
+                out.print(line, markup=False, highlight=False, soft_wrap=True)
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
 

@@ -20,7 +20,9 @@ from core.errors import BenchmarkError
 
 logger = logging.getLogger(__name__)
 Advance = Callable[[float], None]
-Message = tuple[int, float | None]  # number of a job and how far it came since the last; None as an attempt begins
+Say = Callable[[str], None]
+# Number of a job, how far it came since the last, None as an attempt begins, and a line on how it goes, or none.
+Message = tuple[int, float | None, str]
 POLL_SECONDS = 0.2  # between two looks at what workers tell
 
 
@@ -35,7 +37,8 @@ class KilledError(BenchmarkError):
 class Job:
     """A function call that can go to another process: `function(*arguments, device=..., advance=...)`.
 
-    Where it runs decides the device, and says it with `device`, as torch spells it.
+    Where it runs decides the device, and says it with `device`, as torch spells it. `advance` takes how far the job
+    came since the last call, and may take a line on how it goes.
     """
 
     name: str
@@ -70,13 +73,14 @@ class Executor(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def run(self, jobs: Sequence[Job], advance: Advance, done: Done = ...) -> list[Outcome]:
+    def run(self, jobs: Sequence[Job], advance: Advance, done: Done = ..., say: Say = ...) -> list[Outcome]:
         """Runs jobs to the end, the first ones first.
 
         Args:
             jobs: independent of each other.
             advance: called with how far a job came since the last call; less than zero where a killed one starts again.
             done: called as each job ends.
+            say: called with the lines that jobs tell.
 
         Returns: an outcome a job, in the order of the jobs; one that fails does not stop the others.
         Raises: OSError: nothing can be written any more.
@@ -122,23 +126,29 @@ def open_executor(
 class Tally:
     """Tells how far jobs come, and takes back what a killed attempt told when the next one begins."""
 
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
+    def __init__(self, advance: Advance, say: Say) -> None:
+        self._advance, self._say = advance, say
         self._told: dict[int, float] = {}
 
-    def take(self, number: int, amount: float | None) -> None:
+    def take(self, number: int, amount: float | None, line: str) -> None:
         """Takes in a message of a worker."""
         told = self._told.get(number, 0.0)
         amount = -told if amount is None else amount
         self._told[number] = told + amount
         if amount:
             self._advance(amount)
+        if line:
+            self._say(line)
 
 
 def run_job(number: int, job: Job, device: str, tell: Callable[[Message], object]) -> Any:
     """What a worker process does with a job, whoever runs it."""
-    tell((number, None))
-    return job.function(*job.arguments, device=device, advance=lambda amount: tell((number, amount)))
+    tell((number, None, ""))
+    return job.function(*job.arguments, device=device, advance=lambda amount, line="": tell((number, amount, line)))
+
+
+def be_silent(line: str) -> None:
+    """For those who want no lines."""
 
 
 def outcome_of(job: Job, result: Callable[[], Any]) -> Outcome:

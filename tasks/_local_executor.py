@@ -26,7 +26,9 @@ from tasks._executors import (
     Job,
     KilledError,
     Outcome,
+    Say,
     Tally,
+    be_silent,
     outcome_of,
     run_job,
     set_up_worker,
@@ -86,12 +88,14 @@ class LocalExecutor:
             for child in multiprocessing.active_children():
                 child.terminate()
 
-    def run(self, jobs: Sequence[Job], advance: Advance, done: Done = lambda outcome: None) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], advance: Advance, done: Done = lambda outcome: None, say: Say = be_silent
+    ) -> list[Outcome]:
         """See Executor.run."""
         if self.workers == 1:
-            return [_run_here(job, self._devices[0], advance, done) for job in jobs]
+            return [_run_here(job, self._devices[0], Tally(advance, say), done) for job in jobs]
         outcomes: dict[int, Outcome] = {}
-        tally = Tally(advance)
+        tally = Tally(advance, say)
         waiting, free, kills = deque(range(len(jobs))), deque(self._lanes), Counter[int]()
         running: dict[Future[Any], tuple[int, _Lane]] = {}
         while waiting or running:
@@ -163,10 +167,10 @@ def _result(future: Future[Any]) -> Any:
         raise KilledError() from None
 
 
-def _run_here(job: Job, device: str, advance: Advance, done: Done) -> Outcome:
+def _run_here(job: Job, device: str, tally: Tally, done: Done) -> Outcome:
     torch.set_flush_denormal(True)  # as in the workers
     try:
-        outcome = outcome_of(job, lambda: job.function(*job.arguments, device=device, advance=advance))
+        outcome = outcome_of(job, lambda: run_job(0, job, device, lambda message: tally.take(*message)))
     finally:
         torch.set_flush_denormal(False)
     done(outcome)

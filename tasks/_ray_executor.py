@@ -32,7 +32,9 @@ from tasks._executors import (
     KilledError,
     Message,
     Outcome,
+    Say,
     Tally,
+    be_silent,
     outcome_of,
     run_job,
     set_up_worker,
@@ -177,14 +179,16 @@ class RayExecutor:
                     f"at the same path on every machine, or to be installed there"
                 ) from None
 
-    def run(self, jobs: Sequence[Job], advance: Advance, done: Done = lambda outcome: None) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], advance: Advance, done: Done = lambda outcome: None, say: Say = be_silent
+    ) -> list[Outcome]:
         """See Executor.run."""
         numbers = {
             self._task.options(name=job.name).remote(number, job, self._surroundings, self._mailbox): number
             for number, job in enumerate(jobs)
         }
         outcomes: dict[int, Outcome] = {}
-        tally = Tally(advance)
+        tally = Tally(advance, say)
         waiting = list(numbers)
         while waiting:
             finished, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_SECONDS)
@@ -221,7 +225,7 @@ class _Mailbox:
 def _run_in_worker(number: int, job: Job, surroundings: Surroundings, mailbox: Any) -> Any:
     surroundings.enter()
     value = run_job(number, job, surroundings.device, mailbox.put.remote)
-    ray.get(mailbox.put.remote((number, 0.0)))  # calls arrive in order: the last one in, all are
+    ray.get(mailbox.put.remote((number, 0.0, "")))  # calls arrive in order: the last one in, all are
     return value
 
 

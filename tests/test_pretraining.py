@@ -2,64 +2,84 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from small_pretraining import RECIPE, SMALL, plan, small_sizes, weights
 
-from core.errors import BenchmarkError, CheckpointError, ContractError, TrainingError, UnknownNameError
+from core.errors import CheckpointError, ContractError, TrainingError, UnknownNameError
 from core.lengths import pad
 from core.manifest import Manifest
 from upstreams import _checkpoint
-from upstreams._base import UPSTREAMS, PretrainRecipe
-from upstreams._pretraining import Pretraining, is_done, planned, pretrain
+from upstreams._base import UPSTREAMS
+from upstreams._pretraining import (
+    Circumstances,
+    is_done,
+    parse_options,
+    planned,
+    pretrain,
+    summary,
+)
 from upstreams._resolve import build_upstream
+from upstreams._trainable import TrainingBatch
+from upstreams.contrastive.wav2vec2 import Wav2Vec2
 from upstreams.generative.apc import APC, APCConfig
-from upstreams.generative.mockingjay import Mockingjay, MockingjayConfig, mask_runs, sinusoids
+from upstreams.generative.mockingjay import Mockingjay, mask_runs, sinusoids
+from upstreams.predictive.hubert import Hubert
 
-SMALL = {
-    "apc": APCConfig(num_layers=2, hidden_size=32),
-    "mockingjay": MockingjayConfig(num_layers=2, hidden_size=32, num_heads=2, feedforward_size=64),
-}
-RECIPE = PretrainRecipe(steps=60, batch_seconds=6, learning_rate=3e-3)
+NAMES = ("apc", "mockingjay", "wav2vec2", "hubert")
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A size of half a second."""
-    for upstream, name in ((APC, "apc"), (Mockingjay, "mockingjay")):
-        monkeypatch.setattr(upstream, "sizes", {**upstream.sizes, "small": SMALL[name]})
-        monkeypatch.setattr(upstream, "recipes", {**upstream.recipes, "small": RECIPE})
+    small_sizes(monkeypatch)
 
 
-def curve(path) -> list[float]:
-    return _checkpoint.read_metadata(path)["notes"]["loss_curve"]
+def loss_of(upstream, wavs: torch.Tensor, lengths: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    return upstream.pretrain_loss(TrainingBatch(wavs, lengths), torch.Generator().manual_seed(seed)).loss
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_falls_and_the_checkpoint_comes_back(name, corpus, tmp_path):
+    told = []
+    what = plan(name)
+    notes = pretrain(what, corpus, tmp_path, device="cpu", advance=lambda amount, line="": told.append(amount))
+    path = what.checkpoint(tmp_path)
+    losses = notes["loss_curve"]
+    assert len(losses) == 3  # the mean of every 20 updates
+    assert sum(told) == pytest.approx(sum(recipe.steps * recipe.batch_seconds for recipe in what.recipes))
+    assert losses[-1] < 0.97 * losses[0]
+    assert not (tmp_path / ".training" / path.name).exists()
+    built = build_upstream(f"{name}@{path}")
+    assert built.digest() == build_upstream(f"{name}@{path}").digest()
+    assert is_done(path, what, corpus)
+    stored = weights(path)
+    pretrain(what, corpus, tmp_path / "again", device="cpu")
+    again = weights(what.checkpoint(tmp_path / "again"))
+    assert set(again) == set(stored)
+    assert all(torch.equal(value, stored[key]) for key, value in again.items())
+    other = replace(what, seed=1)
+    pretrain(other, corpus, tmp_path / "other", device="cpu")
+    different = weights(other.checkpoint(tmp_path / "other"))
+    assert not all(torch.equal(value, stored[key]) for key, value in different.items())
 
 
 @pytest.mark.parametrize("name", ["apc", "mockingjay"])
-def test_the_loss_falls_and_the_checkpoint_comes_back(name, corpus, tmp_path):
-    path, steps = tmp_path / f"{name}.safetensors", []
-    what = planned(name, "small")
-    loss = pretrain(what, corpus, path, "cpu", advance=steps.append)
-    losses = curve(path)
-    assert len(losses) == 3  # the mean of every 20 updates
-    assert sum(steps) == 60
-    assert losses[-1] == pytest.approx(loss, abs=1e-5)
-    assert losses[-1] < 0.9 * losses[0]
+def test_a_safetensors_file_holds_configuration_and_all_weights(name, corpus, tmp_path):
+    what = plan(name, steps=1)
+    pretrain(what, corpus, tmp_path, device="cpu")
+    path = what.checkpoint(tmp_path)
     built = build_upstream(f"{name}@{path}")
     assert built.configuration() == asdict(SMALL[name])
     stored = load_file(path)
     assert set(stored) == set(built.state_dict())
     assert all(torch.equal(stored[key], value) for key, value in built.state_dict().items())
-    assert built.digest() == build_upstream(f"{name}@{path}").digest()
-    assert is_done(path, what, corpus)
-    pretrain(what, corpus, tmp_path / "again", "cpu")
-    assert all(torch.equal(value, stored[key]) for key, value in load_file(tmp_path / "again").items())
-    pretrain(replace(what, seed=1), corpus, tmp_path / "other", "cpu")
-    assert not all(torch.equal(value, stored[key]) for key, value in load_file(tmp_path / "other").items())
 
 
 @pytest.mark.parametrize("name", ["apc", "mockingjay"])
@@ -68,15 +88,15 @@ def test_the_loss_does_not_see_padding(name):
     wavs = [torch.randn(9_000), torch.randn(5_000)]
     padded, lengths = pad(wavs)
     longer = torch.cat([padded, torch.zeros(2, 4_000)], dim=1)
-    losses = [upstream.pretrain_loss(wav, lengths, torch.Generator().manual_seed(0)) for wav in (padded, longer)]
+    losses = [loss_of(upstream, wav, lengths) for wav in (padded, longer)]
     torch.testing.assert_close(losses[0], losses[1])
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_valid_frames():
     upstream = build_upstream("apc").eval()
     wavs = [torch.randn(9_000), torch.randn(5_000)]
-    batch = upstream.pretrain_loss(*pad(wavs), torch.Generator())
-    alone = [upstream.pretrain_loss(*pad([wav]), torch.Generator()) for wav in wavs]
+    batch = loss_of(upstream, *pad(wavs))
+    alone = [loss_of(upstream, *pad([wav])) for wav in wavs]
     frames = [int(upstream.frame_lengths(torch.tensor(len(wav)))) - upstream.config.steps_ahead for wav in wavs]
     expected = sum(loss * count for loss, count in zip(alone, frames, strict=True)) / sum(frames)
     torch.testing.assert_close(batch, expected)
@@ -90,41 +110,91 @@ def test_apc_predicts_the_frame_that_comes_n_later():
     wav = torch.randn(4_000)
     mel = upstream._mel_of_one(wav)
     expected = (mel[:-3] - mel[3:]).abs().mean()
-    loss = upstream.pretrain_loss(wav[None], torch.tensor([4_000]), torch.Generator())
+    loss = loss_of(upstream, wav[None], torch.tensor([4_000]))
     torch.testing.assert_close(loss, expected)
 
 
-def test_another_training_is_not_overwritten(corpus, tmp_path):
-    path = tmp_path / "apc.safetensors"
-    what = replace(planned("apc", "small"), recipe=replace(RECIPE, steps=1))
+@pytest.mark.parametrize("name", ["apc", "wav2vec2"])
+def test_another_training_is_not_overwritten(name, corpus, tmp_path):
+    what = plan(name, steps=1)
+    path = what.checkpoint(tmp_path)
     assert not is_done(path, what, corpus)
-    pretrain(what, corpus, path, "cpu")
+    pretrain(what, corpus, tmp_path, device="cpu")
     assert is_done(path, what, corpus)
     part = Manifest(corpus.name, corpus.source, corpus.utterances[1:])
-    for other, manifest in ((replace(what, seed=1), corpus), (replace(what, size="tiny"), corpus), (what, part)):
+    recipe = replace(what.recipes[0], clip=1.0)
+    for other, manifest in ((replace(what, seed=1), corpus), (replace(what, recipes=(recipe,)), corpus), (what, part)):
         with pytest.raises(CheckpointError, match="holds a checkpoint of another training; name another --output"):
             is_done(path, other, manifest)
+        with pytest.raises(CheckpointError, match="holds a checkpoint of another training"):
+            pretrain(other, manifest, tmp_path, device="cpu")
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_message(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(APC, "pretrain_loss", lambda self, *arguments: self.postnet.bias.sum() * float("nan"))
+    def broken(self, batch, generator):
+        return APC_LOSS(self, batch, generator)._replace(loss=self.postnet.bias.sum() * float("nan"))
+
+    APC_LOSS = APC.pretrain_loss  # noqa: N806
+    monkeypatch.setattr(APC, "pretrain_loss", broken)
     with pytest.raises(TrainingError, match=r"pretraining apc: the loss is nan at step 1; lower the learning rate"):
-        pretrain(planned("apc", "small"), corpus, tmp_path / "a", "cpu")
-    assert list(tmp_path.iterdir()) == []
+        pretrain(plan("apc"), corpus, tmp_path, device="cpu")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and "tfevents" not in path.name] == []
 
 
 def test_what_can_not_be_pretrained_is_told():
-    with pytest.raises(ContractError, match="'fbank' can't be pretrained here; these can: apc, mockingjay"):
+    with pytest.raises(
+        ContractError, match="'fbank' can't be pretrained here; these can: apc, hubert, mockingjay, wav"
+    ):
         planned("fbank", "tiny")
     with pytest.raises(UnknownNameError, match="unknown size of apc 'tinny': did you mean 'tiny'"):
         planned("apc", "tinny")
-    assert planned("apc", "tiny", steps=7).recipe == replace(APC.recipes["tiny"], steps=7)
+    assert planned("apc", "tiny", steps=7).recipes == (replace(APC.recipes["tiny"][0], steps=7),)
+
+
+def test_options_change_configuration_and_recipes():
+    written = parse_options(["num_layers=5", "learning_rate=3e-4", "conv_channels=8,16", "pre_norm=false"])
+    what = planned("hubert", "base", options=written)
+    assert (what.config.num_layers, what.config.conv_channels, what.config.pre_norm) == (5, (8, 16), False)
+    assert [recipe.learning_rate for recipe in what.recipes] == [3e-4, 3e-4]
+    assert replace(what.config, num_layers=12, conv_channels=(512,) * 7) == Hubert.sizes["base"]
+    with pytest.raises(UnknownNameError, match="unknown option of apc 'num_layer': did you mean 'num_layers'"):
+        planned("apc", "tiny", options={"num_layer": "2"})
+    with pytest.raises(ContractError, match="num_layers=two: not a value like 3, which it has now"):
+        planned("apc", "tiny", options={"num_layers": "two"})
+    with pytest.raises(ContractError, match="residual=1: not a value like True"):
+        planned("apc", "tiny", options={"residual": "1"})
+    with pytest.raises(ContractError, match="--set num_layers: write it as KEY=VALUE"):
+        parse_options(["num_layers"])
+
+
+def test_minutes_are_shared_out_as_the_audio_is():
+    first, second = planned("hubert", "base", minutes=65).recipes
+    assert (first.minutes, second.minutes) == (pytest.approx(25), pytest.approx(40))  # 250,000 and 400,000 updates
+
+
+def test_minutes_end_a_training_by_the_clock(corpus, tmp_path):
+    what = planned("apc", "small", minutes=0.02)
+    notes = pretrain(what, corpus, tmp_path, device="cpu")
+    assert 1.2 <= notes["wall_seconds"] < 6
+    assert notes["steps"] > 1
+    assert notes["figures"]["learning_rate"] < 0.5 * RECIPE.learning_rate  # it has come down by then
 
 
 def test_recordings_too_short_are_left_out_and_all_of_them_refused(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(APC, "min_samples", 10**6)
-    with pytest.raises(BenchmarkError, match="every recording is shorter than 1000000 samples"):
-        pretrain(planned("apc", "small"), corpus, tmp_path / "a", "cpu")
+    with pytest.raises(TrainingError, match="every recording is shorter than 1000000 samples"):
+        pretrain(plan("apc"), corpus, tmp_path, device="cpu")
+
+
+def test_the_summary_tells_how_it_went(corpus, tmp_path):
+    watch = iter([{"ks": 10.0}, {"ks": 30.0}])
+    circumstances = Circumstances(looks=2, watch=lambda upstream: next(watch))
+    notes = pretrain(plan("apc"), corpus, tmp_path, circumstances, device="cpu")
+    assert [look["step"] for look in notes["looks"]] == [30, 60]
+    first, second = summary(Path("apc"), {**notes, "warnings": []})
+    assert first.startswith(f"apc: loss {notes['loss_curve'][0]:.3f} -> {notes['loss_curve'][-1]:.3f} in 60 updates")
+    assert second == "  ks of mini: 10.0 -> 30.0 %"
+    assert summary(Path("apc"), {**notes, "warnings": ["bad: x"]})[-1] == "  WARNING: bad: x"
 
 
 @pytest.fixture
@@ -209,16 +279,52 @@ def test_positions_are_sines_and_cosines():
 
 
 def test_the_published_sizes():
-    paper = {name: UPSTREAMS.get(name).sizes["paper"] for name in ("apc", "mockingjay")}
-    assert (paper["apc"].num_layers, paper["apc"].hidden_size) == (3, 512)
-    assert (paper["mockingjay"].num_layers, paper["mockingjay"].hidden_size) == (12, 768)
+    base = {name: UPSTREAMS.get(name).sizes["base"] for name in NAMES}
+    assert (base["apc"].num_layers, base["apc"].hidden_size) == (3, 512)
+    assert (base["mockingjay"].num_layers, base["mockingjay"].hidden_size) == (12, 768)
     assert all(config.steps_ahead >= 3 for config in APC.sizes.values())
     assert all(config.mask_frames > 1 for config in Mockingjay.sizes.values())
+    assert (base["wav2vec2"].mask_proportion, base["hubert"].mask_proportion) == (0.65, 0.8)
+
+
+def test_the_published_parameter_counts():
+    """wav2vec 2.0 Base has 95.04 M in SUPERB's table. HuBERT Base has 94.68 M there, 94.70 M with the 504 entries of
+    fairseq's dictionary; what both encoders have in common is torchaudio's count and the mask embedding."""
+    wav2vec2 = Wav2Vec2(Wav2Vec2.sizes["base"])
+    assert wav2vec2.num_params() == 95_044_608
+    encoder = 94_370_944 + 768
+    assert sum(parameter.numel() for parameter in wav2vec2.encoder.parameters()) == encoder
+    del wav2vec2
+    hubert = Hubert(Hubert.sizes["base"], clusters=504)
+    assert sum(parameter.numel() for parameter in hubert.encoder.parameters()) == encoder
+    assert hubert.num_params() == encoder + 768 * 256 + 256 + 504 * 256
+    assert hubert.num_params() == pytest.approx(94.68e6, rel=3e-4)
 
 
 def test_a_plan_differs_where_the_checkpoint_could(corpus):
-    what = Pretraining("apc", "small", RECIPE)
-    others = [replace(what, seed=1), replace(what, size="tiny"), replace(what, recipe=replace(RECIPE, steps=61))]
+    what = plan("apc")
+    others = [
+        replace(what, seed=1),
+        replace(what, config=APCConfig(num_layers=2, hidden_size=16)),
+        replace(what, recipes=(replace(RECIPE, steps=61),)),
+        plan("mockingjay"),
+    ]
     part = Manifest(corpus.name, corpus.source, corpus.utterances[1:])
     digests = {what.digest(corpus), what.digest(part), *(other.digest(corpus) for other in others)}
-    assert len(digests) == 5
+    assert len(digests) == 6
+
+
+def test_folders_that_are_not_ours_or_damaged_are_refused(corpus, tmp_path):
+    what = plan("wav2vec2", steps=1)
+    pretrain(what, corpus, tmp_path, device="cpu")
+    path = what.checkpoint(tmp_path)
+    refused(f"hubert@{path}", "is a checkpoint of 'wav2vec2', not of 'hubert'; write wav2vec2@")
+    notes = path / "frostbench.json"
+    content = json.loads(notes.read_text())
+    for text in ("{", json.dumps({**content, "notes": 1}), "[]"):
+        notes.write_text(text)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            build_upstream(f"wav2vec2@{path}")
+    notes.unlink()
+    refused(f"wav2vec2@{path}", "holds no frostbench.json, so pretrain did not write it; .* as hf:")
+    refused(f"wav2vec2@{tmp_path / 'nowhere'}", "holds no frostbench.json")

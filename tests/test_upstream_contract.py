@@ -20,6 +20,7 @@ from core.hidden_states import HiddenStates
 from upstreams import _checks
 from upstreams._base import UPSTREAMS, Upstream, UpstreamCard
 from upstreams._resolve import build_upstream
+from upstreams._trainable import PretrainLoss, TrainableUpstream
 from upstreams.generative.apc import APC
 from upstreams.spectral.fbank import Fbank
 
@@ -69,7 +70,7 @@ BUNDLE = {
     "encoder_layer_drop": 0.05,
     "aux_num_out": None,
 }
-PLAIN = ("apc", "fbank", "fbank_cmvn", "mfcc", "mockingjay")
+PLAIN = ("apc", "fbank", "fbank_cmvn", "hubert", "mfcc", "mockingjay", "wav2vec2")
 # These run what an installed s3prl brings; that file checks them on a package made for the purpose.
 ELSEWHERE = {"s3prl": "test_s3prl_hub.py", "s3prl-expert": "test_s3prl_hub.py"}
 NAMES = (*PLAIN, *TRANSFORMERS, "hf-whisper", *S3PRL_FILES, "torchaudio")
@@ -232,20 +233,18 @@ class Lenient(Broken):
     card = UpstreamCard(name="broken", title="broken", paper="none", tolerance=1.0)
 
 
-class RandomLoss(Broken):
-    sizes = {"tiny": None}  # noqa: RUF012
-
+class RandomLoss(Broken, TrainableUpstream):
     def __init__(self):
-        super().__init__()
+        TrainableUpstream.__init__(self, {})
         self.weight = torch.nn.Parameter(torch.ones(1))
 
-    def pretrain_loss(self, wavs, wav_lengths, generator):
-        return self.weight.sum() * torch.rand(1)
+    def pretrain_loss(self, batch, generator):
+        return PretrainLoss(self.weight.sum() * torch.rand(1), {})
 
 
 class DeadLoss(RandomLoss):
-    def pretrain_loss(self, wavs, wav_lengths, generator):
-        return wavs.mean().requires_grad_()
+    def pretrain_loss(self, batch, generator):
+        return PretrainLoss(batch.wavs.mean().requires_grad_(), {})
 
 
 BREAKERS = [

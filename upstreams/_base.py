@@ -48,27 +48,6 @@ class UpstreamCard:
     known_failures: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class PretrainRecipe:
-    """How an upstream of one size is trained.
-
-    Attributes:
-        steps: optimiser updates.
-        batch_seconds: audio of a batch, padding included.
-        learning_rate: peak, reached after the warm-up and then decayed linearly to zero.
-        warmup: proportion of the steps.
-        clip: largest gradient norm.
-        weight_decay: AdamW's.
-    """
-
-    steps: int
-    batch_seconds: float
-    learning_rate: float
-    warmup: float = 0.07
-    clip: float = 5.0
-    weight_decay: float = 0.0
-
-
 class Upstream(nn.Module, ABC):
     """A frozen featurizer of waveforms.
 
@@ -83,13 +62,9 @@ class Upstream(nn.Module, ABC):
         window_samples: inputs are computed in multiples of this; decides how many fit in a batch.
         batch_seconds: padded audio of a batch. Transformers are fastest on a CPU, and want the least memory, if it is
             small; recurrent networks if it is large. GPUs get several batches at a time.
-        sizes: name -> configuration, for those that `pretrain` can train; empty for the others.
-        recipes: name of a size -> how it is trained.
     """
 
     card: ClassVar[UpstreamCard]
-    sizes: ClassVar[Mapping[str, Any]] = {}
-    recipes: ClassVar[Mapping[str, PretrainRecipe]] = {}
     num_layers: int
     hidden_size: int
     downsample_rate: int
@@ -114,16 +89,6 @@ class Upstream(nn.Module, ABC):
     def configuration(self) -> Mapping[str, Any]:
         """All that shapes the output besides the weights, as JSON values; enters the digest."""
         return {}
-
-    def pretrain_loss(self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """The self-supervised loss of a batch, a scalar; only where `sizes` is not empty.
-
-        Args:
-            wavs: float32 (batch, samples) at 16 kHz, zero on padding.
-            wav_lengths: valid samples, int64 (batch,).
-            generator: the only source of randomness for masks.
-        """
-        raise ContractError(f"{self.card.name} can't be pretrained here: it has no pretrain_loss")
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None) -> Upstream:

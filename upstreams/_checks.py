@@ -13,6 +13,7 @@ from core.errors import BenchmarkError, ContractError
 from core.hidden_states import HiddenStates
 from core.lengths import pad
 from upstreams._base import Upstream
+from upstreams._trainable import TrainableUpstream, TrainingBatch
 
 Check = Callable[[Upstream], None]
 STRICT_TOLERANCE = 1e-4  # above it, a card has to give a reason
@@ -137,13 +138,22 @@ def check_digest_is_stable(upstream: Upstream) -> None:
 
 
 def check_pretrain_loss_trains(upstream: Upstream) -> None:
-    """Where `sizes` is not empty, the loss is finite, repeatable and reaches a parameter."""
-    if not upstream.sizes:
+    """Where it can be trained, the loss is finite, repeatable and reaches a parameter."""
+    if not isinstance(upstream, TrainableUpstream):
         return
-    wavs, lengths = pad(_wavs(upstream))
+    wavs = _wavs(upstream)
+    if upstream.equal_lengths:
+        wavs = [wav[: 4 * upstream.min_training_samples] for wav in wavs if len(wav) >= upstream.min_training_samples]
+        wavs = [wav[: min(map(len, wavs))] for wav in wavs]
+    padded, lengths = pad(wavs)
+    targets = None
+    if upstream.num_targets:
+        frames = upstream.frame_lengths(lengths).tolist()
+        targets = [torch.arange(count) % upstream.num_targets for count in frames]
+    batch = TrainingBatch(padded, lengths, targets)
     upstream.requires_grad_(True)
     try:
-        losses = [upstream.pretrain_loss(wavs, lengths, torch.Generator().manual_seed(0)) for _ in range(2)]
+        losses = [upstream.pretrain_loss(batch, torch.Generator().manual_seed(0)).loss for _ in range(2)]
         gradients = torch.autograd.grad(losses[0], list(upstream.parameters()), allow_unused=True)
     finally:
         upstream.freeze()

@@ -1,26 +1,29 @@
-"""Trains an upstream from scratch: manifest + `pretrain_loss` -> checkpoint."""
+"""Trains an upstream from scratch: manifest + `pretrain_loss` -> checkpoint, over as many iterations as it takes."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
-from core.audio import SAMPLE_RATE, read_audio
+from core.audio import SAMPLE_RATE, duration_seconds
 from core.digest import digest_of
-from core.errors import BenchmarkError, CheckpointError, ContractError, TrainingError
-from core.lengths import pad
+from core.errors import CheckpointError, ContractError
 from core.manifest import Manifest, Utterance
 from core.registry import unknown_name
-from upstreams import _checkpoint
-from upstreams._base import UPSTREAMS, PretrainRecipe, Upstream
+from upstreams._base import UPSTREAMS
+from upstreams._clusters import Targets, load_targets, make_targets, save_targets
+from upstreams._trainable import Clusters, PretrainRecipe, TrainableUpstream, trainable
+from upstreams._trainer import LOG_EVERY, Conduct, Course, Mixed, Trainer, Watch, first_process_first
+from upstreams._training_data import TrainingData
 
-MEMORY_SAMPLES = 1 << 28  # 4.6 hours of decoded audio are kept, a gigabyte; the rest is decoded again each epoch
-LOG_EVERY = 20
+WORK = ".training"  # folder beside the checkpoints for what an interrupted training goes on from
+LOGS = "logs"  # folder beside the checkpoints for TensorBoard
+Advance = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -29,38 +32,148 @@ class Pretraining:
 
     Attributes:
         upstream: name in the registry.
-        size: one of its sizes.
-        recipe: the training's settings.
+        size: what its configuration is called.
+        config: sizes of the network, the upstream's own dataclass.
+        recipes: a recipe an iteration.
         seed: of weights, order and masks.
     """
 
     upstream: str
     size: str
-    recipe: PretrainRecipe
+    config: Any
+    recipes: tuple[PretrainRecipe, ...]
     seed: int = 0
+
+    @property
+    def kind(self) -> type[TrainableUpstream]:
+        """The class behind the name."""
+        return _kind(self.upstream)
+
+    def iteration(self, number: int) -> Pretraining:
+        """The part up to an iteration, from 1."""
+        return replace(self, recipes=self.recipes[:number])
 
     def digest(self, manifest: Manifest) -> str:
         """sha256 of everything that decides the checkpoint."""
-        upstream = UPSTREAMS.get(self.upstream)
-        settings = {"config": upstream.sizes[self.size], "version": upstream.card.version}
-        return digest_of({"pretraining": self, "settings": settings, "corpus": manifest.digest})
+        return digest_of({"pretraining": self, "version": self.kind.card.version, "corpus": manifest.digest})
+
+    def checkpoint(self, folder: Path, number: int | None = None) -> Path:
+        """Where the checkpoint of an iteration, the last if None, is written."""
+        last = number is None or number == len(self.recipes)
+        return folder / f"{self.upstream}-{self.size}{'' if last else f'-iteration{number}'}{self.kind.file_suffix}"
 
 
-def planned(name: str, size: str, seed: int = 0, steps: int | None = None) -> Pretraining:
-    """The pretraining of an upstream with the recipe of its size.
+@dataclass(frozen=True)
+class Circumstances:
+    """What does not decide the checkpoint.
 
-    Raises: ContractError: the upstream can't be trained here. UnknownNameError: no such upstream or size.
+    Attributes:
+        mixed_precision: see Conduct; it does decide the bits, and is noted.
+        save_seconds: between two states from which an interrupted training goes on.
+        looks: how often it is watched.
+        watch: see Conduct.
     """
+
+    mixed_precision: Mixed = "no"
+    save_seconds: float = 120.0
+    looks: int = 4
+    watch: Watch | None = None
+
+
+def _kind(name: str) -> type[TrainableUpstream]:
     upstream = UPSTREAMS.get(name)
-    if not upstream.sizes:
-        trainable = [entry.card.name for entry in UPSTREAMS if entry.sizes]
-        raise ContractError(f"'{name}' can't be pretrained here; these can: {', '.join(trainable)}")
-    if size not in upstream.sizes:
-        raise unknown_name(f"size of {name}", size, upstream.sizes)
-    recipe = upstream.recipes[size]
+    if not trainable(upstream):
+        names = [entry.card.name for entry in UPSTREAMS if trainable(entry)]
+        raise ContractError(f"'{name}' can't be pretrained here; these can: {', '.join(names)}")
+    return cast(type[TrainableUpstream], upstream)
+
+
+def planned(
+    name: str,
+    size: str,
+    seed: int = 0,
+    steps: int | None = None,
+    minutes: float | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Pretraining:
+    """The pretraining of an upstream with the recipes of its size.
+
+    Args:
+        name: of the upstream.
+        size: one of its sizes.
+        seed: of weights, order and masks.
+        steps: of every iteration, instead of the recipes'.
+        minutes: of all iterations together, shared out as the recipes' audio is; instead of steps.
+        options: fields of configuration and recipes with other values, as typed.
+
+    Raises: ContractError: the upstream can't be trained here, or an option has an unfit value. UnknownNameError: no
+        such upstream, size or option.
+    """
+    kind = _kind(name)
+    if size not in kind.sizes:
+        raise unknown_name(f"size of {name}", size, kind.sizes)
+    config, recipes = kind.sizes[size], list(kind.recipes[size])
+    for key, text in (options or {}).items():
+        known = _option_names(config) + _option_names(recipes[0])
+        if key not in known:
+            raise unknown_name(f"option of {name}", key, known)
+        config = _with_option(config, key, text)
+        recipes = [_with_option(recipe, key, text) for recipe in recipes]
     if steps is not None:
-        recipe = PretrainRecipe(**{**asdict(recipe), "steps": steps})
-    return Pretraining(name, size, recipe, seed)
+        recipes = [replace(recipe, steps=steps) for recipe in recipes]
+    if minutes is not None:
+        audio = [recipe.steps * recipe.batch_seconds for recipe in recipes]
+        recipes = [
+            replace(recipe, minutes=minutes * part / sum(audio)) for recipe, part in zip(recipes, audio, strict=True)
+        ]
+    return Pretraining(name, size, config, tuple(recipes), seed)
+
+
+def parse_options(written: Sequence[str]) -> dict[str, str]:
+    """`key=value` as typed, several.
+
+    Raises: ContractError: one is not of that form.
+    """
+    pairs = [text.partition("=") for text in written]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise ContractError(f"--set {key}: write it as KEY=VALUE, such as num_layers=6")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def summary(path: Path, notes: Mapping[str, Any]) -> list[str]:
+    """What a person should know of a finished training: how loss and looks went, and what is wrong."""
+    curve = notes["loss_curve"]
+    heard = f"{notes['audio_seconds'] / 3600:.1f} h of audio in {notes['wall_seconds'] / 60:.1f} min"
+    lines = [f"{path}: loss {curve[0]:.3f} -> {curve[-1]:.3f} in {notes['steps']} updates, {heard}"]
+    for name in [name for name in (notes["looks"] or [{}])[-1] if name not in {"step", "variation"}]:
+        lines.append(f"  {name} of mini: {' -> '.join(f'{look[name]:.1f}' for look in notes['looks'])} %")
+    return lines + [f"  WARNING: {warning}" for warning in notes["warnings"]]
+
+
+def _option_names(value: Any) -> list[str]:
+    return [field.name for field in fields(value) if not isinstance(getattr(value, field.name), Clusters | None)]
+
+
+def _with_option(value: Any, key: str, text: str) -> Any:
+    """A dataclass with a field changed, where it has that field."""
+    if key not in _option_names(value):
+        return value
+    old = getattr(value, key)
+    try:
+        return replace(value, **{key: _parsed(text, old)})
+    except ValueError:
+        raise ContractError(f"{key}={text}: not a value like {old!r}, which it has now") from None
+
+
+def _parsed(text: str, like: Any) -> Any:
+    if isinstance(like, bool):
+        if text.lower() not in {"true", "false"}:
+            raise ValueError(text)
+        return text.lower() == "true"
+    if isinstance(like, tuple):
+        return tuple(_parsed(part, like[0]) for part in text.split(","))
+    return type(like)(text)
 
 
 def is_done(path: Path, pretraining: Pretraining, manifest: Manifest) -> bool:
@@ -70,7 +183,7 @@ def is_done(path: Path, pretraining: Pretraining, manifest: Manifest) -> bool:
     """
     if not path.exists():
         return False
-    if _checkpoint.read_metadata(path)["notes"].get("pretraining") == pretraining.digest(manifest):
+    if pretraining.kind.read_notes(path).get("pretraining") == pretraining.digest(manifest):
         return True
     raise CheckpointError(f"{path}: holds a checkpoint of another training; name another --output or delete it")
 
@@ -78,128 +191,138 @@ def is_done(path: Path, pretraining: Pretraining, manifest: Manifest) -> bool:
 def pretrain(
     pretraining: Pretraining,
     manifest: Manifest,
-    path: Path,
-    device: str,
+    folder: Path,
+    circumstances: Circumstances = Circumstances(),
     *,
-    advance: Callable[[float], None] = lambda updates: None,
-) -> float:
-    """Trains and writes the checkpoint.
+    device: str,
+    advance: Advance = lambda amount, line="": None,
+) -> Mapping[str, Any]:
+    """Trains and writes the checkpoint of every iteration; what is there already is not done again.
 
     Args:
         pretraining: what and how.
-        manifest: its train split is heard; labels are not looked at.
-        path: of the checkpoint to write.
+        manifest: its train split is heard; labels are only looked at to tell what clusters are worth.
+        folder: of the checkpoints.
+        circumstances: precision, states, looks.
         device: where to train.
-        advance: called with the updates done since the last call.
+        advance: called with the audio-seconds, as the recipes count them, done since the last call, and a line on how
+            it goes.
 
-    Returns: the mean loss of the last updates.
-    Raises: TrainingError: the loss is no longer finite.
+    Returns: the notes of the last checkpoint.
+    Raises: TrainingError: the loss is no longer finite, or the recordings can't serve. CheckpointError: a checkpoint
+        or state of another training stands in the way.
     """
-    recipe = pretraining.recipe
-    started = time.monotonic()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(pretraining.seed)
-        upstream = _untrained(pretraining).to(device).train()
-        generator = torch.Generator().manual_seed(pretraining.seed)
-        optimizer = torch.optim.AdamW(
-            upstream.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    for number, recipe in enumerate(pretraining.recipes, start=1):
+        path = pretraining.checkpoint(folder, number)
+        if is_done(path, pretraining.iteration(number), manifest):
+            advance(cost_of(recipe))
+        else:
+            _Iteration(pretraining, manifest, folder, circumstances, number, device).run(advance)
+    return pretraining.kind.read_notes(pretraining.checkpoint(folder))
+
+
+def cost_of(recipe: PretrainRecipe) -> float:
+    """Audio-seconds of a recipe, padding included; of one that ends by the clock, seconds."""
+    return 60 * recipe.minutes if recipe.minutes > 0 else recipe.steps * recipe.batch_seconds
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    pretraining: Pretraining
+    manifest: Manifest
+    folder: Path
+    circumstances: Circumstances
+    number: int
+    device: str
+
+    @property
+    def _recipe(self) -> PretrainRecipe:
+        return self.pretraining.recipes[self.number - 1]
+
+    @property
+    def _name(self) -> str:
+        several = len(self.pretraining.recipes) > 1
+        return f"{self.pretraining.upstream}{f' {self.number}/{len(self.pretraining.recipes)}' if several else ''}"
+
+    def run(self, advance: Advance) -> None:
+        recipe, seed = self._recipe, self.pretraining.seed
+        path = self.pretraining.checkpoint(self.folder, self.number)
+        work = self.folder / WORK / path.name
+        digest = self.pretraining.iteration(self.number).digest(self.manifest)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            upstream = self.pretraining.kind.untrained(self.pretraining.config, recipe)
+        utterances = [row for row in self.manifest.split("train") if _is_long_enough(row, upstream)]
+        with first_process_first(self.device):
+            targets = self._targets(work, digest, utterances, upstream, advance)
+        conduct = Conduct(
+            self._name,
+            digest,
+            work / "state.pt",
+            self.folder / LOGS / path.stem,
+            self.device,
+            self.circumstances.mixed_precision,
+            self.circumstances.save_seconds,
+            self.circumstances.watch,
+            self.circumstances.looks,
+            lambda share, line: advance(share * cost_of(recipe), line),
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
-        losses: list[float] = []
-        curve: list[float] = []
-        heard = 0.0
-        batches = _batches(manifest.split("train"), recipe.batch_seconds, pretraining.seed, upstream.min_samples)
-        for step, wavs in zip(range(1, recipe.steps + 1), batches, strict=False):
-            padded, lengths = pad(wavs)
-            loss = upstream.pretrain_loss(padded.to(device), lengths.to(device), generator)
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"pretraining {pretraining.upstream}: the loss is {loss.item()} at step {step}; "
-                    f"lower the learning rate ({recipe.learning_rate:g}) or look for damaged recordings"
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(upstream.parameters(), recipe.clip)
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-            heard += sum(len(wav) for wav in wavs) / SAMPLE_RATE
-            if step % LOG_EVERY == 0 or step == recipe.steps:
-                curve.append(sum(losses) / len(losses))
-                advance(len(losses))
-                losses.clear()
-    notes = {
-        "pretraining": pretraining.digest(manifest),
-        "size": pretraining.size,
-        "recipe": asdict(recipe),
-        "seed": pretraining.seed,
-        "corpus": {"name": manifest.name, "digest": manifest.digest},
-        "audio_seconds": round(heard, 1),
-        "wall_seconds": round(time.monotonic() - started, 1),
-        "loss_curve": [round(loss, 5) for loss in curve],
-        "log_every": LOG_EVERY,
-    }
-    _checkpoint.save(path, pretraining.upstream, upstream.configuration(), upstream, notes)
-    return curve[-1]
+        data = TrainingData.of(utterances, upstream, recipe, seed, None if targets is None else targets.clusters)
+        trainer = Trainer(upstream, recipe, data, conduct)
+        course = trainer.train()
+        if trainer.is_main:
+            upstream.cpu().save(path, self._notes(digest, course, targets))
+            shutil.rmtree(work, ignore_errors=True)
+        trainer.wait()
+
+    def _targets(
+        self, work: Path, digest: str, utterances: Sequence[Utterance], upstream: TrainableUpstream, advance: Advance
+    ) -> Targets | None:
+        clusters = self._recipe.clusters
+        if clusters is None:
+            return None
+        found = load_targets(work / "targets.safetensors", digest)
+        if found is None:
+            advance(0.0, f"{self._name}: finding {clusters.count} clusters")
+            previous = None
+            if clusters.layer is not None:
+                before = self.pretraining.checkpoint(self.folder, self.number - 1)
+                previous = self.pretraining.kind.from_checkpoint(str(before)).freeze().to(self.device)
+            found = make_targets(
+                utterances,
+                clusters,
+                upstream.downsample_rate,
+                previous,
+                self.pretraining.seed,
+                torch.device(self.device),
+            )
+            save_targets(work / "targets.safetensors", found, digest)
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.quality.items())
+        advance(0.0, f"{self._name}: {clusters.count} clusters, {told}")
+        return found
+
+    def _notes(self, digest: str, course: Course, targets: Targets | None) -> dict[str, Any]:
+        notes = {
+            "pretraining": digest,
+            "size": self.pretraining.size,
+            "iteration": self.number,
+            "last": self.number == len(self.pretraining.recipes),
+            "recipe": asdict(self._recipe),
+            "seed": self.pretraining.seed,
+            "mixed_precision": self.circumstances.mixed_precision,
+            "corpus": {"name": self.manifest.name, "digest": self.manifest.digest},
+            "steps": course.step,
+            "audio_seconds": round(course.audio_seconds, 1),
+            "wall_seconds": round(course.seconds, 1),
+            "loss_curve": [round(entry["loss"], 5) for entry in course.curve],
+            "figures": {name: float(f"{value:.5g}") for name, value in course.curve[-1].items()},
+            "looks": course.looks,
+            "warnings": course.warnings,
+            "log_every": LOG_EVERY,
+        }
+        return notes if targets is None else {**notes, "clusters": dict(targets.quality)}
 
 
-def _untrained(pretraining: Pretraining) -> Upstream:
-    upstream = UPSTREAMS.get(pretraining.upstream)
-    return upstream(upstream.sizes[pretraining.size])  # type: ignore[call-arg]  # trainable ones take their config
-
-
-def _rate(step: int, recipe: PretrainRecipe) -> float:
-    """Linear warm-up, then linear decay to zero, as a factor of the peak."""
-    warm = max(1, round(recipe.steps * recipe.warmup))
-    return min((step + 1) / warm, max(0.0, (recipe.steps - step) / max(1, recipe.steps - warm)))
-
-
-def _batches(
-    utterances: Sequence[Utterance], batch_seconds: float, seed: int, min_samples: int
-) -> Iterator[list[torch.Tensor]]:
-    """Batches without end: a new order every epoch, neighbours of about one length, read one batch ahead."""
-    memory: dict[str, torch.Tensor] = {}
-    room = MEMORY_SAMPLES
-
-    def read(utterance: Utterance) -> torch.Tensor:
-        nonlocal room
-        if utterance.id in memory:
-            return memory[utterance.id]
-        wav = read_audio(utterance.path)
-        if len(wav) <= room:
-            memory[utterance.id] = wav
-            room -= len(wav)
-        return wav
-
-    with ThreadPoolExecutor(1) as reader:
-        lengths = list(reader.map(lambda utterance: len(read(utterance)), utterances))
-        usable = [index for index, length in enumerate(lengths) if length >= min_samples]
-        if not usable:
-            raise BenchmarkError(f"every recording is shorter than {min_samples} samples: nothing to train on")
-        generator = torch.Generator().manual_seed(seed)
-        plan = _endless(usable, lengths, batch_seconds, generator)
-        ahead = reader.submit(lambda batch: [read(utterances[index]) for index in batch], next(plan))
-        for batch in plan:
-            wavs = ahead.result()
-            ahead = reader.submit(lambda batch: [read(utterances[index]) for index in batch], batch)
-            yield wavs
-
-
-def _endless(
-    usable: Sequence[int], lengths: Sequence[int], batch_seconds: float, generator: torch.Generator
-) -> Iterator[list[int]]:
-    budget = int(batch_seconds * SAMPLE_RATE)
-    while True:
-        # Lengths are blurred by up to a quarter, so that batches are even in length but not the same every epoch.
-        blur = (1 + 0.25 * torch.rand(len(usable), generator=generator)).tolist()
-        order = sorted(range(len(usable)), key=lambda place: lengths[usable[place]] * blur[place])
-        epoch: list[list[int]] = [[]]
-        longest = 0
-        for place in order:
-            longest = max(longest, lengths[usable[place]])
-            if epoch[-1] and longest * (len(epoch[-1]) + 1) > budget:
-                epoch.append([])
-                longest = lengths[usable[place]]
-            epoch[-1].append(usable[place])
-        for number in torch.randperm(len(epoch), generator=generator).tolist():
-            yield epoch[number]
+def _is_long_enough(utterance: Utterance, upstream: TrainableUpstream) -> bool:
+    samples = int(duration_seconds(utterance.path) * SAMPLE_RATE)
+    return (utterance.stop or samples) - utterance.start >= upstream.min_training_samples

@@ -16,7 +16,8 @@ from torch import nn
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from upstreams import _kaldi
-from upstreams._base import PretrainRecipe, UpstreamCard, register_upstream
+from upstreams._base import UpstreamCard, register_upstream
+from upstreams._trainable import PretrainLoss, PretrainRecipe, TrainingBatch
 from upstreams.generative._base import GenerativeUpstream
 
 
@@ -42,11 +43,11 @@ class APC(GenerativeUpstream):
 
     config_type = APCConfig
     batch_seconds = 64.0
-    sizes: ClassVar[Mapping[str, APCConfig]] = {"paper": APCConfig(), "tiny": APCConfig(hidden_size=256)}
-    recipes: ClassVar[Mapping[str, PretrainRecipe]] = {
+    sizes: ClassVar[Mapping[str, APCConfig]] = {"base": APCConfig(), "tiny": APCConfig(hidden_size=256)}
+    recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 100 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.
-        "paper": PretrainRecipe(steps=325_000, batch_seconds=400, learning_rate=1e-4),
-        "tiny": PretrainRecipe(steps=900, batch_seconds=24, learning_rate=1e-3),
+        "base": (PretrainRecipe(steps=325_000, batch_seconds=400, learning_rate=1e-4),),
+        "tiny": (PretrainRecipe(steps=900, batch_seconds=24, learning_rate=1e-3),),
     }
 
     def __init__(self, config: APCConfig = APCConfig()) -> None:
@@ -63,14 +64,14 @@ class APC(GenerativeUpstream):
         mel = self._mel(wavs, wav_lengths)
         return HiddenStates(self._layers(mel.layers[0]), mel.lengths)
 
-    def pretrain_loss(self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """L1 distance between the prediction and the frame `steps_ahead` later, per valid frame and mel bin."""
-        mel = self._mel(wavs, wav_lengths)
+        mel = self._mel(batch.wavs, batch.wav_lengths)
         ahead = self.config.steps_ahead
         predicted = self.postnet(self._layers(mel.layers[0][:, :-ahead])[-1])
         mask = padding_mask((mel.lengths - ahead).clamp(min=0), predicted.shape[1])[:, :, None]
         errors = (predicted - mel.layers[0][:, ahead:]).abs().masked_fill(mask, 0)
-        return errors.sum() / ((~mask).sum() * self.config.num_mel_bins)
+        return PretrainLoss(errors.sum() / ((~mask).sum() * self.config.num_mel_bins), {})
 
     def _mel(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         return _kaldi.batch_of(self._mel_of_one, wavs, wav_lengths)

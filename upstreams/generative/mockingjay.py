@@ -17,7 +17,8 @@ from torch import nn
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from upstreams import _kaldi
-from upstreams._base import PretrainRecipe, UpstreamCard, register_upstream
+from upstreams._base import UpstreamCard, register_upstream
+from upstreams._trainable import PretrainLoss, PretrainRecipe, TrainingBatch
 from upstreams.generative._base import GenerativeUpstream
 
 
@@ -43,12 +44,12 @@ class Mockingjay(GenerativeUpstream):
 
     config_type = MockingjayConfig
     sizes: ClassVar[Mapping[str, MockingjayConfig]] = {
-        "paper": MockingjayConfig(),
+        "base": MockingjayConfig(),
         "tiny": MockingjayConfig(num_layers=3, hidden_size=256, num_heads=4, feedforward_size=1024),
     }
-    recipes: ClassVar[Mapping[str, PretrainRecipe]] = {
-        "paper": PretrainRecipe(steps=500_000, batch_seconds=400, learning_rate=2e-4, weight_decay=0.01),
-        "tiny": PretrainRecipe(steps=800, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01),
+    recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
+        "base": (PretrainRecipe(steps=500_000, batch_seconds=400, learning_rate=2e-4, weight_decay=0.01),),
+        "tiny": (PretrainRecipe(steps=800, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01),),
     }
 
     def __init__(self, config: MockingjayConfig = MockingjayConfig()) -> None:
@@ -82,15 +83,15 @@ class Mockingjay(GenerativeUpstream):
         mel = self._mel(wavs, wav_lengths)
         return HiddenStates(self._layers(mel.layers[0], mel.lengths), mel.lengths)
 
-    def pretrain_loss(self, wavs: torch.Tensor, wav_lengths: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """L1 distance between reconstruction and original on the chosen frames, per frame and mel bin."""
-        mel = self._mel(wavs, wav_lengths)
+        mel = self._mel(batch.wavs, batch.wav_lengths)
         original = mel.layers[0]
         chosen, altered = mask_runs(
             original, mel.lengths, self.config.mask_proportion, self.config.mask_frames, generator
         )
         predicted = self.spec_head(self._layers(altered, mel.lengths)[-1])
-        return (predicted - original).abs()[chosen].mean()
+        return PretrainLoss((predicted - original).abs()[chosen].mean(), {})
 
     def _mel(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         return _kaldi.batch_of(lambda wav: _kaldi.cmvn(_kaldi.fbank(wav, self.config.num_mel_bins)), wavs, wav_lengths)

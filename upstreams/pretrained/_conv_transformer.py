@@ -9,6 +9,7 @@ and in a batch; alone, nothing differs from transformers.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,22 +22,32 @@ MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "un
 NORMALISATION_EPSILON = 1e-7  # Wav2Vec2FeatureExtractor's
 
 
-class ValidGroupNorm(nn.Module):
-    """A GroupNorm over (batch, channels, frames) whose statistics come from the valid frames alone."""
+class ValidGroupNorm(nn.GroupNorm):
+    """A GroupNorm over (batch, channels, frames) whose statistics come from the valid frames alone.
+
+    It shares the parameters of the norm in whose place it stands, under their names.
+    """
 
     def __init__(self, norm: nn.GroupNorm) -> None:
-        super().__init__()
-        self.norm = norm
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps)
+        self.weight, self.bias = norm.weight, norm.bias
         self.lengths: list[int] = []
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Normalises each row over its own valid frames; frames behind them become zero."""
         if all(length == hidden.shape[2] for length in self.lengths):
-            return self.norm(hidden)
+            return super().forward(hidden)
         normed = torch.zeros_like(hidden)
         for row, length in enumerate(self.lengths):
-            normed[row : row + 1, :, :length] = self.norm(hidden[row : row + 1, :, :length])
+            normed[row : row + 1, :, :length] = super().forward(hidden[row : row + 1, :, :length])
         return normed
+
+
+def frames_after(kernels_and_strides: Sequence[tuple[int, int]], wav_lengths: torch.Tensor) -> torch.Tensor:
+    """Valid frames behind convolutions: each one's own formula, one after the other."""
+    for kernel, stride in kernels_and_strides:
+        wav_lengths = (wav_lengths - kernel).div(stride, rounding_mode="floor") + 1
+    return wav_lengths
 
 
 class ConvTransformer(nn.Module):
@@ -59,7 +70,7 @@ class ConvTransformer(nn.Module):
         first = model.feature_extractor.conv_layers[0]
         self.group_norm = None
         if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
-            self.group_norm = first.layer_norm = ValidGroupNorm(first.layer_norm)
+            self.group_norm = first.layer_norm = ValidGroupNorm(first.layer_norm).train(first.training)
         if getattr(model, "adapter", None) is not None:
             model.adapter = None  # added for fine-tuning; it would shorten and change the last hidden state
         self._mask: torch.Tensor | None = None
@@ -97,10 +108,8 @@ class ConvTransformer(nn.Module):
         return samples
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
-        """Each convolution's own formula, one after the other."""
-        for kernel, stride in self.kernels_and_strides:
-            wav_lengths = (wav_lengths - kernel).div(stride, rounding_mode="floor") + 1
-        return wav_lengths
+        """See frames_after."""
+        return frames_after(self.kernels_and_strides, wav_lengths)
 
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""
@@ -117,6 +126,8 @@ class ConvTransformer(nn.Module):
                 attention_mask=(~padding_mask(wav_lengths, wavs.shape[1])).long(),  # transformers: 1 is valid
                 output_hidden_states=True,
             )
+        if self.group_norm is not None:
+            self.group_norm.lengths = []
         # transformers 5 records the last block before the encoder's final layer norm, transformers 4 after it, which
         # is what the field reports; where there is no final norm both are the same.
         return HiddenStates((*outputs.hidden_states[:-1], outputs.last_hidden_state), lengths)

@@ -1,0 +1,1 @@
+"""Upstreams that tell the true future or masked frame from distractors."""

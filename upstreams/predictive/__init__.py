@@ -1,0 +1,1 @@
+"""Upstreams that predict clusters of masked frames."""

@@ -1,0 +1,149 @@
+"""HuBERT: clusters of masked frames predicted, first of MFCC, then of itself (Hsu et al., arXiv:2106.07447)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from core.errors import ContractError
+from upstreams._base import UpstreamCard, register_upstream
+from upstreams._trainable import Clusters, PretrainLoss, PretrainRecipe, TrainingBatch
+from upstreams._waveform import WaveformConfig, WaveformUpstream, numpy_seeded
+
+ONE_ANSWER = 2.0  # clusters in even use among the predictions: below it, frames are hardly told apart
+
+
+@dataclass(frozen=True)
+class HubertConfig(WaveformConfig):
+    """Sizes of the network and of the masked prediction; spans begin more often than wav2vec 2.0's."""
+
+    mask_proportion: float = 0.8
+
+
+TINY = HubertConfig(
+    conv_channels=(32, 64, 64, 128, 128, 128, 128),
+    num_layers=3,
+    hidden_size=256,
+    num_heads=4,
+    feedforward_size=1024,
+    position_kernel=64,
+    pre_norm=True,
+    layer_drop=0.0,
+    projection_size=128,
+    conv_gradient=1.0,
+    feature_penalty=1.0,
+)
+BASE_RECIPE = PretrainRecipe(
+    steps=250_000,
+    batch_seconds=2_800,  # 32 GPUs with 1.4 million samples each
+    learning_rate=5e-4,
+    warmup=0.08,
+    clip=10.0,
+    weight_decay=0.01,
+    betas=(0.9, 0.98),
+    epsilon=1e-6,
+    crop_seconds=15.625,
+    micro_batches=32,
+    clusters=Clusters(100),
+)
+TINY_RECIPE = PretrainRecipe(
+    steps=800,
+    batch_seconds=24,
+    learning_rate=1e-3,
+    clip=10.0,
+    weight_decay=0.01,
+    betas=(0.9, 0.98),
+    epsilon=1e-6,
+    clusters=Clusters(100, fit_frames=100_000, cmvn=True),
+)
+
+
+@register_upstream(
+    UpstreamCard(name="hubert", title="Prediction of masked frames' clusters, transformer", paper="arXiv:2106.07447")
+)
+class Hubert(WaveformUpstream):
+    """transformers' HubertModel; without a checkpoint its tiny size with random weights.
+
+    Args:
+        config: sizes of the network and of its training task.
+        clusters: how many are told apart.
+    """
+
+    config_type = HubertConfig
+    sizes: ClassVar[Mapping[str, HubertConfig]] = {"base": HubertConfig(), "tiny": TINY}
+    recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
+        "base": (BASE_RECIPE, replace(BASE_RECIPE, steps=400_000, clusters=Clusters(500, layer=6))),
+        "tiny": (TINY_RECIPE, replace(TINY_RECIPE, steps=1_000, clusters=Clusters(100, layer=2, fit_frames=100_000))),
+    }
+
+    def __init__(self, config: HubertConfig = TINY, clusters: int = 100) -> None:
+        super().__init__(config)
+        import transformers  # takes seconds, and most commands never build one
+
+        self.model = transformers.HubertModel(transformers.HubertConfig(**config.for_transformers()))
+        self.final_proj = nn.Linear(config.hidden_size, config.projection_size)
+        self.cluster_embeddings = nn.Parameter(torch.empty(clusters, config.projection_size).uniform_())
+        self.watch_features()
+
+    @classmethod
+    def untrained(cls, config: HubertConfig, recipe: PretrainRecipe) -> Self:
+        """See TrainableUpstream.untrained.
+
+        Raises: ContractError: the recipe has no clusters.
+        """
+        if recipe.clusters is None:
+            raise ContractError("hubert: its recipe names no clusters, and there is nothing else to predict")
+        return cls(config, recipe.clusters.count)
+
+    @property
+    def encoder(self) -> Any:
+        """See WaveformUpstream.encoder."""
+        return self.model
+
+    @property
+    def saved_model(self) -> Any:
+        """See WaveformUpstream.saved_model; the head stays behind, as in published checkpoints."""
+        return self.model
+
+    @property
+    def num_targets(self) -> int:
+        """See TrainableUpstream.num_targets."""
+        return len(self.cluster_embeddings)
+
+    def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
+        """Cross-entropy of the masked frames' clusters, by cosines; recordings are of one length."""
+        frames = int(self.frame_lengths(batch.wav_lengths)[0])
+        if batch.targets is None or any(len(target) < frames for target in batch.targets):
+            raise ContractError(f"hubert: its loss needs a cluster for each of {frames} frames of every utterance")
+        with numpy_seeded(generator):
+            mask = torch.from_numpy(self.mask(len(batch.wavs), frames)).to(batch.wavs.device)
+        hidden = self.model(batch.wavs, mask_time_indices=mask).last_hidden_state[mask]  # (masked, hidden_size)
+        cosines = functional.linear(
+            functional.normalize(self.final_proj(hidden).float(), dim=1),
+            functional.normalize(self.cluster_embeddings.float(), dim=1),
+        )
+        targets = torch.stack([target[:frames] for target in batch.targets])[mask]
+        loss = functional.cross_entropy(cosines / self.config.temperature, targets)
+        predictions = cosines.detach().argmax(dim=1)
+        figures = {
+            "accuracy": (predictions == targets).float().mean(),
+            "prediction_perplexity": _perplexity(predictions, self.num_targets),
+        }
+        return PretrainLoss(loss + self.feature_penalty(), figures)
+
+    def collapsed(self, figures: Mapping[str, float]) -> str | None:
+        """See TrainableUpstream.collapsed."""
+        used = figures["prediction_perplexity"]
+        if used >= ONE_ANSWER:
+            return None
+        return f"one answer for all frames: {used:.1f} of {self.num_targets} clusters among the predictions"
+
+
+def _perplexity(predictions: torch.Tensor, count: int) -> torch.Tensor:
+    shares = torch.bincount(predictions, minlength=count).float() / len(predictions)
+    return torch.xlogy(shares, shares).sum().neg().exp()
