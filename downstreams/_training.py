@@ -244,7 +244,7 @@ class _ByAutograd(_Learner):
         """See _Learner.update. Dropout and masks follow from seed and step alone, whoever draws in between."""
         self.probe.train()
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
-            torch.manual_seed((self.run.seed << 32) + step)
+            torch.manual_seed(_mixed(self.run.seed, step))
             loss = self.probe.head.loss(self.probe(batch.layers, batch.lengths), batch.lengths, batch.targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -252,6 +252,11 @@ class _ByAutograd(_Learner):
         self._optimizer.param_groups[0]["lr"] = self._rate(step)
         self._optimizer.step()
         self._losses.append(loss.detach())
+
+
+def _mixed(seed: int, step: int) -> int:
+    """A seed for an update, in 32 bits: of more, torch's generator on the CPU takes the lowest 32 only."""
+    return (seed * 0x9E3779B1 + step) % (1 << 32)
 
 
 class _InClosedForm(_Learner):

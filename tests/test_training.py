@@ -21,6 +21,7 @@ from downstreams._training import (
     Probe,
     Run,
     Trained,
+    _mixed,
     load_trained,
     predict,
     probe_of,
@@ -357,3 +358,13 @@ def test_the_learning_rate_is_chosen_on_valid(grid, corpus, tmp_path):
     slow, fast = (tried["valid"] for tried in record.learning_rates)
     assert fast > slow
     assert record.learning_rate == 1e-1
+
+
+def test_seeds_draw_dropout_of_their_own():
+    """torch's generator on the CPU takes the lowest 32 bits of a seed only."""
+    made = {}
+    for seed in range(3):
+        for step in range(1, 4):
+            torch.manual_seed(_mixed(seed, step))
+            made[seed, step] = tuple(torch.rand(3).tolist())
+    assert len(set(made.values())) == 9

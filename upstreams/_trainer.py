@@ -289,7 +289,7 @@ class Trainer:
     def _save(self) -> None:
         content = {
             "digest": self.conduct.digest,
-            "course": asdict(self.course),
+            "course": {**asdict(self.course), "position": list(self.course.position)},
             "weights": self.upstream.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._accelerator.scaler.state_dict() if self._accelerator.scaler is not None else {},

@@ -6,6 +6,7 @@ update and micro-batch. So neither an interruption nor the number of processes c
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from upstreams._trainable import PretrainRecipe, TrainableUpstream, TrainingBatc
 
 MEMORY_SAMPLES = 1 << 28  # 4.6 hours of decoded audio are kept, a gigabyte; the rest is decoded again each epoch
 HEADER_THREADS = 8
-MOST_MICRO_BATCHES = 1 << 16
 
 
 class Position(NamedTuple):
@@ -46,9 +46,12 @@ class Update(NamedTuple):
     after: Position
 
 
-def seed_of(seed: int, step: int, micro_batch: int) -> int:
-    """The seed of all that is random in a micro-batch of an update."""
-    return (seed << 48) + step * MOST_MICRO_BATCHES + micro_batch
+def seed_of(seed: int, *places: int) -> int:
+    """A seed for one place in a training, such as a micro-batch of an update.
+
+    32 bits, well mixed: of more, torch's generator on the CPU takes the lowest 32 only.
+    """
+    return int.from_bytes(hashlib.sha256(repr((seed, *places)).encode()).digest()[:4])
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +121,7 @@ class TrainingData:
     @lru_cache(maxsize=2)  # noqa: B019  # two epochs of indices, gone with the training
     def _epoch(self, epoch: int) -> list[list[int]]:
         """Micro-batches of places: neighbours of about one length, in a new order every epoch."""
-        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch, MOST_MICRO_BATCHES - 1))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
         budget = samples_of(self.recipe.batch_seconds / self.recipe.micro_batches)
         # Lengths are blurred by up to a quarter, so that batches are even in length but not the same every epoch.
         blur = (1 + 0.25 * torch.rand(len(self._usable), generator=generator)).tolist()

@@ -1,0 +1,108 @@
+"""Targets by k-means: a frame of targets a frame of the network, what clusters are worth, and refusals."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.audio import read_audio
+from core.errors import TrainingError
+from core.manifest import Utterance
+from upstreams._clusters import _mfcc_frames, load_targets, make_targets, quality, save_targets
+from upstreams._resolve import build_upstream
+from upstreams._trainable import Clusters
+from upstreams.predictive.hubert import Hubert
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def network() -> Hubert:
+    return Hubert()
+
+
+@given(samples=st.integers(400, 6_000))
+def test_mfcc_give_a_target_for_every_frame_of_the_network(network, samples):
+    frames = _mfcc_frames(network.downsample_rate, cmvn=False)([torch.randn(samples)])[0]
+    assert frames.shape == (int(network.frame_lengths(torch.tensor(samples))), 39)
+
+
+def test_mfcc_may_be_normalised_by_recording():
+    wavs = [torch.randn(9_000), torch.randn(5_000)]
+    plain, normal = (_mfcc_frames(160, cmvn)(wavs) for cmvn in (False, True))
+    assert plain[0].mean(dim=0).abs().max() > 0.1
+    for each in normal:
+        torch.testing.assert_close(each.mean(dim=0), torch.zeros(39), atol=1e-4, rtol=0)
+        torch.testing.assert_close(each.std(dim=0), torch.ones(39), atol=1e-3, rtol=0)
+
+
+def test_every_frame_has_a_cluster_and_the_same_seed_gives_the_same(corpus):
+    rows = corpus.split("train")
+    made = [make_targets(rows, Clusters(12, fit_frames=500), 320, None, seed, CPU) for seed in (0, 0, 1)]
+    assert set(made[0].clusters) == {row.id for row in rows}
+    for row in rows:
+        frames = made[0].clusters[row.id]
+        assert len(frames) == (len(read_audio(row.path)) - 400) // 320 + 1
+        assert torch.equal(frames, made[1].clusters[row.id])
+        assert 0 <= int(frames.min()) <= int(frames.max()) < 12
+    assert any(not torch.equal(made[0].clusters[row.id], made[2].clusters[row.id]) for row in rows)
+    # Words are square waves of one tone each, silence between them: clusters tell them apart.
+    assert made[0].quality["word_purity"] > made[0].quality["word_chance"] + 0.1
+
+
+def test_a_layer_of_an_upstream_is_clustered_padded_or_not(corpus):
+    """k-means on frames that padding had touched would differ from that on recordings passed one by one."""
+    rows = corpus.split("train")[:20]
+    upstream = build_upstream("hubert")
+    found = make_targets(rows, Clusters(6, layer=1), 320, upstream, 0, CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("upstreams._clusters.BATCH_SECONDS", 0.0)
+        alone = make_targets(rows, Clusters(6, layer=1), 320, upstream, 0, CPU)
+    same = [float((found.clusters[row.id] == alone.clusters[row.id]).float().mean()) for row in rows]
+    assert sum(same) / len(same) > 0.99
+
+
+@pytest.mark.parametrize(("clusters", "frame", "message"), [
+    (Clusters(10**6), 320, "frames can't make 1000000 clusters"),
+    (Clusters(5), 200, "frames of 200 samples can't take MFCC as targets"),
+    (Clusters(5, layer=9), 320, "layer 9 can't be clustered: the upstream before has layers 0 to 3"),
+    (Clusters(5, layer=1), 160, "frames of 320 samples can't be targets of frames of 160"),
+])  # fmt: skip
+def test_what_can_not_be_clustered_is_refused(clusters, frame, message, corpus):
+    previous = None if clusters.layer is None else build_upstream("hubert")
+    with pytest.raises(TrainingError, match=message):
+        make_targets(corpus.split("train"), clusters, frame, previous, 0, CPU)
+
+
+def test_the_worth_of_clusters_by_hand():
+    """Cluster 0 has 3 frames of yes and 1 of no, cluster 2 has 2 of no: 5 of 6 lie where they belong."""
+    rows = [
+        Utterance("a", Path(), "train", {"keyword": "yes"}),
+        Utterance("b", Path(), "train", {"keyword": "no"}),
+        Utterance("c", Path(), "train", {}),
+    ]
+    clusters = {"a": torch.tensor([0, 0, 0]), "b": torch.tensor([0, 2, 2]), "c": torch.tensor([2, 2])}
+    found = quality(clusters, rows, 3)
+    assert found["used"] == 2
+    assert found["perplexity"] == pytest.approx(2.0)  # four frames each
+    assert found["word_purity"] == pytest.approx(5 / 6)
+    assert found["word_chance"] == pytest.approx(3 / 6)
+    uneven = quality({"c": torch.tensor([1, 1, 1, 0])}, rows, 3)
+    assert uneven["perplexity"] == pytest.approx(math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)))
+    assert "word_purity" not in uneven
+
+
+def test_targets_come_back_under_their_digest_only(corpus, tmp_path):
+    made = make_targets(corpus.split("train"), Clusters(5), 320, None, 0, CPU)
+    path = tmp_path / "targets.safetensors"
+    assert load_targets(path, "one") is None
+    save_targets(path, made, "one")
+    found = load_targets(path, "one")
+    assert found.quality == made.quality
+    assert all(torch.equal(found.clusters[name], frames) for name, frames in made.clusters.items())
+    assert load_targets(path, "two") is None

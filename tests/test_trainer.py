@@ -1,0 +1,241 @@
+"""The training loop: killed and taken up again, on several processes, ended by the clock, watched, and found collapsed.
+
+FROSTBENCH_KILLS says how often a training is killed; two in the suite, five for the whole proof.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_pretraining import curve, plan, small_sizes, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from core.errors import CheckpointError, TrainingError
+from upstreams._pretraining import Circumstances, pretrain
+from upstreams._trainer import schedule, variation
+from upstreams.contrastive.wav2vec2 import Wav2Vec2
+from upstreams.generative.apc import APC
+from upstreams.predictive.hubert import Hubert
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = Path(__file__).parent / "pretrain_small.py"
+KILLS = int(os.environ.get("FROSTBENCH_KILLS", "2"))
+ALWAYS = Circumstances(save_seconds=0.0, looks=2)  # a state behind every update
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    small_sizes(monkeypatch)
+
+
+class PowerCutError(Exception):
+    """Instead of a power cut."""
+
+
+def interrupt_at(step: int, monkeypatch, kind) -> None:
+    whole = kind.pretrain_loss
+
+    def loss(self, batch, generator):
+        if batch.step == step:
+            raise PowerCutError
+        return whole(self, batch, generator)
+
+    monkeypatch.setattr(kind, "pretrain_loss", loss)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("apc", APC), ("wav2vec2", Wav2Vec2), ("hubert", Hubert)])
+def test_an_interrupted_training_goes_on_where_it_was(name, kind, corpus, tmp_path, monkeypatch):
+    what = plan(name)
+    straight = pretrain(what, corpus, tmp_path / "straight", ALWAYS, device="cpu")
+    for step in (7, 31, 52):
+        with monkeypatch.context() as patch:
+            interrupt_at(step, patch, kind)
+            with pytest.raises(PowerCutError):
+                pretrain(what, corpus, tmp_path / "broken", ALWAYS, device="cpu")
+    heard = []
+    whole = kind.pretrain_loss
+    monkeypatch.setattr(
+        kind, "pretrain_loss", lambda self, batch, generator: heard.append(batch.step) or whole(self, batch, generator)
+    )
+    told = []
+    broken = pretrain(
+        what,
+        corpus,
+        tmp_path / "broken",
+        ALWAYS,
+        device="cpu",
+        advance=lambda amount, line="": told.append((amount, line)),
+    )
+    assert heard[0] == 52  # what was done before is not done again
+    assert "goes on at update 51" in " ".join(line for _, line in told)
+    assert sum(amount for amount, _ in told) == pytest.approx(sum(r.steps * r.batch_seconds for r in what.recipes))
+    for key in ("loss_curve", "looks", "steps", "audio_seconds", "figures"):
+        assert broken[key] == straight[key], key
+    expected = weights(what.checkpoint(tmp_path / "straight"))
+    assert all(
+        torch.equal(tensor, expected[key]) for key, tensor in weights(what.checkpoint(tmp_path / "broken")).items()
+    )
+
+
+def start(folder: Path, corpus: Path, *more: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    command = [sys.executable, *launcher, str(SCRIPT), str(corpus), str(folder), *more]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors.decode()
+
+
+@pytest.mark.timeout(300 + 60 * KILLS)
+def test_a_killed_training_ends_with_the_checkpoint_of_an_undisturbed_one(corpus_folder, tmp_path):
+    """Both iterations of HuBERT and the clustering between them; moments are told by the state on disk."""
+    finish(start(tmp_path / "straight", corpus_folder, "hubert"))
+    chance = random.Random(0)
+    what = plan("hubert")
+    names = [what.checkpoint(tmp_path / "broken", number).name for number in (1, 2)]
+    for moment in sorted(chance.choices(names, k=KILLS)):
+        process = start(tmp_path / "broken", corpus_folder, "hubert")
+        state, before = tmp_path / "broken" / ".training" / moment / "state.pt", time.time()
+        while process.poll() is None and not (state.exists() and state.stat().st_mtime > before):
+            time.sleep(0.001)
+        time.sleep(chance.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"it ended before it could be killed in {moment}"
+    finish(start(tmp_path / "broken", corpus_folder, "hubert"))
+    for number in (1, 2):
+        paths = [what.checkpoint(tmp_path / folder, number) for folder in ("straight", "broken")]
+        notes = [what.kind.read_notes(path) for path in paths]
+        assert notes[0]["loss_curve"] == notes[1]["loss_curve"]
+        assert (paths[0] / "model.safetensors").read_bytes() == (paths[1] / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mockingjay", "wav2vec2", "hubert"])
+def test_two_processes_give_the_curve_of_one(name, corpus_folder, tmp_path):
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+                "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1",
+                "--main_process_port", "0")  # fmt: skip
+    finish(start(tmp_path / "one", corpus_folder, name, "micro_batches=2"))
+    finish(start(tmp_path / "two", corpus_folder, name, "micro_batches=2", launcher=launcher))
+    what = plan(name)
+    one, two = (curve(what, tmp_path / folder) for folder in ("one", "two"))
+    assert len(one) == len(two) == 3
+    assert one == pytest.approx(two, abs=1e-3)
+    heard = [what.kind.read_notes(what.checkpoint(tmp_path / folder))["audio_seconds"] for folder in ("one", "two")]
+    assert heard[0] == pytest.approx(heard[1], abs=0.2)
+
+
+def test_micro_batches_that_processes_can_not_share_are_refused(corpus, tmp_path, monkeypatch):
+    from accelerate import Accelerator
+
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 3))
+    with pytest.raises(TrainingError, match=r"3 processes can't share the 2 micro-batches .* multiple of 3"):
+        pretrain(plan("apc", micro_batches=2), corpus, tmp_path, device="cpu")
+
+
+def test_micro_batches_make_an_update_of_the_same_audio(corpus, tmp_path):
+    whole = pretrain(plan("apc", steps=20), corpus, tmp_path / "1", device="cpu")
+    parts = pretrain(plan("apc", steps=20, micro_batches=3), corpus, tmp_path / "3", device="cpu")
+    assert parts["audio_seconds"] == pytest.approx(whole["audio_seconds"], rel=0.25)
+    assert parts["loss_curve"] == pytest.approx(whole["loss_curve"], rel=0.05)
+
+
+def test_a_state_of_another_training_is_refused(corpus, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(5, patch, APC)
+        with pytest.raises(PowerCutError):
+            pretrain(plan("apc"), corpus, tmp_path, ALWAYS, device="cpu")
+    state = tmp_path / ".training" / "apc-small.safetensors" / "state.pt"
+    assert state.exists()
+    with pytest.raises(CheckpointError, match="the state of an interrupted training with other settings or data"):
+        pretrain(plan("apc", learning_rate=1e-4), corpus, tmp_path, ALWAYS, device="cpu")
+
+
+def test_mixed_precision_computes_in_it_and_is_noted(corpus, tmp_path):
+    notes = {
+        precision: pretrain(plan("mockingjay"), corpus, tmp_path / precision, Circumstances(precision), device="cpu")
+        for precision in ("no", "bf16")
+    }
+    assert notes["bf16"]["mixed_precision"] == "bf16"
+    assert notes["bf16"]["loss_curve"] != notes["no"]["loss_curve"]
+    assert notes["bf16"]["loss_curve"] == pytest.approx(notes["no"]["loss_curve"], rel=0.05)
+    stored = weights(plan("mockingjay").checkpoint(tmp_path / "bf16"))
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+
+
+def test_the_log_has_losses_rates_and_looks(corpus, tmp_path):
+    circumstances = Circumstances(looks=3, watch=lambda upstream: {"ks": 12.5})
+    notes = pretrain(plan("wav2vec2"), corpus, tmp_path, circumstances, device="cpu")
+    log = EventAccumulator(str(tmp_path / "logs" / "wav2vec2-small"))
+    log.Reload()
+    assert {"train/loss", "train/contrastive", "train/code_perplexity", "train/learning_rate", "train/gradient_norm",
+            "train/audio_seconds_per_second", "look/ks", "look/variation"} <= set(log.Tags()["scalars"])  # fmt: skip
+    losses = [event.value for event in log.Scalars("train/loss")]
+    assert losses == pytest.approx(notes["loss_curve"], abs=1e-4)
+    assert [event.step for event in log.Scalars("look/ks")] == [20, 40, 60]
+
+
+def test_a_constant_representation_is_named(corpus, tmp_path, monkeypatch):
+    def constant(self, mel):
+        return tuple(torch.ones(*mel.shape[:2], 32) + 0 * self.postnet.bias.sum() for _ in range(2))
+
+    monkeypatch.setattr(APC, "_layers", constant)
+    notes = pretrain(plan("apc", steps=20), corpus, tmp_path, Circumstances(looks=2), device="cpu")
+    assert len(notes["warnings"]) == 1  # said once
+    assert notes["warnings"][0].startswith("constant representation: 0.00 % of the last layer's energy differs")
+
+
+@pytest.mark.parametrize(("name", "figure", "said"), [
+    ("wav2vec2", "code_perplexity", "dead codebook: 0.5 of 16 codes in use"),
+    ("hubert", "prediction_perplexity", "one answer for all frames: 0.5 of 10 clusters among the predictions"),
+])  # fmt: skip
+def test_a_solved_loss_that_learns_nothing_is_named(name, figure, said, corpus, tmp_path, monkeypatch):
+    kind = plan(name).kind
+    whole = kind.pretrain_loss
+
+    def loss(self, batch, generator):
+        found = whole(self, batch, generator)
+        return found._replace(figures={**found.figures, figure: torch.tensor(0.5)})
+
+    monkeypatch.setattr(kind, "pretrain_loss", loss)
+    notes = pretrain(plan(name, steps=40), corpus, tmp_path, device="cpu")
+    assert any(said in warning for warning in notes["warnings"])
+    healthy = {"code_perplexity": 12.0, "prediction_perplexity": 5.0}
+    assert kind.untrained(plan(name).config, plan(name).recipes[0]).collapsed(healthy) is None
+
+
+def test_variation_is_what_is_left_without_the_mean():
+    frames = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    assert variation(frames) == 1.0
+    assert variation(frames + torch.tensor([1.0, 1.0])) == pytest.approx(1 / 3)  # energies 5 and 1, 1 each by itself
+    assert variation(torch.ones(4, 3)) == 0.0
+    assert variation(torch.zeros(4, 3)) == 0.0
+
+
+@given(warmup=st.floats(0.01, 0.5), steps=st.integers(2, 500))
+def test_the_rate_rises_to_its_peak_and_falls_to_zero(warmup, steps):
+    rates = [schedule(step / steps, (step + 1) / steps, warmup) for step in range(steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    peak = rates.index(max(rates))
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert abs(peak / steps - warmup) <= 2 / steps
+    assert schedule(1.0, 1.0, warmup) == 0
+
+
+def test_replaced_recipes_keep_their_clusters():
+    """`replace` in these tests changes what it names only."""
+    assert [recipe.clusters.layer for recipe in plan("hubert", steps=3).recipes] == [None, 1]
+    assert replace(plan("apc"), seed=3).recipes == plan("apc").recipes

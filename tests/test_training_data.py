@@ -1,0 +1,133 @@
+"""What a training hears: all of it every epoch, from anywhere in the middle, shared out without a gap."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.audio import read_audio
+from core.errors import ManifestError
+from core.manifest import Manifest, Utterance, read_manifest
+from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
+from upstreams._trainable import PretrainRecipe
+from upstreams._training_data import Position, TrainingData
+
+FRAME = 320
+
+
+@pytest.fixture(scope="module")
+def rows(corpus) -> tuple[Utterance, ...]:
+    return corpus.split("train")
+
+
+def data(rows, *, seconds=4.0, parts=1, crop=15.0, seed=0, equal=False, targets=None) -> TrainingData:
+    recipe = PretrainRecipe(1, seconds, 1e-3, micro_batches=parts, crop_seconds=crop)
+    return TrainingData(rows, recipe, seed, 400, FRAME, equal, targets)
+
+
+def first(made: TrainingData, count: int, *where) -> list:
+    return list(islice(made.updates(*(where or (1, Position()))), count))
+
+
+def test_an_epoch_holds_every_recording_once_within_the_budget(rows):
+    made = data(rows)
+    batches = made._epoch(0)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(rows)))
+    assert all(max(made._lengths[place] for place in batch) * len(batch) <= 4 * 16_000 for batch in batches)
+    assert made._epoch(1) != batches
+    assert data(rows)._epoch(0) == batches
+    assert data(rows, seed=1)._epoch(0) != batches
+
+
+@given(parts=st.integers(1, 7), count=st.integers(1, 60))
+def test_updates_follow_each_other_without_gap_over_epochs(parts, count):
+    made = TrainingData((), PretrainRecipe(1, 1.0, 1e-3, micro_batches=parts), 0, 400, FRAME)
+    epochs = [[[1], [2], [3]], [[4], [5]], [[6], [7], [8], [9]]]
+    object.__setattr__(made, "_epoch", lambda epoch: epochs[epoch % 3])
+    position, heard = Position(), []
+    for _ in range(count):
+        taken, position = made._next(position)
+        assert len(taken) == parts
+        heard += taken
+    flat = [batch for _ in range(count * parts) for epoch in epochs for batch in epoch]
+    assert heard == flat[: count * parts]
+
+
+def test_from_the_middle_it_goes_on_as_it_would_have(rows):
+    made = data(rows, parts=2, crop=0.3)
+    straight = first(made, 9)
+    broken = first(data(rows, parts=2, crop=0.3), 5, 5, straight[3].after)
+    for one, other in zip(straight[4:], broken, strict=True):
+        assert one.after == other.after
+        assert list(one.batches) == list(other.batches) == [0, 1]
+        for number, batch in one.batches.items():
+            assert torch.equal(batch.wavs, other.batches[number].wavs)
+            assert batch.step == other.batches[number].step
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_share_the_micro_batches_of_every_update(processes, rows):
+    whole = first(data(rows, parts=4), 3)
+    shares = [first(data(rows, parts=4), 3, 1, Position(), process, processes) for process in range(processes)]
+    for number, update in enumerate(whole):
+        parts = {}
+        for share in shares:
+            assert len(share[number].batches) == 4 // processes
+            assert share[number].after == update.after
+            parts |= share[number].batches
+        assert sorted(parts) == [0, 1, 2, 3]
+        assert all(torch.equal(parts[each].wavs, update.batches[each].wavs) for each in parts)
+    assert sum(share[0].seconds for share in shares) == pytest.approx(whole[0].seconds)
+
+
+def test_crops_of_one_length_begin_at_frames_and_take_their_targets_along(rows):
+    """Each target tells which frame it is, each waveform is found again in its recording."""
+    targets = {row.id: torch.arange(1_000, dtype=torch.int32) for row in rows}
+    starts = set()
+    for update in first(data(rows, crop=0.2, equal=True, targets=targets), 6):
+        batch = update.batches[0]
+        assert len(set(batch.wav_lengths.tolist())) == 1
+        assert int(batch.wav_lengths[0]) <= 3_200
+        recordings = [read_audio(row.path) for row in rows]
+        for wav, target in zip(batch.wavs, batch.targets, strict=True):
+            start = int(target[0]) * FRAME
+            starts.add(start)
+            assert any(torch.equal(wav, recording[start : start + len(wav)]) for recording in recordings)
+    assert len(starts) > 5
+
+
+def test_pieces_of_a_file_are_read_as_pieces(tmp_path):
+    wav = (np.arange(32_000) % 1_000 / 1_000).astype(np.float32)
+    soundfile.write(tmp_path / "long.wav", wav, 16_000, subtype="FLOAT")
+    rows = [{"file_name": "long.wav", "id": str(n), "split": "train", "start_sample": 8_000 * n,
+             "stop_sample": 8_000 * n + 4_000} for n in range(3)]  # fmt: skip
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = data(read_manifest(tmp_path).split("train"))
+    batch = first(made, 1)[0].batches[0]
+    assert batch.wav_lengths.tolist() == [4_000] * 3
+    expected = {tuple(wav[8_000 * n : 8_000 * n + 4_000].tolist()) for n in range(3)}
+    assert {tuple(row.tolist()) for row in batch.wavs} == expected
+
+
+def test_a_folder_of_recordings_needs_no_manifest(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("b.wav", "deep/a.flac", "c.ogg"):
+        soundfile.write(tmp_path / name, np.zeros(8_000), 16_000)
+    (tmp_path / "notes.txt").write_text("no recording")
+    assert is_audio_folder(tmp_path)
+    manifest = read_audio_folder(tmp_path)
+    assert isinstance(manifest, Manifest)
+    assert [row.id for row in manifest.split("train")] == ["b.wav", "c.ogg", "deep/a.flac"]
+    (tmp_path / "metadata.jsonl").write_text("")
+    assert not is_audio_folder(tmp_path)
+    assert not is_audio_folder(tmp_path / "b.wav")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ManifestError, match=r"neither a metadata\.jsonl nor a recording there"):
+        read_audio_folder(tmp_path / "empty")
