@@ -64,3 +64,10 @@ def stumble(*, device: str, advance: Any) -> None:
 
 def fill_the_disk(*, device: str, advance: Any) -> None:
     raise OSError(28, "No space left on device", "/full/disk")
+
+
+def say(*, device: str, advance: Any) -> str:
+    """Says a line on the way."""
+    advance(1.0)
+    advance(1.0, f"on {device}")
+    return "told"

@@ -77,7 +77,18 @@ def options(*, upstreams: tuple[object, ...], tasks: tuple[object, ...], **other
 def grid(corpus_folder, tasks_file, tmp_path_factory) -> SimpleNamespace:
     """FBANK and an APC of a few updates, on four tasks with two seeds."""
     folder = tmp_path_factory.mktemp("grid")
-    pretrain = ("pretrain", "apc", "--corpus", corpus_folder, "--steps", 5, "--output", folder / "checkpoints")
+    pretrain = (
+        "pretrain",
+        "apc",
+        "--corpus",
+        corpus_folder,
+        "--steps",
+        5,
+        "--looks",
+        0,
+        "--output",
+        folder / "checkpoints",
+    )
     pretrained = call(*pretrain, "--workers", 1, "--device", "cpu")
     command = options(
         upstreams=("fbank", f"apc@{folder / 'checkpoints' / 'apc-tiny.safetensors'}"),

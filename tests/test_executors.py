@@ -174,7 +174,7 @@ def own(tmp_path_factory) -> Path:
             armed.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         frames = """
-    file.write_text(OWN_UPSTREAM.replace("\n        frames = ", die, 1))
+    file.write_text(OWN_UPSTREAM.replace('name="loudness"', 'name="mortal"').replace("\n        frames = ", die, 1))
     return file
 
 
@@ -321,7 +321,19 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch):
 
 def test_what_a_killed_attempt_told_is_taken_back():
     told: list[float] = []
-    tally = Tally(told.append)
+    lines: list[str] = []
+    tally = Tally(told.append, lines.append)
     for message in ((0, None), (0, 3), (1, None), (1, 1), (0, 4), (0, None), (0, 2)):
-        tally.take(*message)
+        tally.take(*message, "")
     assert told == [3, 1, 4, -7, 2]
+    tally.take(1, 1, "halfway")
+    assert lines == ["halfway"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_job_says_arrives(workers):
+    told, lines = [], []
+    with LocalExecutor("cpu", workers) as executor:
+        outcomes = executor.run([Job("a", jobs.say, ()), Job("b", jobs.say, ())], told.append, say=lines.append)
+    assert [outcome.value for outcome in outcomes] == ["told", "told"]
+    assert (sum(told), lines) == (4.0, ["on cpu", "on cpu"])

@@ -68,7 +68,7 @@ def make_targets(
 
     Raises: TrainingError: there are fewer frames than clusters, or frames do not fit those of the upstream.
     """
-    frames_of = _mfcc_frames(frame_samples, clusters.cmvn) if previous is None else _layer_frames(
+    frames_of = _mfcc_frames(frame_samples, clusters.centred) if previous is None else _layer_frames(
         previous, clusters.layer, frame_samples, device
     )  # fmt: skip
     order = torch.randperm(len(utterances), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -119,7 +119,7 @@ def _framed(
     return zip((utterance for utterance, _ in batch), frames, strict=True)
 
 
-def _mfcc_frames(frame_samples: int, cmvn: bool) -> FrameMaker:
+def _mfcc_frames(frame_samples: int, centred: bool) -> FrameMaker:
     """13 cepstra with two derivatives every 10 ms, as many of them left out as the upstream's frames are wider."""
     step, rest = divmod(frame_samples, _kaldi.HOP_LENGTH)
     if rest or not step:
@@ -128,8 +128,10 @@ def _mfcc_frames(frame_samples: int, cmvn: bool) -> FrameMaker:
         )
 
     def frames_of(wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        made = [_kaldi.with_deltas(_kaldi.mfcc(wav)) for wav in wavs]
-        return [(_kaldi.cmvn(each) if cmvn else each)[::step] for each in made]
+        cepstra = [_kaldi.mfcc(wav) for wav in wavs]
+        if centred:
+            cepstra = [each - each.mean(dim=0) for each in cepstra]
+        return [_kaldi.with_deltas(each)[::step] for each in cepstra]
 
     return frames_of
 

@@ -23,13 +23,13 @@ class Clusters:
         count: of the clusters.
         layer: of the upstream that the iteration before gave, 0 is the input of the first block; None takes MFCC.
         fit_frames: k-means is fitted on about so many frames, those of randomly drawn recordings.
-        cmvn: MFCC are brought to zero mean and unit variance per recording first, which takes rooms and channels out.
+        centred: MFCC have their mean over each recording taken out first, and with it rooms and channels.
     """
 
     count: int
     layer: int | None = None
     fit_frames: int = 1_000_000
-    cmvn: bool = False
+    centred: bool = False
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ TINY_RECIPE = PretrainRecipe(
     weight_decay=0.01,
     betas=(0.9, 0.98),
     epsilon=1e-6,
-    clusters=Clusters(100, fit_frames=100_000, cmvn=True),
+    clusters=Clusters(100, fit_frames=100_000, centred=True),
 )
 
 
