@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python run_benchmark.py
 CHECKPOINTS := checkpoints
-UPSTREAMS := fbank mfcc apc@$(CHECKPOINTS)/apc-tiny.safetensors mockingjay@$(CHECKPOINTS)/mockingjay-tiny.safetensors
+UPSTREAMS := fbank mfcc apc@$(CHECKPOINTS)/apc-tiny.safetensors mockingjay@$(CHECKPOINTS)/mockingjay-tiny.safetensors \
+	wav2vec2@$(CHECKPOINTS)/wav2vec2-tiny hubert@$(CHECKPOINTS)/hubert-tiny
 RUN_ON_MINI = $(RUN) run --corpus mini $(UPSTREAMS:%=--upstream %)
 
 .PHONY: benchmark test check format clean s3prl-env
 
-benchmark: .venv/installed  ## pretrain two upstreams, evaluate four on four tasks, print the leaderboard and write its page
-	$(RUN) pretrain apc mockingjay --corpus mini --size tiny --output $(CHECKPOINTS)
+benchmark: .venv/installed  ## pretrain four upstreams, evaluate six on four tasks, print the leaderboard and write its page
+	$(RUN) pretrain hubert wav2vec2 mockingjay apc --corpus mini --size tiny --output $(CHECKPOINTS)
 	$(RUN_ON_MINI) --task ks --task sid --task ic --task asr --seed 0
 	$(RUN_ON_MINI) --task ks --task sid --task ic --seed 1 --seed 2
 	$(RUN) report --html results/leaderboard.html

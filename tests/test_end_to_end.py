@@ -120,6 +120,24 @@ def test_pretraining_writes_a_checkpoint_and_a_second_call_does_nothing(grid):
     assert path.stat() == before
 
 
+def test_a_folder_of_recordings_trains_an_upstream_that_can_be_evaluated(corpus_folder, tasks_file, tmp_path):
+    """Nothing is known of the recordings; HuBERT finds its clusters in them, twice."""
+    options_ = ("--set", "num_layers=2", "--set", "batch_seconds=6", "--steps", 2, "--looks", 0)
+    made = call(
+        "pretrain", "hubert", "--corpus", corpus_folder / "audio", *options_, "--output", tmp_path, "--workers", 1
+    )
+    assert made.code == 0, made.err
+    assert made.out.startswith(f"{tmp_path / 'hubert-tiny'}: loss ")
+    assert "hubert 1/2: 100 clusters, perplexity " in made.err
+    specs = [f"hubert@{tmp_path / 'hubert-tiny-iteration1'}", f"hubert@{tmp_path / 'hubert-tiny'}"]
+    command = options(
+        upstreams=specs, tasks=(f"{tasks_file}:KS",), corpus=corpus_folder, output=tmp_path / "r", cache=tmp_path / "c"
+    )
+    assert call(*command).code == 0
+    names = {record.upstream["name"] for record in RecordStore(tmp_path / "r").all()}
+    assert names == {"hubert iteration 1", "hubert"}
+
+
 def test_every_cell_has_a_record(grid, records):
     assert grid.ran.code == 0
     assert "failed" not in grid.ran.err
