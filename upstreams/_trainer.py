@@ -68,7 +68,7 @@ class Course:
     Attributes:
         step: updates done.
         position: of the next update in the data.
-        seconds: of training, interruptions not counted.
+        seconds: of training; interruptions and looks do not count.
         audio_seconds: heard.
         pending: figures of each update since the last entry of the curve.
         curve: mean figures of every LOG_EVERY updates, "step" and "loss" among them.
@@ -175,7 +175,9 @@ class Trainer:
                 course.seconds = self._agreed(before + time.monotonic() - started)
                 rate = (course.audio_seconds - heard_before) / (course.seconds - before)
                 if int(self._done() * self.conduct.looks) > len(course.looks):
+                    looking = time.monotonic()
                     self._look(writer, next(iter(update.batches.values())))
+                    started += time.monotonic() - looking
                 if course.step % LOG_EVERY == 0 or self._done() >= 1:
                     self._log(writer, rate)
                 if accelerator.is_main_process and time.monotonic() - saved > self.conduct.save_seconds:
@@ -192,10 +194,11 @@ class Trainer:
         sums: dict[str, torch.Tensor] = {}
         for number, batch in batches.items():
             is_last = number == max(batches)
-            with nullcontext() if is_last else accelerator.no_sync(self._module), accelerator.autocast():
-                seed = seed_of(self.data.seed, step, number)
-                torch.manual_seed(seed)  # of dropout: the same whichever process computes it
-                loss, figures = self._module(_on(batch, accelerator.device), seed)
+            seed = seed_of(self.data.seed, step, number)
+            torch.manual_seed(seed)  # of dropout: the same whichever process computes it
+            with nullcontext() if is_last else accelerator.no_sync(self._module):
+                with accelerator.autocast():
+                    loss, figures = self._module(_on(batch, accelerator.device), seed)
                 accelerator.backward(loss / share)
             for name, figure in {"loss": loss.detach(), **figures}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=figure.device)) + figure.float() / share
@@ -334,7 +337,7 @@ def _accelerator(conduct: Conduct, skips_layers: bool) -> Accelerator:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
-    if conduct.device.startswith("cuda:"):
+    if conduct.device.startswith("cuda:") and not many_processes():  # each of those has its own
         torch.cuda.set_device(torch.device(conduct.device))
     AcceleratorState._reset_state()  # another training of this process may have had another precision
     return Accelerator(

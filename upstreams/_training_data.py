@@ -23,6 +23,9 @@ from upstreams._trainable import PretrainRecipe, TrainableUpstream, TrainingBatc
 
 MEMORY_SAMPLES = 1 << 28  # 4.6 hours of decoded audio are kept, a gigabyte; the rest is decoded again each epoch
 HEADER_THREADS = 8
+# Equal lengths are multiples of so many frames: on a CPU, an update of a shape not seen before takes 30 % longer, and
+# memory for what is prepared for it.
+STEP_FRAMES = 5
 
 
 class Position(NamedTuple):
@@ -185,7 +188,10 @@ class TrainingData:
         generator = torch.Generator().manual_seed(seed_of(self.seed, step, number))
         utterances = [self.utterances[place] for place in places]
         wavs = [memory.read(utterance) for utterance in utterances]
-        most = min([self._crop_samples, *(len(wav) for wav in wavs)]) if self.equal_lengths else self._crop_samples
+        most = self._crop_samples
+        if self.equal_lengths:
+            shortest = min([most, *(len(wav) for wav in wavs)])
+            most = max(self.min_samples, shortest - shortest % (STEP_FRAMES * self.frame_samples))
         starts = [self._start(len(wav), most, generator) for wav in wavs]
         cropped = [wav[start : start + most] for wav, start in zip(wavs, starts, strict=True)]
         padded, lengths = pad(cropped)

@@ -84,8 +84,8 @@ class Wav2Vec2(WaveformUpstream):
         ),
         "tiny": (
             PretrainRecipe(
-                steps=800,
-                batch_seconds=24,
+                steps=1_500,
+                batch_seconds=12,
                 learning_rate=1e-3,
                 weight_decay=0.01,
                 betas=(0.9, 0.98),

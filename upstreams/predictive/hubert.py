@@ -20,9 +20,14 @@ ONE_ANSWER = 2.0  # clusters in even use among the predictions: below it, frames
 
 @dataclass(frozen=True)
 class HubertConfig(WaveformConfig):
-    """Sizes of the network and of the masked prediction; spans begin more often than wav2vec 2.0's."""
+    """Sizes of the network and of the masked prediction; spans begin more often than wav2vec 2.0's.
+
+    Attributes:
+        unmasked_weight: of the loss on frames that are not masked; the published models have none of it.
+    """
 
     mask_proportion: float = 0.8
+    unmasked_weight: float = 0.0
 
 
 TINY = HubertConfig(
@@ -37,6 +42,7 @@ TINY = HubertConfig(
     projection_size=128,
     conv_gradient=1.0,
     feature_penalty=1.0,
+    unmasked_weight=0.5,  # what the convolutions hear is learned from frames one sees; minutes do not suffice otherwise
 )
 BASE_RECIPE = PretrainRecipe(
     steps=250_000,
@@ -52,8 +58,8 @@ BASE_RECIPE = PretrainRecipe(
     clusters=Clusters(100),
 )
 TINY_RECIPE = PretrainRecipe(
-    steps=800,
-    batch_seconds=24,
+    steps=1_000,
+    batch_seconds=12,
     learning_rate=1e-3,
     clip=10.0,
     weight_decay=0.01,
@@ -78,7 +84,7 @@ class Hubert(WaveformUpstream):
     sizes: ClassVar[Mapping[str, HubertConfig]] = {"base": HubertConfig(), "tiny": TINY}
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (BASE_RECIPE, replace(BASE_RECIPE, steps=400_000, clusters=Clusters(500, layer=6))),
-        "tiny": (TINY_RECIPE, replace(TINY_RECIPE, steps=1_000, clusters=Clusters(100, layer=2, fit_frames=100_000))),
+        "tiny": (TINY_RECIPE, replace(TINY_RECIPE, steps=1_500, clusters=Clusters(100, layer=2, fit_frames=100_000))),
     }
 
     def __init__(self, config: HubertConfig = TINY, clusters: int = 100) -> None:
@@ -87,7 +93,7 @@ class Hubert(WaveformUpstream):
 
         self.model = transformers.HubertModel(transformers.HubertConfig(**config.for_transformers()))
         self.final_proj = nn.Linear(config.hidden_size, config.projection_size)
-        self.cluster_embeddings = nn.Parameter(torch.empty(clusters, config.projection_size).uniform_())
+        self.cluster_embeddings = nn.Parameter(torch.randn(clusters, config.projection_size))
         self.watch_features()
 
     @classmethod
@@ -122,19 +128,26 @@ class Hubert(WaveformUpstream):
             raise ContractError(f"hubert: its loss needs a cluster for each of {frames} frames of every utterance")
         with numpy_seeded(generator):
             mask = torch.from_numpy(self.mask(len(batch.wavs), frames)).to(batch.wavs.device)
-        hidden = self.model(batch.wavs, mask_time_indices=mask).last_hidden_state[mask]  # (masked, hidden_size)
-        cosines = functional.linear(
-            functional.normalize(self.final_proj(hidden).float(), dim=1),
-            functional.normalize(self.cluster_embeddings.float(), dim=1),
-        )
-        targets = torch.stack([target[:frames] for target in batch.targets])[mask]
-        loss = functional.cross_entropy(cosines / self.config.temperature, targets)
-        predictions = cosines.detach().argmax(dim=1)
+        hidden = self.model(batch.wavs, mask_time_indices=mask).last_hidden_state
+        targets = torch.stack([target[:frames] for target in batch.targets])
+        logits = self._logits(hidden[mask])
+        loss = functional.cross_entropy(logits, targets[mask])
+        predictions = logits.detach().argmax(dim=1)
         figures = {
-            "accuracy": (predictions == targets).float().mean(),
+            "accuracy": (predictions == targets[mask]).float().mean(),
             "prediction_perplexity": _perplexity(predictions, self.num_targets),
+            "masked": loss.detach(),
         }
+        if self.config.unmasked_weight:
+            others = functional.cross_entropy(self._logits(hidden[~mask]), targets[~mask])
+            loss = loss + self.config.unmasked_weight * others
         return PretrainLoss(loss + self.feature_penalty(), figures)
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(frames, hidden_size) -> (frames, clusters)."""
+        predicted = functional.normalize(self.final_proj(hidden).float(), dim=1)
+        codes = functional.normalize(self.cluster_embeddings.float(), dim=1)
+        return functional.linear(predicted, codes) / self.config.temperature
 
     def collapsed(self, figures: Mapping[str, float]) -> str | None:
         """See TrainableUpstream.collapsed."""
