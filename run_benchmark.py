@@ -39,22 +39,22 @@ from leaderboard.page import page
 from leaderboard.tables import READING, markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
 from tasks._cache_space import clear, entries
-from tasks._executors import Job, open_executor
+from tasks._executors import open_executor
 from tasks._goal_probe import GoalProbe
 from tasks._local_executor import devices_here
 from tasks._metrics import get_metric
 from tasks._needs import DEFAULT_LIMIT, AskedFrames, parse_size, spelt
 from tasks._planner import Grid, Report, run_grid
 from tasks._prediction import as_text, load_predictor
+from tasks._pretrainings import open_recordings, pretrain_all, pretrain_together, require_processes_that_fit
 from tasks._progress import TerminalWatcher, Watcher
 from tasks._runner import Folders
-from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
 from upstreams._checks import CHECKS, run_check
-from upstreams._pretraining import Circumstances, cost_of, is_done, parse_options, planned, pretrain, summary
+from upstreams._pretraining import Circumstances, is_done, parse_options, planned, summary
+from upstreams._processes import Mixed, is_first_process
 from upstreams._resolve import build_upstream
-from upstreams._trainer import Mixed, is_first_process, many_processes
 
 NO_FOLDER_ERRNOS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # a file where a folder is meant
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -199,30 +199,26 @@ def pretrain_upstreams(  # noqa: PLR0913
     """
     if steps is not None and minutes is not None:
         raise BenchmarkError("--steps and --minutes: a training ends by one of them; leave the other out")
-    options = parse_options(option)
-    manifest = read_audio_folder(Path(corpus)) if is_audio_folder(Path(corpus)) else open_corpus(corpus, root, columns)
-    _warn(manifest)
-    circumstances = Circumstances(mixed_precision, 60 * save_minutes, looks, GoalProbe())
-    jobs = []
-    for name in dict.fromkeys(upstreams):
-        pretraining = planned(name, size, seed, steps, minutes, options)
-        path = pretraining.checkpoint(output)
-        if is_done(path, pretraining, manifest):
-            out.print(f"{path} is there already", markup=False, highlight=False, soft_wrap=True)
-        else:
-            jobs.append(Job(f"pretraining {name}", pretrain, (pretraining, manifest, output, circumstances)))
-    if not jobs:
+    together = require_processes_that_fit(workers, executor is Where.ray)
+    manifest = open_recordings(corpus, root, columns)
+    plans = [
+        planned(name, size, seed, steps, minutes, parse_options(option), mixed_precision)
+        for name in dict.fromkeys(upstreams)
+    ]
+    todo = [plan for plan in plans if not is_done(plan.checkpoint(output), plan, manifest)]
+    for plan in plans:
+        if plan not in todo:
+            out.print(f"{plan.checkpoint(output)} is there already", markup=False, highlight=False, soft_wrap=True)
+    if not todo:
         return
-    heard = replace(manifest, utterances=manifest.split("train"))
-    many = many_processes()  # of one training: each comes here, and they go through the trainings together
-    runner = open_executor(executor, ray_address, device, 1 if many else workers, [output], most=len(jobs))
-    with TerminalWatcher(err) if is_first_process() else nullcontext(Watcher()) as watcher, runner:
-        watcher.stage("checking recordings", len(heard.utterances), "recordings")
-        validate(heard, advance=lambda: watcher.advance(1))
-        recipes = [recipe for job in jobs for recipe in job.arguments[0].recipes]
-        unit = "seconds" if minutes else "audio-seconds"
-        watcher.stage("pretraining", sum(map(cost_of, recipes)), unit)
-        outcomes = runner.run(jobs, watcher.advance, watcher.done, watcher.say)
+    what = (todo, manifest, output, Circumstances(60 * save_minutes, looks, GoalProbe()))
+    with TerminalWatcher(err) if is_first_process() else nullcontext(Watcher()) as watcher:
+        if together:
+            outcomes = pretrain_together(*what, device, watcher)
+        else:
+            _warn(manifest)
+            runner = open_executor(executor, ray_address, device, workers, [output], most=len(todo))
+            outcomes = pretrain_all(*what, runner, watcher)
     for outcome in outcomes:
         if outcome.error is None and is_first_process():
             for line in summary(outcome.job.arguments[0].checkpoint(output), outcome.value):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -84,6 +85,30 @@ def written_then_renamed(path: Path) -> Iterator[Path]:
         raise OSError(number, os.strerror(number), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_then_renamed(path: Path) -> Iterator[Path]:
+    """The same for a folder: yields one beside `path`, whose files are flushed before it takes the name.
+
+    Raises: OSError: it can't be written; `errno` and `filename` are set, also where a library told it in words only.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".writing-"))
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+        temporary.chmod(0o755)
+        temporary.rename(path)
+    except Exception as error:
+        number = _storage_errno(error)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _storage_errno(error: Exception) -> int | None:

@@ -1,6 +1,7 @@
-"""A process that pretrains: CORPUS FOLDER NAME [KEY=VALUE of the recipe ...]. Others kill it, or start it twice."""
+"""A process that pretrains: CORPUS FOLDER NAME [KEY=VALUE ...]. Others kill it, or start it twice."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -8,18 +9,27 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent))
     import pytest
     import torch
+    from accelerate import PartialState
     from small_pretraining import plan, small_sizes
 
     from core.manifest import read_manifest
     from upstreams._pretraining import Circumstances, pretrain
+    from upstreams._trainable import PretrainRecipe
 
     torch.set_num_threads(1)
     corpus, folder, name, *changes = sys.argv[1:]
-    values = {key: int(value) for key, value in (change.split("=") for change in changes)}
+    values = {key: float(value) for key, value in (change.split("=") for change in changes)}
     with pytest.MonkeyPatch.context() as patch:
         small_sizes(patch)
         circumstances = Circumstances(save_seconds=0.0, looks=0)
-        pretrain(plan(name, **values), read_manifest(Path(corpus)), Path(folder), circumstances, device="cpu")
+        what = plan(name)
+        of_recipe = {key: int(values.pop(key)) for key in list(values) if key in PretrainRecipe.__dataclass_fields__}
+        recipes = tuple(replace(recipe, **of_recipe) for recipe in what.recipes)
+        what = replace(what, recipes=recipes, config=replace(what.config, **values))
+        pretrain(what, read_manifest(Path(corpus)), Path(folder), circumstances, device="cpu")
+        rank, count = PartialState(cpu=True).process_index, PartialState(cpu=True).num_processes
+        with (Path(folder) / "processes").open("a") as file:
+            file.write(f"{rank}/{count}\n")
 
 
 if __name__ == "__main__":

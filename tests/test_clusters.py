@@ -21,6 +21,10 @@ from upstreams.predictive.hubert import Hubert
 CPU = torch.device("cpu")
 
 
+def heard(*wavs: torch.Tensor) -> list[tuple[Utterance, torch.Tensor]]:
+    return [(Utterance(str(number), Path(), "train"), wav) for number, wav in enumerate(wavs)]
+
+
 @pytest.fixture(scope="module")
 def network() -> Hubert:
     return Hubert()
@@ -28,13 +32,13 @@ def network() -> Hubert:
 
 @given(samples=st.integers(400, 6_000))
 def test_mfcc_give_a_target_for_every_frame_of_the_network(network, samples):
-    frames = _mfcc_frames(network.downsample_rate, centred=False)([torch.randn(samples)])[0]
+    frames = _mfcc_frames(network.downsample_rate, centred=False)(heard(torch.randn(samples)))[0]
     assert frames.shape == (int(network.frame_lengths(torch.tensor(samples))), 39)
 
 
 def test_mfcc_may_be_centred_by_recording():
     wavs = [torch.randn(9_000), torch.randn(5_000)]
-    plain, centred = (_mfcc_frames(160, choice)(wavs) for choice in (False, True))
+    plain, centred = (_mfcc_frames(160, choice)(heard(*wavs)) for choice in (False, True))
     for one, other in zip(plain, centred, strict=True):
         assert one[:, :13].mean(dim=0).abs().max() > 0.1
         torch.testing.assert_close(other[:, :13], one[:, :13] - one[:, :13].mean(dim=0), atol=1e-4, rtol=1e-4)

@@ -122,19 +122,34 @@ def test_a_killed_training_ends_with_the_checkpoint_of_an_undisturbed_one(corpus
         assert (paths[0] / "model.safetensors").read_bytes() == (paths[1] / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["mockingjay", "wav2vec2", "hubert"])
-def test_two_processes_give_the_curve_of_one(name, corpus_folder, tmp_path):
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-                "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1",
-                "--main_process_port", "0")  # fmt: skip
-    finish(start(tmp_path / "one", corpus_folder, name, "micro_batches=2"))
-    finish(start(tmp_path / "two", corpus_folder, name, "micro_batches=2", launcher=launcher))
+def two(folder: Path) -> tuple[str, ...]:
+    return ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--log-dir", str(folder / "ranks"))
+
+
+@pytest.mark.parametrize(("name", "more"), [
+    ("mockingjay", ()), ("hubert", ()), ("wav2vec2", ("layer_drop=0.5", "micro_batches=4")),
+])  # fmt: skip
+def test_two_processes_give_the_curve_of_one(name, more, corpus_folder, tmp_path):
+    changes = ("micro_batches=2", *more)
+    finish(start(tmp_path / "one", corpus_folder, name, *changes))
+    finish(start(tmp_path / "two", corpus_folder, name, *changes, launcher=two(tmp_path)))
+    seen = [(tmp_path / folder / "processes").read_text().split() for folder in ("one", "two")]
+    assert [sorted(each) for each in seen] == [["0/1"], ["0/2", "1/2"]]  # who trained
     what = plan(name)
-    one, two = (curve(what, tmp_path / folder) for folder in ("one", "two"))
-    assert len(one) == len(two) == 3
-    assert one == pytest.approx(two, abs=1e-3)
+    one, both = (curve(what, tmp_path / folder) for folder in ("one", "two"))
+    assert len(one) == len(both) == 3
+    assert one == pytest.approx(both, abs=1e-3)
     heard = [what.kind.read_notes(what.checkpoint(tmp_path / folder))["audio_seconds"] for folder in ("one", "two")]
     assert heard[0] == pytest.approx(heard[1], abs=0.2)
+
+
+def test_where_one_process_fails_all_end_and_say_why(corpus_folder, tmp_path):
+    command = [sys.executable, *two(tmp_path), str(ROOT / "run_benchmark.py"), "pretrain", "mockingjay", "apc",
+               "--corpus", str(corpus_folder), "--output", str(tmp_path / "out"), "--looks", "0", "--device", "cpu",
+               "--set", "micro_batches=2", "--set", "batch_seconds=6", "--set", "learning_rate=1e38"]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=120)
+    assert done.returncode != 0
+    assert b"error: pretraining mockingjay: the loss is" in done.stderr
 
 
 def test_micro_batches_that_processes_can_not_share_are_refused(corpus, tmp_path, monkeypatch):
@@ -163,9 +178,23 @@ def test_a_state_of_another_training_is_refused(corpus, tmp_path, monkeypatch):
         pretrain(plan("apc", learning_rate=1e-4), corpus, tmp_path, ALWAYS, device="cpu")
 
 
+def test_targets_of_an_interrupted_training_are_not_overwritten_by_another(corpus, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(5, patch, Hubert)
+        with pytest.raises(PowerCutError):
+            pretrain(plan("hubert"), corpus, tmp_path, ALWAYS, device="cpu")
+    targets = tmp_path / ".training" / "hubert-small-iteration1" / "targets.safetensors"
+    before = targets.read_bytes()
+    with pytest.raises(CheckpointError, match="the state of an interrupted training"):
+        pretrain(plan("hubert", learning_rate=1e-4), corpus, tmp_path, ALWAYS, device="cpu")
+    assert targets.read_bytes() == before
+
+
 def test_mixed_precision_computes_in_it_and_is_noted(corpus, tmp_path):
     notes = {
-        precision: pretrain(plan("mockingjay"), corpus, tmp_path / precision, Circumstances(precision), device="cpu")
+        precision: pretrain(
+            replace(plan("mockingjay"), mixed_precision=precision), corpus, tmp_path / precision, device="cpu"
+        )
         for precision in ("no", "bf16")
     }
     assert notes["bf16"]["mixed_precision"] == "bf16"
@@ -173,6 +202,8 @@ def test_mixed_precision_computes_in_it_and_is_noted(corpus, tmp_path):
     assert notes["bf16"]["loss_curve"] == pytest.approx(notes["no"]["loss_curve"], rel=0.05)
     stored = weights(plan("mockingjay").checkpoint(tmp_path / "bf16"))
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
+    with pytest.raises(TrainingError, match="fp16 needs a GPU; take bf16"):
+        pretrain(replace(plan("apc"), mixed_precision="fp16"), corpus, tmp_path / "fp16", device="cpu")
 
 
 def test_the_log_has_losses_rates_and_looks(corpus, tmp_path):

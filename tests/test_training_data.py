@@ -16,6 +16,7 @@ from core.audio import read_audio
 from core.errors import ManifestError
 from core.manifest import Manifest, Utterance, read_manifest
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
+from upstreams import _training_data
 from upstreams._trainable import PretrainRecipe
 from upstreams._training_data import Position, TrainingData
 
@@ -50,7 +51,7 @@ def test_an_epoch_holds_every_recording_once_within_the_budget(rows):
 def test_updates_follow_each_other_without_gap_over_epochs(parts, count):
     made = TrainingData((), PretrainRecipe(1, 1.0, 1e-3, micro_batches=parts), 0, 400, FRAME)
     epochs = [[[1], [2], [3]], [[4], [5]], [[6], [7], [8], [9]]]
-    object.__setattr__(made, "_epoch", lambda epoch: epochs[epoch % 3])
+    object.__setattr__(made, "_planned", lambda epoch: epochs[epoch % 3])
     position, heard = Position(), []
     for _ in range(count):
         taken, position = made._next(position)
@@ -87,20 +88,48 @@ def test_processes_share_the_micro_batches_of_every_update(processes, rows):
     assert sum(share[0].seconds for share in shares) == pytest.approx(whole[0].seconds)
 
 
-def test_crops_of_one_length_begin_at_frames_and_take_their_targets_along(rows):
-    """Each target tells which frame it is, each waveform is found again in its recording."""
-    targets = {row.id: torch.arange(1_000, dtype=torch.int32) for row in rows}
+@pytest.mark.parametrize("crop", [0.2, 15.0])
+def test_crops_of_one_length_begin_at_frames_and_take_their_targets_along(crop, rows):
+    """Each target tells which frame of which recording it is."""
+    targets = {row.id: 1_000 * place + torch.arange(1_000, dtype=torch.int32) for place, row in enumerate(rows)}
+    recordings = [read_audio(row.path) for row in rows]
     starts = set()
-    for update in first(data(rows, crop=0.2, equal=True, targets=targets), 6):
+    for update in first(data(rows, crop=crop, equal=True, targets=targets), 6):
         batch = update.batches[0]
         assert len(set(batch.wav_lengths.tolist())) == 1
-        assert int(batch.wav_lengths[0]) <= 3_200
-        recordings = [read_audio(row.path) for row in rows]
+        assert int(batch.wav_lengths[0]) <= 16_000 * crop
         for wav, target in zip(batch.wavs, batch.targets, strict=True):
-            start = int(target[0]) * FRAME
-            starts.add(start)
-            assert any(torch.equal(wav, recording[start : start + len(wav)]) for recording in recordings)
+            place, frame = divmod(int(target[0]), 1_000)
+            starts.add(frame)
+            assert torch.equal(wav, recordings[place][frame * FRAME : frame * FRAME + len(wav)])
     assert len(starts) > 5
+
+
+def test_a_micro_batch_holds_no_more_than_its_seconds(rows):
+    for update in first(data(rows, seconds=0.4, parts=2), 10):
+        assert all(batch.wavs.numel() <= 0.2 * 16_000 for batch in update.batches.values())
+
+
+def test_long_recordings_are_read_in_pieces_once_memory_is_full(tmp_path, monkeypatch):
+    for number in range(3):
+        wav = np.random.default_rng(number).normal(size=48_000) / 8
+        soundfile.write(tmp_path / f"{number}.wav", wav, 16_000, subtype="FLOAT")
+    rows = read_audio_folder(tmp_path).utterances
+    kept = first(data(rows, crop=0.5), 6)
+    monkeypatch.setattr("upstreams._training_data.MEMORY_SAMPLES", 0)
+    asked = []
+    read = _training_data.read_audio
+    monkeypatch.setattr(_training_data, "read_audio", lambda *where: asked.append(where[1:]) or read(*where))
+    for one, other in zip(kept, first(data(rows, crop=0.5), 6), strict=True):
+        assert torch.equal(one.batches[0].wavs, other.batches[0].wavs)
+    assert all(stop - start == 8_000 for start, stop in asked)
+
+
+def test_a_piece_does_not_hold_on_to_its_file(tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.zeros(441_000), 44_100)
+    piece = Utterance("piece", tmp_path / "long.wav", "train", {}, 0, 16_000, 32_000)
+    memory = _training_data._Memory()
+    assert memory.read(piece, 0, None).untyped_storage().nbytes() == 4 * 16_000
 
 
 def test_pieces_of_a_file_are_read_as_pieces(tmp_path):

@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from core.audio import SAMPLE_RATE, read_audio
 from core.digest import written_then_renamed
 from core.errors import TrainingError
-from core.lengths import pad
+from core.feature_cache import Kind
 from core.manifest import Utterance, slots_of
 from upstreams import _kaldi
 from upstreams._base import Upstream
+from upstreams._clips import Clip, is_long
+from upstreams._encoding import Encoder
 from upstreams._trainable import Clusters
 
 KMEANS = {  # those of HuBERT's authors, but 3 starts instead of 20
@@ -32,7 +34,9 @@ KMEANS = {  # those of HuBERT's authors, but 3 starts instead of 20
 }
 BATCH_SECONDS = 16.0  # of audio that passes an upstream at a time
 WORD_LABELS = ("keyword",)  # labels that a whole recording has, and that its sound alone tells
-FrameMaker = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
+FRAMES: Kind = "frames"
+Heard = tuple[Utterance, torch.Tensor]  # and its waveform
+FrameMaker = Callable[[Sequence[Heard]], list[torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -102,21 +106,22 @@ def _assigned(model: Any, frames: torch.Tensor) -> torch.Tensor:
 
 
 def _all_frames(utterances: Sequence[Utterance], frames_of: FrameMaker) -> Iterator[tuple[Utterance, torch.Tensor]]:
-    """Utterances with their frames, in the order given; some pass together."""
-    batch: list[tuple[Utterance, torch.Tensor]] = []
+    """Utterances with their frames, in the order given; short ones pass together."""
+    batch: list[Heard] = []
     for utterance in utterances:
-        batch.append((utterance, read_audio(utterance.path, utterance.start, utterance.stop)))
+        wav = read_audio(utterance.path, utterance.start, utterance.stop)
+        if is_long(len(wav)):  # passes alone, in pieces
+            yield from _framed([(utterance, wav)], frames_of)
+            continue
+        batch.append((utterance, wav))
         if max(len(wav) for _, wav in batch) * len(batch) >= BATCH_SECONDS * SAMPLE_RATE:
             yield from _framed(batch, frames_of)
             batch = []
     yield from _framed(batch, frames_of)
 
 
-def _framed(
-    batch: Sequence[tuple[Utterance, torch.Tensor]], frames_of: FrameMaker
-) -> Iterable[tuple[Utterance, torch.Tensor]]:
-    frames = frames_of([wav for _, wav in batch]) if batch else []
-    return zip((utterance for utterance, _ in batch), frames, strict=True)
+def _framed(batch: Sequence[Heard], frames_of: FrameMaker) -> Iterable[tuple[Utterance, torch.Tensor]]:
+    return zip((utterance for utterance, _ in batch), frames_of(batch) if batch else [], strict=True)
 
 
 def _mfcc_frames(frame_samples: int, centred: bool) -> FrameMaker:
@@ -127,8 +132,8 @@ def _mfcc_frames(frame_samples: int, centred: bool) -> FrameMaker:
             f"frames of {frame_samples} samples can't take MFCC as targets: 160 or a multiple is needed"
         )
 
-    def frames_of(wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        cepstra = [_kaldi.mfcc(wav) for wav in wavs]
+    def frames_of(batch: Sequence[Heard]) -> list[torch.Tensor]:
+        cepstra = [_kaldi.mfcc(wav) for _, wav in batch]
         if centred:
             cepstra = [each - each.mean(dim=0) for each in cepstra]
         return [_kaldi.with_deltas(each)[::step] for each in cepstra]
@@ -146,10 +151,12 @@ def _layer_frames(upstream: Upstream, layer: int | None, frame_samples: int, dev
             f"frames of {upstream.downsample_rate} samples can't be targets of frames of {frame_samples}"
         )
 
-    def frames_of(wavs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        padded, lengths = pad(wavs)
-        states = upstream.extract(padded.to(device), lengths.to(device))
-        return [row[:n].cpu() for row, n in zip(states.layers[layer], states.lengths.tolist(), strict=True)]
+    encoder, kinds = Encoder(upstream, device), frozenset({FRAMES})
+
+    def frames_of(batch: Sequence[Heard]) -> list[torch.Tensor]:
+        clips = [Clip(heard.id, heard.path, len(wav), kinds, heard.start, heard.stop) for heard, wav in batch]
+        rows = encoder.rows(clips, [wav for _, wav in batch], kinds)[FRAMES]
+        return [row[:, layer].contiguous() for row in rows]
 
     return frames_of
 

@@ -10,16 +10,17 @@ from typing import Any, cast
 
 import torch
 
-from core.audio import SAMPLE_RATE, duration_seconds
+from core.audio import SAMPLE_RATE
 from core.digest import digest_of
-from core.errors import CheckpointError, ContractError
+from core.errors import CheckpointError, ContractError, TrainingError
 from core.manifest import Manifest, Utterance
 from core.registry import unknown_name
 from upstreams._base import UPSTREAMS
 from upstreams._clusters import Targets, load_targets, make_targets, save_targets
+from upstreams._processes import Mixed, first_process_first
 from upstreams._trainable import Clusters, PretrainRecipe, TrainableUpstream, trainable
-from upstreams._trainer import LOG_EVERY, Conduct, Course, Mixed, Trainer, Watch, first_process_first
-from upstreams._training_data import TrainingData
+from upstreams._trainer import LOG_EVERY, Conduct, Course, Trainer, Watch, read_state
+from upstreams._training_data import TrainingData, header_lengths
 
 WORK = ".training"  # folder beside the checkpoints for what an interrupted training goes on from
 LOGS = "logs"  # folder beside the checkpoints for TensorBoard
@@ -36,6 +37,7 @@ class Pretraining:
         config: sizes of the network, the upstream's own dataclass.
         recipes: a recipe an iteration.
         seed: of weights, order and masks.
+        mixed_precision: in which forward and backward are computed.
     """
 
     upstream: str
@@ -43,6 +45,7 @@ class Pretraining:
     config: Any
     recipes: tuple[PretrainRecipe, ...]
     seed: int = 0
+    mixed_precision: Mixed = "no"
 
     @property
     def kind(self) -> type[TrainableUpstream]:
@@ -68,13 +71,11 @@ class Circumstances:
     """What does not decide the checkpoint.
 
     Attributes:
-        mixed_precision: see Conduct; it does decide the bits, and is noted.
         save_seconds: between two states from which an interrupted training goes on.
         looks: how often it is watched.
         watch: see Conduct.
     """
 
-    mixed_precision: Mixed = "no"
     save_seconds: float = 120.0
     looks: int = 4
     watch: Watch | None = None
@@ -95,6 +96,7 @@ def planned(
     steps: int | None = None,
     minutes: float | None = None,
     options: Mapping[str, str] | None = None,
+    mixed_precision: Mixed = "no",
 ) -> Pretraining:
     """The pretraining of an upstream with the recipes of its size.
 
@@ -105,6 +107,7 @@ def planned(
         steps: of every iteration, instead of the recipes'.
         minutes: of all iterations together, shared out as the recipes' audio is; instead of steps.
         options: fields of configuration and recipes with other values, as typed.
+        mixed_precision: in which forward and backward are computed.
 
     Raises: ContractError: the upstream can't be trained here, or an option has an unfit value. UnknownNameError: no
         such upstream, size or option.
@@ -114,7 +117,7 @@ def planned(
         raise unknown_name(f"size of {name}", size, kind.sizes)
     config, recipes = kind.sizes[size], list(kind.recipes[size])
     for key, text in (options or {}).items():
-        known = _option_names(config) + _option_names(recipes[0])
+        known = _option_names(config) + [each for recipe in recipes for each in _option_names(recipe)]
         if key not in known:
             raise unknown_name(f"option of {name}", key, known)
         config = _with_option(config, key, text)
@@ -126,7 +129,31 @@ def planned(
         recipes = [
             replace(recipe, minutes=minutes * part / sum(audio)) for recipe, part in zip(recipes, audio, strict=True)
         ]
-    return Pretraining(name, size, config, tuple(recipes), seed)
+    made = Pretraining(name, size, config, tuple(recipes), seed, mixed_precision)
+    if options:
+        _require_possible(made)
+    return made
+
+
+def _require_possible(pretraining: Pretraining) -> None:
+    """Builds the networks without weights, and looks at the recipes: better now than after an iteration."""
+    words = f"pretraining {pretraining.upstream} with these options"
+    for recipe in pretraining.recipes:
+        if (problem := recipe.problem()) is not None:
+            raise ContractError(f"{words}: {problem}; correct --set")
+        try:
+            with torch.device("meta"):
+                network = pretraining.kind.untrained(pretraining.config, recipe)
+        except Exception as error:  # each network has its own way to say that sizes do not fit
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ContractError(
+                f"{words}: no such network can be built ({reason[-1].strip()}); correct --set"
+            ) from error
+        layer = recipe.clusters.layer if recipe.clusters is not None else None
+        if layer is not None and not 0 <= layer < network.num_layers:
+            raise ContractError(
+                f"{words}: layer {layer} can't be clustered, 0 to {network.num_layers - 1} can: add --set layer=NUMBER"
+            )
 
 
 def parse_options(written: Sequence[str]) -> dict[str, str]:
@@ -152,13 +179,25 @@ def summary(path: Path, notes: Mapping[str, Any]) -> list[str]:
 
 
 def _option_names(value: Any) -> list[str]:
-    return [field.name for field in fields(value) if not isinstance(getattr(value, field.name), Clusters | None)]
+    """Fields of a dataclass that can be set by option; clusters are known by their number, and by their own fields."""
+    names = []
+    for field in fields(value):
+        held = getattr(value, field.name)
+        if isinstance(held, Clusters):
+            names += ["clusters", *(name for name in _option_names(held) if name != "count")]
+        elif held is not None:
+            names.append(field.name)
+    return names
 
 
 def _with_option(value: Any, key: str, text: str) -> Any:
     """A dataclass with a field changed, where it has that field."""
     if key not in _option_names(value):
         return value
+    if isinstance(getattr(value, "clusters", None), Clusters) and key not in {field.name for field in fields(value)}:
+        return replace(value, clusters=_with_option(value.clusters, key, text))
+    if key == "clusters":
+        return replace(value, clusters=_with_option(value.clusters, "count", text))
     old = getattr(value, key)
     try:
         return replace(value, **{key: _parsed(text, old)})
@@ -252,7 +291,8 @@ class _Iteration:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             upstream = self.pretraining.kind.untrained(self.pretraining.config, recipe)
-        utterances = [row for row in self.manifest.split("train") if _is_long_enough(row, upstream)]
+        read_state(work / "state.pt", digest)  # another training's is refused before anything is computed
+        utterances = self._usable(upstream.min_training_samples)
         with first_process_first(self.device):
             targets = self._targets(work, digest, utterances, upstream, advance)
         conduct = Conduct(
@@ -261,7 +301,7 @@ class _Iteration:
             work / "state.pt",
             self.folder / LOGS / path.stem,
             self.device,
-            self.circumstances.mixed_precision,
+            self.pretraining.mixed_precision,
             self.circumstances.save_seconds,
             self.circumstances.watch,
             self.circumstances.looks,
@@ -274,6 +314,16 @@ class _Iteration:
             upstream.cpu().save(path, self._notes(digest, course, targets))
             shutil.rmtree(work, ignore_errors=True)
         trainer.wait()
+
+    def _usable(self, samples: int) -> list[Utterance]:
+        rows = self.manifest.split("train")
+        usable = [row for row, length in zip(rows, header_lengths(rows), strict=True) if length >= samples]
+        if not usable:
+            raise TrainingError(
+                f"{self.manifest.source}: every recording is shorter than {samples / SAMPLE_RATE:.2f} s, "
+                f"what {self.pretraining.upstream} needs; there is nothing to train on"
+            )
+        return usable
 
     def _targets(
         self, work: Path, digest: str, utterances: Sequence[Utterance], upstream: TrainableUpstream, advance: Advance
@@ -309,7 +359,7 @@ class _Iteration:
             "last": self.number == len(self.pretraining.recipes),
             "recipe": asdict(self._recipe),
             "seed": self.pretraining.seed,
-            "mixed_precision": self.circumstances.mixed_precision,
+            "mixed_precision": self.pretraining.mixed_precision,
             "corpus": {"name": self.manifest.name, "digest": self.manifest.digest},
             "steps": course.step,
             "audio_seconds": round(course.audio_seconds, 1),
@@ -321,8 +371,3 @@ class _Iteration:
             "log_every": LOG_EVERY,
         }
         return notes if targets is None else {**notes, "clusters": dict(targets.quality)}
-
-
-def _is_long_enough(utterance: Utterance, upstream: TrainableUpstream) -> bool:
-    samples = int(duration_seconds(utterance.path) * SAMPLE_RATE)
-    return (utterance.stop or samples) - utterance.start >= upstream.min_training_samples

@@ -41,11 +41,12 @@ class PretrainRecipe:
         batch_seconds: audio of an update, padding included.
         learning_rate: peak, reached after the warm-up and then decayed linearly to zero.
         warmup: proportion of the training.
-        clip: largest gradient norm.
+        clip: largest gradient norm; 0 does not clip.
         weight_decay: AdamW's.
         betas: AdamW's.
         epsilon: AdamW's.
-        crop_seconds: longer recordings give a random piece of this length, another one each time.
+        crop_seconds: longer recordings give a random piece of this length, another one each time; never more than a
+            micro-batch holds.
         micro_batches: parts of an update's audio that are computed one after the other, or by as many processes. Their
             losses are averaged. They decide the result, not the number of processes.
         minutes: where above zero, training ends after so long instead of after `steps`.
@@ -64,6 +65,25 @@ class PretrainRecipe:
     micro_batches: int = 1
     minutes: float = 0.0
     clusters: Clusters | None = None
+
+    @property
+    def micro_batch_seconds(self) -> float:
+        """Audio of a micro-batch, padding included."""
+        return self.batch_seconds / self.micro_batches
+
+    def problem(self) -> str | None:
+        """What can't be trained by; None where all is well."""
+        wanted = {
+            "steps must be at least 1": self.steps >= 1,
+            "batch_seconds must be above 0": self.batch_seconds > 0,
+            "micro_batches must be at least 1": self.micro_batches >= 1,
+            "crop_seconds must be above 0": self.crop_seconds > 0,
+            "learning_rate must be above 0": self.learning_rate > 0,
+            "warmup must be a proportion below 1": 0 <= self.warmup < 1,
+            "betas must be two proportions below 1": len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),
+            "clusters must be at least 2": self.clusters is None or self.clusters.count >= 2,
+        }
+        return next((words for words, is_met in wanted.items() if not is_met), None)
 
 
 class TrainingBatch(NamedTuple):

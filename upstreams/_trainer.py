@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from core.digest import written_then_renamed
 from core.errors import CheckpointError, TrainingError
 from core.lengths import unpad
+from upstreams._processes import Mixed, open_accelerator, release_memory
 from upstreams._trainable import PretrainRecipe, TrainableUpstream, TrainingBatch
 from upstreams._training_data import Position, TrainingData, seed_of
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 LOG_EVERY = 20  # updates
 LINE_SECONDS = 15.0  # between two lines for people
 CONSTANT = 0.01  # of the frames' energy: below it, what differs between frames is next to nothing
-Mixed = Literal["no", "bf16", "fp16"]
 Watch = Callable[[TrainableUpstream], Mapping[str, float]]
 Tell = Callable[[float, str], None]
 START = Position()
@@ -122,7 +122,9 @@ class Trainer:
         self.upstream, self.recipe, self.data, self.conduct = upstream, recipe, data, conduct
         self.course = Course()
         self._said = time.monotonic()
-        self._accelerator = _accelerator(conduct, upstream.skips_layers)
+        self._accelerator = open_accelerator(
+            conduct.name, conduct.device, conduct.mixed_precision, upstream.skips_layers
+        )
         processes = self._accelerator.num_processes
         if recipe.micro_batches % processes:
             raise TrainingError(
@@ -209,7 +211,7 @@ class Trainer:
                 f"pretraining {self.conduct.name}: the loss is {means['loss']} at step {step}; "
                 f"lower the learning rate ({self.recipe.learning_rate:g}) or look for damaged recordings"
             )
-        norm = accelerator.clip_grad_norm_(self._module.parameters(), self.recipe.clip)
+        norm = accelerator.clip_grad_norm_(self._module.parameters(), self.recipe.clip or float("inf"))
         rate = self.recipe.learning_rate * schedule(done, self._next_done(done), self.recipe.warmup)
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
@@ -276,6 +278,8 @@ class Trainer:
         if self._accelerator.is_main_process:
             self._tell(means["loss"], rate)
 
+        release_memory()
+
     def _tell(self, loss: float, rate: float) -> None:
         course, done = self.course, min(1.0, self._done())
         line = ""
@@ -301,15 +305,10 @@ class Trainer:
             torch.save(content, temporary)
 
     def _resume(self) -> None:
-        path = self.conduct.state
-        if not path.exists():
+        content = read_state(self.conduct.state, self.conduct.digest)
+        if content is None:
+            shutil.rmtree(self.conduct.logs, ignore_errors=True)  # of a training that is done anew
             return
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["digest"] != self.conduct.digest:
-            raise CheckpointError(
-                f"{path}: is the state of an interrupted training with other settings or data; "
-                f"repeat that one, name another --output, or delete the file"
-            )
         self.upstream.load_state_dict(content["weights"])
         self._optimizer.load_state_dict(content["optimizer"])
         if content["scaler"] and self._accelerator.scaler is not None:
@@ -317,6 +316,22 @@ class Trainer:
         course = content["course"]
         self.course = Course(**{**course, "position": Position(*course["position"])})
         self.conduct.tell(self.course.told, f"{self.conduct.name}: goes on at update {self.course.step}")
+
+
+def read_state(path: Path, digest: str) -> dict[str, Any] | None:
+    """What an interrupted training left; None where there is nothing.
+
+    Raises: CheckpointError: it is another training's, which is not overwritten.
+    """
+    if not path.exists():
+        return None
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if content["digest"] != digest:
+        raise CheckpointError(
+            f"{path}: is the state of an interrupted training with other settings or data; "
+            f"repeat that one, name another --output, or delete the file"
+        )
+    return content
 
 
 def schedule(done: float, then: float, warmup: float) -> float:
@@ -329,41 +344,6 @@ def schedule(done: float, then: float, warmup: float) -> float:
     """
     rising = then / warmup if warmup else 1.0
     return max(0.0, min(1.0, rising, (1 - done) / (1 - warmup)))
-
-
-def _accelerator(conduct: Conduct, skips_layers: bool) -> Accelerator:
-    # Imported here: accelerate takes a second, and most commands never train an upstream.
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    if conduct.device.startswith("cuda:") and not many_processes():  # each of those has its own
-        torch.cuda.set_device(torch.device(conduct.device))
-    AcceleratorState._reset_state()  # another training of this process may have had another precision
-    return Accelerator(
-        cpu=conduct.device == "cpu",
-        mixed_precision=conduct.mixed_precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_layers)],
-    )
-
-
-def many_processes() -> bool:
-    """Whether this is one of several processes that train together, as `accelerate launch` starts them."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def is_first_process() -> bool:
-    """Whether this is the one of them that writes and tells."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-@contextmanager
-def first_process_first(device: str) -> Iterator[None]:
-    """Of several processes, the others enter when the first has left: what it wrote they find."""
-    from accelerate import PartialState
-
-    with PartialState(cpu=device == "cpu").main_process_first():
-        yield
 
 
 @contextmanager

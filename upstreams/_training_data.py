@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 
 from core.audio import SAMPLE_RATE, duration_seconds, read_audio
-from core.errors import TrainingError
 from core.lengths import pad
 from core.manifest import Utterance
 from upstreams._trainable import PretrainRecipe, TrainableUpstream, TrainingBatch, samples_of
@@ -78,6 +77,7 @@ class TrainingData:
     frame_samples: int
     equal_lengths: bool = False
     targets: Mapping[str, torch.Tensor] | None = None
+    _epochs: dict[int, list[list[int]]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -100,32 +100,35 @@ class TrainingData:
         )
 
     @cached_property
+    def _whole(self) -> list[int]:
+        """Samples of every recording, as far as headers tell."""
+        return header_lengths(self.utterances)
+
+    @cached_property
     def _lengths(self) -> list[int]:
-        """Samples of every recording, as far as headers tell, after cropping."""
-
-        def length(utterance: Utterance) -> int:
-            samples = int(duration_seconds(utterance.path) * SAMPLE_RATE)
-            return min((utterance.stop or samples) - utterance.start, self._crop_samples)
-
-        with ThreadPoolExecutor(HEADER_THREADS) as pool:
-            return list(pool.map(length, self.utterances))
+        """The same after cropping."""
+        return [min(length, self._crop_samples) for length in self._whole]
 
     @property
     def _crop_samples(self) -> int:
-        return samples_of(self.recipe.crop_seconds)
+        return samples_of(min(self.recipe.crop_seconds, self.recipe.micro_batch_seconds))
 
     @cached_property
     def _usable(self) -> list[int]:
-        usable = [place for place, length in enumerate(self._lengths) if length >= self.min_samples]
-        if not usable:
-            raise TrainingError(f"every recording is shorter than {self.min_samples} samples: nothing to train on")
-        return usable
+        return [place for place, length in enumerate(self._lengths) if length >= self.min_samples]
 
-    @lru_cache(maxsize=2)  # noqa: B019  # two epochs of indices, gone with the training
     def _epoch(self, epoch: int) -> list[list[int]]:
+        """Micro-batches of an epoch."""
+        if epoch not in self._epochs:
+            for old in [number for number in self._epochs if number < epoch - 1]:
+                del self._epochs[old]
+            self._epochs[epoch] = self._planned(epoch)
+        return self._epochs[epoch]
+
+    def _planned(self, epoch: int) -> list[list[int]]:
         """Micro-batches of places: neighbours of about one length, in a new order every epoch."""
         generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
-        budget = samples_of(self.recipe.batch_seconds / self.recipe.micro_batches)
+        budget = samples_of(self.recipe.micro_batch_seconds)
         # Lengths are blurred by up to a quarter, so that batches are even in length but not the same every epoch.
         blur = (1 + 0.25 * torch.rand(len(self._usable), generator=generator)).tolist()
         order = sorted(range(len(blur)), key=lambda number: self._lengths[self._usable[number]] * blur[number])
@@ -186,22 +189,31 @@ class TrainingData:
 
     def _batch(self, memory: _Memory, step: int, number: int, places: Sequence[int]) -> TrainingBatch:
         generator = torch.Generator().manual_seed(seed_of(self.seed, step, number))
-        utterances = [self.utterances[place] for place in places]
-        wavs = [memory.read(utterance) for utterance in utterances]
-        most = self._crop_samples
+        pieces = [self._piece(memory, place, generator) for place in places]
         if self.equal_lengths:
-            shortest = min([most, *(len(wav) for wav in wavs)])
+            shortest = min(len(wav) for wav, _ in pieces)
             most = max(self.min_samples, shortest - shortest % (STEP_FRAMES * self.frame_samples))
-        starts = [self._start(len(wav), most, generator) for wav in wavs]
-        cropped = [wav[start : start + most] for wav, start in zip(wavs, starts, strict=True)]
-        padded, lengths = pad(cropped)
+            starts = [self._start(len(wav), most, generator) for wav, _ in pieces]
+            pieces = [
+                (wav[start : start + most], first + start) for (wav, first), start in zip(pieces, starts, strict=True)
+            ]
+        padded, lengths = pad([wav for wav, _ in pieces])
         targets = None
         if self.targets is not None:
             targets = [
-                self.targets[utterance.id][start // self.frame_samples :].long()
-                for utterance, start in zip(utterances, starts, strict=True)
+                self.targets[self.utterances[place].id][start // self.frame_samples :].long()
+                for place, (_, start) in zip(places, pieces, strict=True)
             ]
         return TrainingBatch(padded, lengths, targets, step)
+
+    def _piece(self, memory: _Memory, place: int, generator: torch.Generator) -> tuple[torch.Tensor, int]:
+        """A recording, or a random piece of a long one, and where it begins."""
+        most = self._crop_samples
+        if self._whole[place] <= most:
+            return memory.read(self.utterances[place], 0, None)[:most], 0
+        # Headers may be a few samples off: the last frame is left out.
+        start = self._start(self._whole[place] - self.frame_samples, most, generator)
+        return memory.read(self.utterances[place], start, start + most), start
 
     def _start(self, samples: int, most: int, generator: torch.Generator) -> int:
         choices = max(0, samples - most) // self.frame_samples + 1
@@ -209,17 +221,34 @@ class TrainingData:
 
 
 class _Memory:
-    """Decoded recordings, up to a bound."""
+    """Decoded recordings, up to a bound; of those beyond it no more is read than is wanted."""
 
     def __init__(self) -> None:
         self._wavs: dict[str, torch.Tensor] = {}
         self._room = MEMORY_SAMPLES
 
-    def read(self, utterance: Utterance) -> torch.Tensor:
-        if utterance.id in self._wavs:
-            return self._wavs[utterance.id]
-        wav = read_audio(utterance.path, utterance.start, utterance.stop)
-        if len(wav) <= self._room:
-            self._wavs[utterance.id] = wav
-            self._room -= len(wav)
-        return wav
+    def read(self, utterance: Utterance, start: int, stop: int | None) -> torch.Tensor:
+        """The samples of an utterance from `start` to `stop`, counted from its own beginning."""
+        wav = self._wavs.get(utterance.id)
+        if wav is None and self._room > 0:
+            wav = read_audio(utterance.path, utterance.start, utterance.stop)
+            if utterance.start or utterance.stop:
+                wav = wav.clone()  # a piece would hold on to all of its file
+            if len(wav) <= self._room:
+                self._wavs[utterance.id] = wav
+                self._room -= len(wav)
+        if wav is not None:
+            return wav[start:stop]
+        end = utterance.stop if stop is None else utterance.start + stop
+        return read_audio(utterance.path, utterance.start + start, end)
+
+
+def header_lengths(utterances: Sequence[Utterance]) -> list[int]:
+    """Samples of every recording at 16 kHz, as far as headers tell."""
+
+    def length(utterance: Utterance) -> int:
+        samples = int(duration_seconds(utterance.path) * SAMPLE_RATE)
+        return (utterance.stop or samples) - utterance.start
+
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        return list(pool.map(length, utterances))

@@ -10,7 +10,7 @@ import torch
 
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._trainable import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._waveform import WaveformConfig, WaveformUpstream, numpy_seeded
+from upstreams._waveform import TINY, WaveformConfig, WaveformUpstream, numpy_seeded
 
 DEAD_CODEBOOK = 0.05  # of the codes: where fewer are in even use, the loss is mostly solved by telling nothing apart
 
@@ -40,23 +40,7 @@ class Wav2Vec2Config(WaveformConfig):
     gumbel_decay: float = 0.999995
 
 
-TINY = Wav2Vec2Config(
-    conv_channels=(32, 64, 64, 128, 128, 128, 128),
-    num_layers=3,
-    hidden_size=256,
-    num_heads=4,
-    feedforward_size=1024,
-    position_kernel=64,
-    pre_norm=True,
-    layer_drop=0.0,
-    projection_size=128,
-    conv_gradient=1.0,
-    feature_penalty=1.0,
-    codes=64,
-    code_size=64,
-    distractors=25,
-    gumbel_decay=0.999,
-)
+TINY_CONFIG = Wav2Vec2Config(**TINY, codes=64, code_size=64, distractors=25, gumbel_decay=0.999)
 
 
 @register_upstream(
@@ -66,7 +50,7 @@ class Wav2Vec2(WaveformUpstream):
     """transformers' Wav2Vec2ForPreTraining; without a checkpoint its tiny size with random weights."""
 
     config_type = Wav2Vec2Config
-    sizes: ClassVar[Mapping[str, Wav2Vec2Config]] = {"base": Wav2Vec2Config(), "tiny": TINY}
+    sizes: ClassVar[Mapping[str, Wav2Vec2Config]] = {"base": Wav2Vec2Config(), "tiny": TINY_CONFIG}
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 64 GPUs with 1.4 million samples each.
         "base": (
@@ -75,6 +59,7 @@ class Wav2Vec2(WaveformUpstream):
                 batch_seconds=5_600,
                 learning_rate=5e-4,
                 warmup=0.08,
+                clip=0.0,
                 weight_decay=0.01,
                 betas=(0.9, 0.98),
                 epsilon=1e-6,
@@ -84,7 +69,7 @@ class Wav2Vec2(WaveformUpstream):
         ),
         "tiny": (
             PretrainRecipe(
-                steps=1_500,
+                steps=1_200,
                 batch_seconds=12,
                 learning_rate=1e-3,
                 weight_decay=0.01,
@@ -94,7 +79,7 @@ class Wav2Vec2(WaveformUpstream):
         ),
     }
 
-    def __init__(self, config: Wav2Vec2Config = TINY) -> None:
+    def __init__(self, config: Wav2Vec2Config = TINY_CONFIG) -> None:
         super().__init__(config)
         import transformers  # takes seconds, and most commands never build one
 
@@ -108,7 +93,7 @@ class Wav2Vec2(WaveformUpstream):
                 num_negatives=config.distractors,
                 contrastive_logits_temperature=config.temperature,
                 diversity_loss_weight=config.diversity,
-                feat_quantizer_dropout=0.0,
+                feat_quantizer_dropout=config.feature_dropout,
             )
         )
         self.watch_features()

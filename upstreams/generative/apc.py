@@ -59,6 +59,11 @@ class APC(GenerativeUpstream):
         self.dropout = nn.Dropout(config.dropout)
         self.postnet = nn.Linear(config.hidden_size, config.num_mel_bins)
 
+    @property
+    def min_training_samples(self) -> int:
+        """A frame, and the one it predicts."""
+        return self.min_samples + self.config.steps_ahead * self.downsample_rate
+
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""
         mel = self._mel(wavs, wav_lengths)

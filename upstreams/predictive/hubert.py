@@ -13,7 +13,7 @@ from torch.nn import functional
 from core.errors import ContractError
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._trainable import Clusters, PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._waveform import WaveformConfig, WaveformUpstream, numpy_seeded
+from upstreams._waveform import TINY, WaveformConfig, WaveformUpstream, numpy_seeded
 
 ONE_ANSWER = 2.0  # clusters in even use among the predictions: below it, frames are hardly told apart
 
@@ -30,20 +30,8 @@ class HubertConfig(WaveformConfig):
     unmasked_weight: float = 0.0
 
 
-TINY = HubertConfig(
-    conv_channels=(32, 64, 64, 128, 128, 128, 128),
-    num_layers=3,
-    hidden_size=256,
-    num_heads=4,
-    feedforward_size=1024,
-    position_kernel=64,
-    pre_norm=True,
-    layer_drop=0.0,
-    projection_size=128,
-    conv_gradient=1.0,
-    feature_penalty=1.0,
-    unmasked_weight=0.5,  # what the convolutions hear is learned from frames one sees; minutes do not suffice otherwise
-)
+# Minutes suffice only if what the convolutions should hear is learned from frames that are seen, too.
+TINY_CONFIG = HubertConfig(**TINY, unmasked_weight=0.5)
 BASE_RECIPE = PretrainRecipe(
     steps=250_000,
     batch_seconds=2_800,  # 32 GPUs with 1.4 million samples each
@@ -81,18 +69,19 @@ class Hubert(WaveformUpstream):
     """
 
     config_type = HubertConfig
-    sizes: ClassVar[Mapping[str, HubertConfig]] = {"base": HubertConfig(), "tiny": TINY}
+    sizes: ClassVar[Mapping[str, HubertConfig]] = {"base": HubertConfig(), "tiny": TINY_CONFIG}
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (BASE_RECIPE, replace(BASE_RECIPE, steps=400_000, clusters=Clusters(500, layer=6))),
         "tiny": (TINY_RECIPE, replace(TINY_RECIPE, steps=1_500, clusters=Clusters(100, layer=2, fit_frames=100_000))),
     }
 
-    def __init__(self, config: HubertConfig = TINY, clusters: int = 100) -> None:
+    def __init__(self, config: HubertConfig = TINY_CONFIG, clusters: int = 100) -> None:
         super().__init__(config)
         import transformers  # takes seconds, and most commands never build one
 
         self.model = transformers.HubertModel(transformers.HubertConfig(**config.for_transformers()))
         self.final_proj = nn.Linear(config.hidden_size, config.projection_size)
+        # Not uniform between 0 and 1 as in fairseq, where all begin with nearly the same direction.
         self.cluster_embeddings = nn.Parameter(torch.randn(clusters, config.projection_size))
         self.watch_features()
 

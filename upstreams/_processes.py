@@ -1,0 +1,75 @@
+"""The processes of a training: this one alone, or several that `accelerate launch` or `torchrun` started."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from core.errors import TrainingError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Mixed = Literal["no", "bf16", "fp16"]
+
+
+def open_accelerator(name: str, device: str, mixed_precision: Mixed, skips_layers: bool) -> Accelerator:
+    """accelerate's handle on this process and those it trains with.
+
+    Args:
+        name: of the training, for messages.
+        device: where to train; of several processes each takes its own.
+        mixed_precision: of forward and backward.
+        skips_layers: whether an update may leave parameters out.
+
+    Raises: TrainingError: the device has no such precision.
+    """
+    # Imported here: accelerate takes a second, and most commands never train an upstream.
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
+
+    if mixed_precision == "fp16" and device == "cpu":
+        raise TrainingError(f"pretraining {name}: fp16 needs a GPU; take bf16, or leave it out")
+    if device.startswith("cuda:") and not many_processes():  # each of those has its own
+        torch.cuda.set_device(torch.device(device))
+    AcceleratorState._reset_state()  # another training of this process may have had another precision
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision=mixed_precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_layers)],
+    )
+
+
+def release_memory() -> None:
+    """Gives free memory back: batches of ever other shapes leave glibc's heap twice as large as what is used."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def many_processes() -> bool:
+    """Whether this is one of several processes that train together, as `accelerate launch` starts them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_first_process() -> bool:
+    """Whether this is the one of them that writes and tells."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def first_process_first(device: str) -> Iterator[None]:
+    """Of several processes, the others enter when the first has left: what it wrote they find."""
+    from accelerate import PartialState
+
+    # Clustering may take the first one hours, in which the others wait.
+    with PartialState(cpu=device == "cpu", timeout=timedelta(days=7)).main_process_first():
+        yield
