@@ -58,11 +58,13 @@ class Finished:
     Attributes:
         seconds: from start to end, imports included.
         peak_bytes: largest resident memory of the process, or of one of its own children.
+        cpu_seconds: computed by the process and its own children, in all cores.
         output: what it wrote to standard output.
     """
 
     seconds: float
     peak_bytes: int
+    cpu_seconds: float
     output: str
 
 
@@ -162,7 +164,8 @@ def run(command: Sequence[str | Path], threads: int | None = None) -> Finished:
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         sys.exit(f"{' '.join(map(str, command))}\nfailed with exit code {child.returncode}:\n{output}")
-    return Finished(time.perf_counter() - started, usage.ru_maxrss * 1024, output)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Finished(time.perf_counter() - started, usage.ru_maxrss * 1024, cpu_seconds, output)
 
 
 def python(*arguments: str | Path, threads: int | None = None) -> Finished:

@@ -93,21 +93,45 @@ class ClosedForm:
     def backward(self, batch: Means) -> torch.Tensor:
         """The loss; its gradients are left in the parameters."""
         layers, targets = batch
-        projector, classifier = self._projector, self._classifier
         weights = self._weights.softmax(dim=0)
         mixed = (weights @ layers).view(len(targets), -1)  # (batch, hidden_size)
+        # The products are the same ones, taken in the order that is cheaper: with few classes, both layers as one.
+        step = self._as_one_layer if targets.shape[1] < len(targets) else self._layer_by_layer
+        loss, slope = step(mixed, targets)
+        by_weight = layers @ slope.flatten()  # (num_layers,)
+        torch.mul(weights, by_weight - weights @ by_weight, out=self._weights.grad)
+        return loss
+
+    def _layer_by_layer(self, mixed: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss, and its slope by `mixed`; the head's gradients are written."""
+        projector, classifier = self._projector, self._classifier
         hidden = torch.addmm(projector.bias, mixed, projector.weight.T)  # (batch, projector_size)
-        logits = torch.addmm(classifier.bias, hidden, classifier.weight.T)  # (batch, classes)
-        log_probs = self._log_probs(logits)
-        slope = log_probs.exp().sub_(targets).div_(len(targets))
+        loss, slope = self._loss(torch.addmm(classifier.bias, hidden, classifier.weight.T), targets)
         torch.mm(slope.T, hidden, out=classifier.weight.grad)
         torch.sum(slope, 0, out=classifier.bias.grad)
         slope = slope @ classifier.weight
         torch.mm(slope.T, mixed, out=projector.weight.grad)
         torch.sum(slope, 0, out=projector.bias.grad)
-        by_weight = layers @ (slope @ projector.weight).flatten()  # (num_layers,)
-        torch.mul(weights, by_weight - weights @ by_weight, out=self._weights.grad)
-        return log_probs.mul_(targets).sum().div_(-len(targets))
+        return loss, slope @ projector.weight
+
+    def _as_one_layer(self, mixed: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same. No activation stands between the two layers: `hidden` (batch, projector_size) is never made."""
+        projector, classifier = self._projector, self._classifier
+        joint = classifier.weight @ projector.weight  # (classes, hidden_size)
+        bias = torch.addmv(classifier.bias, classifier.weight, projector.bias)
+        loss, slope = self._loss(torch.addmm(bias, mixed, joint.T), targets)
+        by_joint = slope.T @ mixed  # (classes, hidden_size)
+        by_bias = torch.sum(slope, 0, out=classifier.bias.grad)
+        torch.addr(by_joint @ projector.weight.T, by_bias, projector.bias, out=classifier.weight.grad)
+        torch.mm(classifier.weight.T, by_joint, out=projector.weight.grad)
+        torch.mv(classifier.weight.T, by_bias, out=projector.bias.grad)
+        return loss, slope @ joint
+
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy, and its slope by the logits (batch, classes)."""
+        log_probs = self._log_probs(logits)
+        slope = log_probs.exp().sub_(targets).div_(len(targets))
+        return log_probs.mul_(targets).sum().div_(-len(targets)), slope
 
     def _log_probs(self, logits: torch.Tensor) -> torch.Tensor:
         """Of every slot's classes."""

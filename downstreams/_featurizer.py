@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-BLOCK_NUMBERS = 320_000  # converted at a time on a CPU: in single precision they fit its second-level cache
+BLOCK_NUMBERS = 160_000  # converted at a time on a CPU: in both precisions they fit its second-level cache
 
 
 class Featurizer(nn.Module):
@@ -72,13 +72,16 @@ class _Mix(torch.autograd.Function):
         by_weight = torch.zeros_like(weights)
         for row, frames in zip(slope, utterances, strict=True):
             for start, block in _blocks(frames, weights, ctx.normalise):
-                by_weight += (block @ row[start : start + len(block), :, None]).sum(dim=0)[:, 0]
+                # As row times matrix: the same product the other way round takes five times as long on a CPU.
+                by_weight += torch.bmm(row[start : start + len(block), None], block.mT).sum(dim=0)[0]
         return by_weight, None, *(None for _ in utterances)
 
 
 def _blocks(frames: torch.Tensor, like: torch.Tensor, normalise: bool) -> Iterator[tuple[int, torch.Tensor]]:
-    """(first frame, block) in the precision and on the device of the weights."""
+    """(first frame, block) in the precision and on the device of the weights; the next block may overwrite this one."""
     size = max(1, BLOCK_NUMBERS // frames[0].numel()) if like.device.type == "cpu" else len(frames)
+    room = None if frames.dtype == like.dtype else like.new_empty(min(size, len(frames)), *frames.shape[1:])
     for start in range(0, len(frames), size):
-        block = frames[start : start + size].to(like)
+        block = frames[start : start + size]
+        block = block.to(like) if room is None else room[: len(block)].copy_(block)
         yield start, functional.layer_norm(block, block.shape[-1:]) if normalise else block

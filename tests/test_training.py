@@ -13,6 +13,7 @@ from core.records import RecordStore
 from downstreams import _featurizer
 from downstreams._base import FeatureShape
 from downstreams._checks import Memory
+from downstreams._closed_form import ClosedForm, Means
 from downstreams._data import PooledExamples, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
 from downstreams._labels import CharacterLabels, SlotLabels
@@ -225,6 +226,27 @@ def test_the_closed_form_trains_as_autograd_and_adam_do(clip, monkeypatch):
         assert one == pytest.approx(other, rel=1e-4)
     for name, value in slow.state.items():
         torch.testing.assert_close(fast.state[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_the_closed_form_is_the_same_in_either_order_of_its_products(count, monkeypatch):
+    """With fewer utterances than classes, and with more."""
+    batch = Means.of(split(9, 1).batch(range(count)), LABELS.sizes)
+    outcomes = []
+    for way in (None, ClosedForm._as_one_layer, ClosedForm._layer_by_layer):
+        if way is not None:
+            monkeypatch.setattr(ClosedForm, "_as_one_layer", way)
+            monkeypatch.setattr(ClosedForm, "_layer_by_layer", way)
+        learner = probe().double()
+        torch.nn.init.normal_(learner.featurizer.weights, generator=torch.Generator().manual_seed(1))
+        means = Means(batch.layers.double(), batch.targets.double())
+        loss = ClosedForm(learner.featurizer, learner.head, clip=1.0).backward(means)
+        outcomes.append([loss, *(parameter.grad for parameter in learner.parameters())])
+    asked, one, other = outcomes
+    torch.testing.assert_close(one, other)
+    assert not all(map(torch.equal, one, other)), "these are two ways"
+    cheaper = one if count > 3 else other
+    assert all(map(torch.equal, asked, cheaper))
 
 
 @pytest.mark.parametrize("normalise", [False, True])
