@@ -26,7 +26,7 @@ from tasks._base import Task
 from upstreams._base import Precision, Upstream
 from upstreams._clips import LONGEST_SECONDS, Clip, is_long
 
-PROTOCOL_VERSION = 2  # raised whenever the same inputs could give another result
+PROTOCOL_VERSION = 3  # raised whenever the same inputs could give another result
 # What becomes of frames: kept as float16 or int8, or computed anew whenever a clip is drawn.
 Frames = Literal["float16", "int8", "recompute"]
 FRAME_PROBES = 8
