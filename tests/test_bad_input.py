@@ -244,11 +244,13 @@ def test_no_room_for_features(place, tasks_file):
     assert len(RecordStore(place / "results").all()) == 1
 
 
-def test_no_room_for_a_checkpoint(place):
+@pytest.mark.parametrize(("name", "written"), [("apc", "apc-tiny.safetensors"), ("wav2vec2", "wav2vec2-tiny")])
+def test_no_room_for_a_checkpoint(name, written, place):
+    command = [argument.replace("{}", str(place)).replace("apc", name) for argument in PRETRAIN]
     with small_files():
-        called = call(*(argument.replace("{}", str(place)) for argument in PRETRAIN))
+        called = call(*command)
     assert called.code == 2
-    assert f"error: {place / 'new' / 'apc-tiny.safetensors'}: File too large; free some space" in called.err
+    assert f"error: {place / 'new' / written}: File too large; free some space" in called.err
     assert "Traceback" not in called.err
     assert [path.name for path in (place / "new").iterdir()] == ["logs"]
 
