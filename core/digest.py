@@ -73,16 +73,12 @@ def written_then_renamed(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except Exception as error:
-        number = _storage_errno(error)
-        if number is None:
-            raise
-        raise OSError(number, os.strerror(number), str(path)) from error
+        with _storage_errors_of(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -96,19 +92,27 @@ def folder_written_then_renamed(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".writing-"))
     try:
-        yield temporary
-        for file in temporary.iterdir():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-        temporary.chmod(0o755)
-        temporary.rename(path)
+        with _storage_errors_of(path):
+            yield temporary
+            for file in temporary.iterdir():
+                with file.open("rb+") as opened:
+                    os.fsync(opened.fileno())
+            temporary.chmod(0o755)
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _storage_errors_of(path: Path) -> Iterator[None]:
+    """Names the path that was wanted, whoever found no room for it, and in whatever words."""
+    try:
+        yield
     except Exception as error:
         number = _storage_errno(error)
         if number is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _storage_errno(error: Exception) -> int | None:
