@@ -52,7 +52,8 @@ from tasks._runner import Folders
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
 from upstreams._checks import CHECKS, run_check
-from upstreams._pretraining import Circumstances, is_done, parse_options, planned, summary
+from upstreams._pretraining import Circumstances, is_done, planned, summary
+from upstreams._pretraining_options import parse_options
 from upstreams._processes import Mixed, is_first_process
 from upstreams._resolve import build_upstream
 

@@ -24,11 +24,11 @@ from upstreams._base import UPSTREAMS
 from upstreams._pretraining import (
     Circumstances,
     is_done,
-    parse_options,
     planned,
     pretrain,
     summary,
 )
+from upstreams._pretraining_options import parse_options
 from upstreams._resolve import build_upstream
 from upstreams._trainable import TrainingBatch
 from upstreams.contrastive.wav2vec2 import Wav2Vec2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +17,9 @@ from core.manifest import Manifest, Utterance
 from core.registry import unknown_name
 from upstreams._base import UPSTREAMS
 from upstreams._clusters import Targets, load_targets, make_targets, save_targets
+from upstreams._pretraining_options import option_names, with_option
 from upstreams._processes import Mixed, first_process_first
-from upstreams._trainable import Clusters, PretrainRecipe, TrainableUpstream, trainable
+from upstreams._trainable import PretrainRecipe, TrainableUpstream, trainable
 from upstreams._trainer import LOG_EVERY, Conduct, Course, Trainer, Watch, read_state
 from upstreams._training_data import TrainingData, header_lengths
 
@@ -117,11 +118,11 @@ def planned(
         raise unknown_name(f"size of {name}", size, kind.sizes)
     config, recipes = kind.sizes[size], list(kind.recipes[size])
     for key, text in (options or {}).items():
-        known = _option_names(config) + [each for recipe in recipes for each in _option_names(recipe)]
+        known = option_names(config) + [each for recipe in recipes for each in option_names(recipe)]
         if key not in known:
             raise unknown_name(f"option of {name}", key, known)
-        config = _with_option(config, key, text)
-        recipes = [_with_option(recipe, key, text) for recipe in recipes]
+        config = with_option(config, key, text)
+        recipes = [with_option(recipe, key, text) for recipe in recipes]
     if steps is not None:
         recipes = [replace(recipe, steps=steps) for recipe in recipes]
     if minutes is not None:
@@ -156,18 +157,6 @@ def _require_possible(pretraining: Pretraining) -> None:
             )
 
 
-def parse_options(written: Sequence[str]) -> dict[str, str]:
-    """`key=value` as typed, several.
-
-    Raises: ContractError: one is not of that form.
-    """
-    pairs = [text.partition("=") for text in written]
-    for key, equals, _ in pairs:
-        if not equals:
-            raise ContractError(f"--set {key}: write it as KEY=VALUE, such as num_layers=6")
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
 def summary(path: Path, notes: Mapping[str, Any]) -> list[str]:
     """What a person should know of a finished training: how loss and looks went, and what is wrong."""
     curve = notes["loss_curve"]
@@ -176,43 +165,6 @@ def summary(path: Path, notes: Mapping[str, Any]) -> list[str]:
     for name in [name for name in (notes["looks"] or [{}])[-1] if name not in {"step", "variation"}]:
         lines.append(f"  {name} of mini: {' -> '.join(f'{look[name]:.1f}' for look in notes['looks'])} %")
     return lines + [f"  WARNING: {warning}" for warning in notes["warnings"]]
-
-
-def _option_names(value: Any) -> list[str]:
-    """Fields of a dataclass that can be set by option; clusters are known by their number, and by their own fields."""
-    names = []
-    for field in fields(value):
-        held = getattr(value, field.name)
-        if isinstance(held, Clusters):
-            names += ["clusters", *(name for name in _option_names(held) if name != "count")]
-        elif held is not None:
-            names.append(field.name)
-    return names
-
-
-def _with_option(value: Any, key: str, text: str) -> Any:
-    """A dataclass with a field changed, where it has that field."""
-    if key not in _option_names(value):
-        return value
-    if isinstance(getattr(value, "clusters", None), Clusters) and key not in {field.name for field in fields(value)}:
-        return replace(value, clusters=_with_option(value.clusters, key, text))
-    if key == "clusters":
-        return replace(value, clusters=_with_option(value.clusters, "count", text))
-    old = getattr(value, key)
-    try:
-        return replace(value, **{key: _parsed(text, old)})
-    except ValueError:
-        raise ContractError(f"{key}={text}: not a value like {old!r}, which it has now") from None
-
-
-def _parsed(text: str, like: Any) -> Any:
-    if isinstance(like, bool):
-        if text.lower() not in {"true", "false"}:
-            raise ValueError(text)
-        return text.lower() == "true"
-    if isinstance(like, tuple):
-        return tuple(_parsed(part, like[0]) for part in text.split(","))
-    return type(like)(text)
 
 
 def is_done(path: Path, pretraining: Pretraining, manifest: Manifest) -> bool:
