@@ -17,7 +17,7 @@ from torchaudio.pipelines import Wav2Vec2Bundle
 
 from core.errors import ContractError
 from core.hidden_states import HiddenStates
-from upstreams import _checks
+from upstreams import _checks, _kaldi
 from upstreams._base import UPSTREAMS, Upstream, UpstreamCard
 from upstreams._resolve import build_upstream
 from upstreams._trainable import PretrainLoss, TrainableUpstream
@@ -313,3 +313,22 @@ def test_the_digest_follows_weights_configuration_and_code(monkeypatch):
     assert plain == digest(lambda built: None)
     monkeypatch.setattr(APC, "card", replace(APC.card, version=APC.card.version + 1))
     assert plain != digest(lambda built: None)
+
+
+@pytest.mark.parametrize("name", ["fbank_cmvn", "apc", "mockingjay"])
+def test_bins_that_are_silent_all_the_time_are_not_blown_up(name):
+    """A recording made at 8 kHz has nothing above 4 kHz: its log energies there are constant, but for rounding."""
+    built = build_upstream(name)
+    wav = torch.randn(16_000, generator=torch.Generator().manual_seed(0)) / 8
+    spectrum = torch.fft.rfft(wav)
+    spectrum[len(spectrum) // 2 :] = 0
+    narrow = torch.fft.irfft(spectrum)
+    narrow = (narrow * 2**12).round() / 2**20  # so faint that the empty bins lie at the floor of the logarithm
+    normalised = built.encode if name == "fbank_cmvn" else built._mel
+    features = normalised(narrow[None], torch.tensor([len(narrow)])).layers[0]
+    assert features.abs().max() < 30
+    constant = torch.full((50, 3), -15.942385)
+    constant[:, 0] += torch.rand(50)
+    found = _kaldi.cmvn(constant)
+    assert found[:, 0].std() == pytest.approx(1.0)
+    assert not found[:, 1:].any()

@@ -20,6 +20,7 @@ from upstreams._base import full_precision
 WIN_LENGTH = 400  # 25 ms at 16 kHz
 HOP_LENGTH = 160  # 10 ms at 16 kHz
 CMVN_EPSILON = 1e-10  # s3prl's
+CONSTANT = 1e-4  # deviation of a column below it is rounding: log energies vary by tenths and more
 
 Extractor = Callable[[torch.Tensor], torch.Tensor]
 
@@ -61,11 +62,16 @@ def with_deltas(features: torch.Tensor, order: int = 2, win_length: int = 5) -> 
 
 
 def cmvn(features: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit (unbiased) deviation over the frames of one utterance; a single frame becomes zero."""
+    """Zero mean and unit (unbiased) deviation over the frames of one utterance; a single frame becomes zero.
+
+    So does a column that is constant but for rounding, such as the bins above 4 kHz of a recording made at 8 kHz: a
+    division by its deviation would blow the rounding up to thousands, as it does in s3prl.
+    """
     centred = features - features.mean(dim=0)
     if len(features) == 1:
         return centred
-    return centred / (features.std(dim=0) + CMVN_EPSILON)
+    deviations = features.std(dim=0)
+    return torch.where(deviations > CONSTANT, centred / (deviations + CMVN_EPSILON), 0.0)
 
 
 def batch_of(extractor: Extractor, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:

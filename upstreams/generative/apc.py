@@ -36,7 +36,9 @@ class APCConfig:
 
 
 @register_upstream(
-    UpstreamCard(name="apc", title="Autoregressive predictive coding, one-way GRUs", paper="arXiv:1904.03240")
+    UpstreamCard(
+        name="apc", title="Autoregressive predictive coding, one-way GRUs", paper="arXiv:1904.03240", version=2
+    )
 )
 class APC(GenerativeUpstream):
     """Hidden states are the outputs of the GRU layers, residual connections included; time never runs backwards."""

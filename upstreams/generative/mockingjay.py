@@ -37,7 +37,9 @@ class MockingjayConfig:
 
 
 @register_upstream(
-    UpstreamCard(name="mockingjay", title="Masked reconstruction, bidirectional transformer", paper="arXiv:1910.12638")
+    UpstreamCard(
+        name="mockingjay", title="Masked reconstruction, bidirectional transformer", paper="arXiv:1910.12638", version=2
+    )
 )
 class Mockingjay(GenerativeUpstream):
     """Hidden states are the input of the first block and the output of every block: num_layers + 1."""

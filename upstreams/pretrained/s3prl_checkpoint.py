@@ -34,6 +34,7 @@ APC_AUDIO: Mapping[str, tuple[Any, ...]] = {
         title="Checkpoint file of s3prl: s3prl-ckpt:FILE",
         paper="APC arXiv:1904.03240, VQ-APC arXiv:2005.08392, Mockingjay arXiv:1910.12638, TERA arXiv:2007.06028, "
         "wav2vec 2.0 arXiv:2006.11477, HuBERT arXiv:2106.07447",
+        version=2,
     )
 )
 class S3PRLCheckpoint(NetworkUpstream):

@@ -14,6 +14,7 @@ from upstreams.spectral._base import SpectralUpstream
         name="fbank_cmvn",
         title="fbank, normalised over each utterance",
         paper="SUPERB, arXiv:2105.01051",
+        version=2,
     )
 )
 class FbankCMVN(SpectralUpstream):
