@@ -211,7 +211,7 @@ def workers(kind: str, parent: int | None = None) -> set[int]:
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if path.read_bytes().startswith(b"ray::loudness"):
+            if path.read_bytes().startswith(b"ray::mortal"):
                 found.add(int(path.parent.name))
     return found
 

@@ -104,8 +104,8 @@ def test_a_killed_training_ends_with_the_checkpoint_of_an_undisturbed_one(corpus
     finish(start(tmp_path / "straight", corpus_folder, "hubert"))
     chance = random.Random(0)
     what = plan("hubert")
-    names = [what.checkpoint(tmp_path / "broken", number).name for number in (1, 2)]
-    for moment in sorted(chance.choices(names, k=KILLS)):
+    for number in sorted(chance.choices((1, 2), k=KILLS)):
+        moment = what.checkpoint(tmp_path / "broken", number).name
         process = start(tmp_path / "broken", corpus_folder, "hubert")
         state, before = tmp_path / "broken" / ".training" / moment / "state.pt", time.time()
         while process.poll() is None and not (state.exists() and state.stat().st_mtime > before):
