@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.errors import BenchmarkError
 from core.manifest import Manifest, validate
-from tasks._executors import Executor, Job, Outcome, run_job, set_up_worker
+from tasks._executors import Executor, Job, Outcome, Tally, run_job, set_up_worker
 from tasks._local_executor import devices_here
 from tasks._progress import Watcher
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
@@ -70,17 +70,13 @@ def pretrain_together(
     if is_first_process():
         _begin(plans, manifest, watcher)
 
-    def take(message: tuple[int, float | None, str]) -> None:
-        _, amount, line = message
-        if amount:
-            watcher.advance(amount)
-        if line:
-            watcher.say(line)
-
+    tally = Tally(watcher.advance, watcher.say)
     outcomes = []
-    for plan in plans:
+    for number, plan in enumerate(plans):
         job = _job(plan, manifest, folder, circumstances)
-        outcomes.append(Outcome(job, run_job(0, job, devices_here(device)[0], take)))
+        outcomes.append(
+            Outcome(job, run_job(number, job, devices_here(device)[0], lambda message: tally.take(*message)))
+        )
     return outcomes
 
 
