@@ -13,6 +13,7 @@ import torch
 
 from core.digest import digest_of, file_digest, write_json, written_then_renamed
 from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
+from core.memory import keep_freed_memory
 from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, load_examples
@@ -71,6 +72,7 @@ def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device:
     data = _load_splits(cell, ("train", "valid"), labels, folders, device)
     metric = get_metric(cell.task.metric)
     references = [labels.reference(example.label) for example in cell.examples["valid"]]
+    keep_freed_memory()
     started = time.monotonic()
     probes = [_new_probe(cell, labels) for cell, _ in todo]
     candidates = train_together(

@@ -12,8 +12,8 @@ import torch
 from core.audio import SAMPLE_RATE, read_audio
 from core.feature_cache import Kind
 
-BATCH_SECONDS = 16.0  # Upstream.batch_seconds, where nothing else is known
-GPU_BATCHES = 8  # as many batches pass a GPU as one
+BATCH_SECONDS = 8.0  # Upstream.batch_seconds, where nothing else is known
+GPU_BATCHES = 16  # as many batches pass a GPU as one
 # Above it a recording passes in pieces: a base-size transformer takes 0.3 GB and 21 MB a second on top of its weights,
 # and an extraction shall stay below 1.5 GB. The longest utterance of LibriSpeech has 35 s.
 LONGEST_SECONDS = 40.0

@@ -17,6 +17,7 @@ import torch
 
 from core.audio import SAMPLE_RATE
 from core.feature_cache import FeatureCache, Features, Kind, caches_of, missing
+from core.memory import keep_freed_memory
 from upstreams._base import Precision, Upstream
 from upstreams._clips import GPU_BATCHES, Clip, clip_key, is_long, lay_out
 from upstreams._encoding import Encoder
@@ -57,6 +58,7 @@ def extract(
     Returns: how many clips passed the upstream.
     Raises: ContractError: a clip is shorter than the upstream's shortest input, or its hidden states are not finite.
     """
+    keep_freed_memory()
     encoder = Encoder(upstream.to(device), device, precision)
     todo = unfinished(batches, caches)
     if device.type != "cpu":

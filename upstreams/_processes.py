@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -46,13 +44,6 @@ def open_accelerator(name: str, device: str, mixed_precision: Mixed, skips_layer
         mixed_precision=mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=skips_layers)],
     )
-
-
-def release_memory() -> None:
-    """Gives free memory back: batches of ever other shapes leave glibc's heap twice as large as what is used."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def many_processes() -> bool:
