@@ -16,7 +16,7 @@ from core.checks import CheckResult, require
 from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask
 from downstreams._base import HEADS, FeatureShape
-from downstreams._closed_form import ClosedForm, Means
+from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import Batch
 from downstreams._recipe import Recipe
 from downstreams._training import Probe, Run, load_trained, predict, probe_of, save_trained, train
@@ -183,7 +183,8 @@ def check_closed_form_equals_autograd(name: str) -> None:
         pooled = Memory([utterance.double() for utterance in data.utterances], data.targets, pooled=True)
         expected = _gradients(probe, pooled)
         means = Means.of(pooled.batch(range(len(FRAMES))), probe.head.labels.sizes)
-        loss = ClosedForm(probe.featurizer, probe.head, clip=1.0).backward(means)
+        with torch.no_grad():
+            (loss,) = backward_together([ClosedForm(probe.featurizer, probe.head, clip=1.0)], means)
         found = [loss, *(parameter.grad for parameter in probe.parameters())]
         for (what, gradient), closed in zip(expected.items(), found, strict=True):
             assert closed is not None, "a closed form fills every gradient"

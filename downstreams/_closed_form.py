@@ -4,13 +4,15 @@
 
 An update of a head this small is mostly overhead: of autograd, of many small parameters, of an optimiser in Python.
 Here all parameters of a probe lie in one vector and all gradients in another, every product writes where its result
-belongs, and clipping and Adam are one pass over them.
+belongs, and clipping and Adam are one pass over them. The layers of a batch are more numbers than a probe has, so they
+are read once for several probes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -20,6 +22,9 @@ from downstreams._data import Batch, stacked
 from downstreams._featurizer import Featurizer
 
 ALIGNMENT = 16  # numbers: matrix products want their operands to begin on a cache line
+# Probes that share the products with a batch's layers. There are always so many rows, some of zeros, because how a
+# product is rounded depends on its shape, and what becomes of a probe shall not depend on its company.
+TOGETHER = 4
 
 
 class Means(NamedTuple):
@@ -50,9 +55,9 @@ class ClosedForm:
     def __init__(self, featurizer: Featurizer, head: Head, clip: float) -> None:
         projector, classifier = head.projector, head.classifier
         assert isinstance(projector, nn.Linear) and isinstance(classifier, nn.Linear), "that is what closed_form says"
-        self._weights = featurizer.weights
-        self._projector, self._classifier = projector, classifier
-        self._sizes = head.labels.sizes
+        self.weights = featurizer.weights
+        self.projector, self.classifier = projector, classifier
+        self.sizes = head.labels.sizes
         self._clip = clip
         parts = [*featurizer.parameters(), *head.parameters()]
         sizes = [-(-part.numel() // ALIGNMENT) * ALIGNMENT for part in parts]
@@ -65,10 +70,8 @@ class ClosedForm:
             part.data = self._values[place].view_as(part).copy_(part.detach())
             part.grad = self._gradients[place].view_as(part)
 
-    @torch.no_grad()
-    def update(self, batch: Means, learning_rate: float) -> torch.Tensor:
-        """One update; returns the loss before it."""
-        loss = self.backward(batch)
+    def step(self, learning_rate: float) -> None:
+        """Clips the gradients and takes a step of Adam."""
         norm = torch.linalg.vector_norm(self._gradients)
         # What torch.optim.Adam calls; with the scale it divides the gradients, which saves a pass for clipping.
         torch._fused_adam_(
@@ -87,54 +90,118 @@ class ClosedForm:
             maximize=False,
             grad_scale=norm.add_(1e-6).div_(self._clip).clamp_(min=1.0),
         )
-        return loss
 
-    @torch.no_grad()
-    def backward(self, batch: Means) -> torch.Tensor:
-        """The loss; its gradients are left in the parameters."""
-        layers, targets = batch
-        weights = self._weights.softmax(dim=0)
-        mixed = (weights @ layers).view(len(targets), -1)  # (batch, hidden_size)
-        # The products are the same ones, taken in the order that is cheaper: with few classes, both layers as one.
-        step = self._as_one_layer if targets.shape[1] < len(targets) else self._layer_by_layer
-        loss, slope = step(mixed, targets)
-        by_weight = layers @ slope.flatten()  # (num_layers,)
-        torch.mul(weights, by_weight - weights @ by_weight, out=self._weights.grad)
-        return loss
 
-    def _layer_by_layer(self, mixed: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss, and its slope by `mixed`; the head's gradients are written."""
+@torch.no_grad()
+def update_together(probes: Sequence[ClosedForm], batch: Means, learning_rates: Sequence[float]) -> list[torch.Tensor]:
+    """One update of each probe, each with its own rate; returns their losses before it.
+
+    Args:
+        probes: of the same shape.
+        batch: the same for all.
+        learning_rates: one a probe.
+    """
+    losses = []
+    for start in range(0, len(probes), TOGETHER):
+        group = probes[start : start + TOGETHER]
+        # A step follows while its gradients are still in the processor's cache.
+        for probe, rate, loss in zip(group, learning_rates[start:], backward_together(group, batch), strict=False):
+            probe.step(rate)
+            losses.append(loss)
+    return losses
+
+
+def backward_together(probes: Sequence[ClosedForm], batch: Means) -> Iterator[torch.Tensor]:
+    """The loss of each probe, in their order, as soon as its gradients lie in its parameters; wants torch.no_grad().
+
+    Args:
+        probes: TOGETHER of them at most.
+        batch: the same for all.
+    """
+    layers, targets = batch
+    count, classes = targets.shape
+    weights = _padded([probe.weights for probe in probes]).softmax(dim=1)
+    mixed = (weights @ layers).view(TOGETHER, count, -1)  # (probes, batch, hidden_size)
+    # The products are the same ones, taken in the order that is cheaper: with few classes, both layers as one.
+    way = _OneLayer if classes < count else _TwoLayers
+    heads: list[_Head] = [way(probe, inputs) for probe, inputs in zip(probes, mixed.unbind(), strict=False)]
+    log_probs = _log_probs(_padded([head.logits for head in heads]), probes[0].sizes)
+    slopes = log_probs.exp().sub_(targets).div_(count)  # of the loss by the logits
+    losses = log_probs.mul_(targets).sum(dim=(1, 2)).div_(-count)
+    by_mixed = _padded([head.backward(slope) for head, slope in zip(heads, slopes.unbind(), strict=False)])
+    by_weight = by_mixed.flatten(1) @ layers.T  # (probes, num_layers)
+    by_weight = weights * (by_weight - (weights * by_weight).sum(dim=1, keepdim=True))
+    for probe, head, slope, loss in zip(probes, heads, by_weight.unbind(), losses.unbind(), strict=False):
+        assert probe.weights.grad is not None, "it is a view of the probe's gradients"
+        probe.weights.grad.copy_(slope)
+        head.write_gradients()
+        yield loss
+
+
+def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """One behind the other, and zeros up to TOGETHER."""
+    return torch.stack([*rows, *[torch.zeros_like(rows[0])] * (TOGETHER - len(rows))])
+
+
+class _Head(Protocol):
+    """Projector and classifier at work on a batch (batch, hidden_size)."""
+
+    logits: torch.Tensor
+
+    def backward(self, slope: torch.Tensor) -> torch.Tensor:
+        """The slope of the loss by the batch, from that by the logits (batch, classes)."""
+
+    def write_gradients(self) -> None:
+        """Writes the gradients of the parameters; comes after `backward`."""
+
+
+class _TwoLayers:
+    """One layer behind the other."""
+
+    def __init__(self, probe: ClosedForm, mixed: torch.Tensor) -> None:
+        self._projector, self._classifier, self._mixed = probe.projector, probe.classifier, mixed
+        self._hidden = torch.addmm(self._projector.bias, mixed, self._projector.weight.T)  # (batch, projector_size)
+        self.logits = torch.addmm(self._classifier.bias, self._hidden, self._classifier.weight.T)
+
+    def backward(self, slope: torch.Tensor) -> torch.Tensor:
+        """See _Head.backward."""
+        self._slope, self._by_hidden = slope, slope @ self._classifier.weight
+        return self._by_hidden @ self._projector.weight
+
+    def write_gradients(self) -> None:
+        """See _Head.write_gradients."""
+        torch.mm(self._slope.T, self._hidden, out=self._classifier.weight.grad)
+        torch.sum(self._slope, 0, out=self._classifier.bias.grad)
+        torch.mm(self._by_hidden.T, self._mixed, out=self._projector.weight.grad)
+        torch.sum(self._by_hidden, 0, out=self._projector.bias.grad)
+
+
+class _OneLayer:
+    """The same. No activation stands between the two layers: `hidden` (batch, projector_size) is never made."""
+
+    def __init__(self, probe: ClosedForm, mixed: torch.Tensor) -> None:
+        self._projector, self._classifier, self._mixed = probe.projector, probe.classifier, mixed
+        self._joint = self._classifier.weight @ self._projector.weight  # (classes, hidden_size)
+        bias = torch.addmv(self._classifier.bias, self._classifier.weight, self._projector.bias)
+        self.logits = torch.addmm(bias, mixed, self._joint.T)
+
+    def backward(self, slope: torch.Tensor) -> torch.Tensor:
+        """See _Head.backward."""
+        self._slope = slope
+        return slope @ self._joint
+
+    def write_gradients(self) -> None:
+        """See _Head.write_gradients."""
         projector, classifier = self._projector, self._classifier
-        hidden = torch.addmm(projector.bias, mixed, projector.weight.T)  # (batch, projector_size)
-        loss, slope = self._loss(torch.addmm(classifier.bias, hidden, classifier.weight.T), targets)
-        torch.mm(slope.T, hidden, out=classifier.weight.grad)
-        torch.sum(slope, 0, out=classifier.bias.grad)
-        slope = slope @ classifier.weight
-        torch.mm(slope.T, mixed, out=projector.weight.grad)
-        torch.sum(slope, 0, out=projector.bias.grad)
-        return loss, slope @ projector.weight
-
-    def _as_one_layer(self, mixed: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same. No activation stands between the two layers: `hidden` (batch, projector_size) is never made."""
-        projector, classifier = self._projector, self._classifier
-        joint = classifier.weight @ projector.weight  # (classes, hidden_size)
-        bias = torch.addmv(classifier.bias, classifier.weight, projector.bias)
-        loss, slope = self._loss(torch.addmm(bias, mixed, joint.T), targets)
-        by_joint = slope.T @ mixed  # (classes, hidden_size)
-        by_bias = torch.sum(slope, 0, out=classifier.bias.grad)
+        by_joint = self._slope.T @ self._mixed  # (classes, hidden_size)
+        by_bias = torch.sum(self._slope, 0, out=classifier.bias.grad)
         torch.addr(by_joint @ projector.weight.T, by_bias, projector.bias, out=classifier.weight.grad)
         torch.mm(classifier.weight.T, by_joint, out=projector.weight.grad)
         torch.mv(classifier.weight.T, by_bias, out=projector.bias.grad)
-        return loss, slope @ joint
 
-    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross-entropy, and its slope by the logits (batch, classes)."""
-        log_probs = self._log_probs(logits)
-        slope = log_probs.exp().sub_(targets).div_(len(targets))
-        return log_probs.mul_(targets).sum().div_(-len(targets)), slope
 
-    def _log_probs(self, logits: torch.Tensor) -> torch.Tensor:
-        """Of every slot's classes."""
-        if len(self._sizes) == 1:
-            return logits.log_softmax(dim=1)
-        return torch.cat([slot.log_softmax(dim=1) for slot in logits.split(self._sizes, dim=1)], dim=1)
+def _log_probs(logits: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """Of every slot's classes, which stand behind one another on the last axis."""
+    if len(sizes) == 1:
+        return logits.log_softmax(dim=-1)
+    return torch.cat([slot.log_softmax(dim=-1) for slot in logits.split(list(sizes), dim=-1)], dim=-1)

@@ -18,7 +18,7 @@ from core.audio import SAMPLE_RATE
 from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError, TrainingError
 from downstreams._base import HEADS, FeatureShape, Head
-from downstreams._closed_form import ClosedForm, Means
+from downstreams._closed_form import ClosedForm, Means, update_together
 from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
 from downstreams._labels import Labels, labels_from_json
@@ -162,10 +162,8 @@ def train_together(
     going = list(learners)
     for step in range(1, recipe.steps + 1):
         for seed in dict.fromkeys(learner.run.seed for learner in going):
-            batch = going[0].prepared(next(streams[seed]).to(device))
-            for learner in going:
-                if learner.run.seed == seed:
-                    learner.update(batch, step)
+            batch = next(streams[seed]).to(device)
+            kind.update([learner for learner in going if learner.run.seed == seed], batch, step)
         if step % recipe.eval_every and step != recipe.steps:
             continue
         for learner in going:
@@ -199,13 +197,10 @@ class _Learner(ABC):
         assert self._best is not None, "a run ends with a look at valid"
         return self._best
 
+    @staticmethod
     @abstractmethod
-    def prepared(self, batch: Batch) -> Any:
-        """A batch as `update` wants it: done once for all runs that share it."""
-
-    @abstractmethod
-    def update(self, batch: Any, step: int) -> None:
-        """One update of the parameters; `step` counts from 1."""
+    def update(learners: Sequence[Any], batch: Batch, step: int) -> None:
+        """One update of the parameters of runs that share a batch; `step` counts from 1."""
 
     def _rate(self, step: int) -> float:
         left = 1 - (step - 1) / self.recipe.steps if self.recipe.schedule == "linear" else 1.0
@@ -236,12 +231,14 @@ class _ByAutograd(_Learner):
         super().__init__(probe, recipe, run)
         self._optimizer = torch.optim.Adam(probe.parameters(), run.learning_rate, fused=True)
 
-    def prepared(self, batch: Batch) -> Batch:
-        """See _Learner.prepared."""
-        return batch
+    @staticmethod
+    def update(learners: Sequence[_ByAutograd], batch: Batch, step: int) -> None:
+        """See _Learner.update."""
+        for learner in learners:
+            learner._update(batch, step)
 
-    def update(self, batch: Batch, step: int) -> None:
-        """See _Learner.update. Dropout and masks follow from seed and step alone, whoever draws in between."""
+    def _update(self, batch: Batch, step: int) -> None:
+        """Dropout and masks follow from seed and step alone, whoever draws in between."""
         self.probe.train()
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(_mixed(self.run.seed, step))
@@ -266,13 +263,14 @@ class _InClosedForm(_Learner):
         super().__init__(probe, recipe, run)
         self._closed_form = ClosedForm(probe.featurizer, probe.head, recipe.clip)
 
-    def prepared(self, batch: Batch) -> Means:
-        """See _Learner.prepared."""
-        return Means.of(batch, self.probe.head.labels.sizes)
-
-    def update(self, batch: Means, step: int) -> None:
+    @staticmethod
+    def update(learners: Sequence[_InClosedForm], batch: Batch, step: int) -> None:
         """See _Learner.update."""
-        self._losses.append(self._closed_form.update(batch, self._rate(step)))
+        means = Means.of(batch, learners[0].probe.head.labels.sizes)
+        rates = [learner._rate(step) for learner in learners]
+        losses = update_together([learner._closed_form for learner in learners], means, rates)
+        for learner, loss in zip(learners, losses, strict=True):
+            learner._losses.append(loss)
 
 
 def _finite_mean(losses: list[torch.Tensor], step: int, learning_rate: float) -> float:

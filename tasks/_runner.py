@@ -13,7 +13,6 @@ import torch
 
 from core.digest import digest_of, file_digest, write_json, written_then_renamed
 from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
-from core.memory import keep_freed_memory
 from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, load_examples
@@ -28,6 +27,7 @@ from tasks._provenance import circumstances
 from upstreams._clips import Clip
 from upstreams._encoding import Encoder
 from upstreams._extraction import extract
+from upstreams._memory import keep_freed_memory
 from upstreams._resolve import build_upstream
 
 

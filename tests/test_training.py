@@ -10,10 +10,10 @@ import torch
 from core.errors import CheckpointError, TrainingError
 from core.lengths import pad, padding_mask
 from core.records import RecordStore
-from downstreams import _featurizer
+from downstreams import _closed_form, _featurizer
 from downstreams._base import FeatureShape
 from downstreams._checks import Memory
-from downstreams._closed_form import ClosedForm, Means
+from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import PooledExamples, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
 from downstreams._labels import CharacterLabels, SlotLabels
@@ -233,14 +233,15 @@ def test_the_closed_form_is_the_same_in_either_order_of_its_products(count, monk
     """With fewer utterances than classes, and with more."""
     batch = Means.of(split(9, 1).batch(range(count)), LABELS.sizes)
     outcomes = []
-    for way in (None, ClosedForm._as_one_layer, ClosedForm._layer_by_layer):
+    for way in (None, _closed_form._OneLayer, _closed_form._TwoLayers):
         if way is not None:
-            monkeypatch.setattr(ClosedForm, "_as_one_layer", way)
-            monkeypatch.setattr(ClosedForm, "_layer_by_layer", way)
+            monkeypatch.setattr(_closed_form, "_OneLayer", way)
+            monkeypatch.setattr(_closed_form, "_TwoLayers", way)
         learner = probe().double()
         torch.nn.init.normal_(learner.featurizer.weights, generator=torch.Generator().manual_seed(1))
         means = Means(batch.layers.double(), batch.targets.double())
-        loss = ClosedForm(learner.featurizer, learner.head, clip=1.0).backward(means)
+        with torch.no_grad():
+            (loss,) = backward_together([ClosedForm(learner.featurizer, learner.head, clip=1.0)], means)
         outcomes.append([loss, *(parameter.grad for parameter in learner.parameters())])
     asked, one, other = outcomes
     torch.testing.assert_close(one, other)

@@ -17,10 +17,10 @@ import torch
 
 from core.audio import SAMPLE_RATE
 from core.feature_cache import FeatureCache, Features, Kind, caches_of, missing
-from core.memory import keep_freed_memory
 from upstreams._base import Precision, Upstream
 from upstreams._clips import GPU_BATCHES, Clip, clip_key, is_long, lay_out
 from upstreams._encoding import Encoder
+from upstreams._memory import keep_freed_memory
 
 __all__ = ["Clip", "caches_of", "clip_key", "extract", "lay_out", "unfinished"]
 

@@ -16,7 +16,7 @@ from torch import nn
 from core.digest import written_then_renamed
 from core.errors import CheckpointError, TrainingError
 from core.lengths import unpad
-from core.memory import release_memory
+from upstreams._memory import release_memory
 from upstreams._processes import Mixed, open_accelerator
 from upstreams._trainable import PretrainRecipe, TrainableUpstream, TrainingBatch
 from upstreams._training_data import Position, TrainingData, seed_of
