@@ -228,6 +228,24 @@ def test_the_closed_form_trains_as_autograd_and_adam_do(clip, monkeypatch):
         torch.testing.assert_close(fast.state[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("clip", [1e-2, 10.0])
+def test_gradients_are_clipped_as_torch_clips_them(clip, monkeypatch):
+    """Frostbench hands the norm to Adam's fused step; here everything is done by torch's own functions."""
+    monkeypatch.setattr(UtteranceLinear, "closed_form", False)
+    found = trained(replace(RECIPE, clip=clip, steps=10), score=lambda predictions: 0.0)
+    data, learner = split(17, 1), probe()
+    optimizer = torch.optim.Adam(learner.parameters(), 1e-2)
+    batches = training_batches(data, RECIPE, torch.Generator().manual_seed(0))
+    for _ in range(10):
+        batch = data.batch(next(batches))
+        optimizer.zero_grad()
+        learner.head.loss(learner(batch.layers, batch.lengths), batch.lengths, batch.targets).backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), clip)
+        optimizer.step()
+    for name, value in learner.state_dict().items():
+        torch.testing.assert_close(found.state[name], value, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("count", [2, 9])
 def test_the_closed_form_is_the_same_in_either_order_of_its_products(count, monkeypatch):
     """With fewer utterances than classes, and with more."""
