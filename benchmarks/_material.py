@@ -15,6 +15,7 @@ import torch
 from core.audio import SAMPLE_RATE, duration_seconds, read_audio
 from core.feature_cache import Kind
 from core.manifest import Manifest, Utterance, read_manifest
+from core.records import RecordStore
 from tasks.corpora._base import open_corpus
 from upstreams._extraction import Clip
 
@@ -119,3 +120,8 @@ def clips(manifest: Manifest, kind: Kind, rows: Sequence[Utterance] | None = Non
         )
         for row in (manifest.utterances if rows is None else rows)
     ]
+
+
+def scores_of(results: Path) -> list[float]:
+    """The values of all records, by seed."""
+    return [record.value for record in sorted(RecordStore(results).all(), key=lambda record: record.seed)]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any, Literal
 
 from rich.console import Console
@@ -140,6 +140,11 @@ def by_turns(
 def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The median of each side."""
     return {name: median(values) for name, values in seconds.items()}
+
+
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """As a text; of a single value itself."""
+    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
 def run(command: Sequence[str | Path], threads: int | None = None) -> Finished:

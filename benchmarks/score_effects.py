@@ -1,17 +1,17 @@
 """What bfloat16 and int8 frames change in scores: every cell computed in each way, with the same seeds.
 
 `--precision bfloat16` is compared in every task, `--frames int8` in those whose head looks at frames. All is run by the
-command line. The folder keeps features and records, so that a later call goes on where this one ended.
+command line. The folder keeps features and trained heads, so that a later call goes on where this one ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
-from benchmarks._measure import Ratio, Report, frostbench, parser
-from core.records import RecordStore
+from benchmarks._material import scores_of, scratch
+from benchmarks._measure import Ratio, Report, frostbench, mean_and_deviation, parser
 from downstreams._base import HEADS
 from tasks._base import TASKS
 
@@ -25,7 +25,7 @@ def main() -> None:
     asked.add_argument("--task", action="append", choices=TASKS.names(), help="several; all if left out")
     asked.add_argument("--corpus", default="mini", help="as `run` takes it")
     asked.add_argument("--seeds", type=int, default=3, help="from 0; heads of all tasks are trained with each")
-    asked.add_argument("--folder", type=Path, default=Path("score_effects"), help="of features and records")
+    asked.add_argument("--folder", type=Path, default=Path("score_effects"), help="of features and heads")
     options = asked.parse_args()
     report = Report("score_effects", options.quick, facts={**vars(options)})
     for spec in options.upstream:
@@ -39,14 +39,12 @@ def compare(spec: str, task: str, corpus: str, seeds: int, folder: Path, quick: 
     frames = HEADS.get(TASKS.get(task).head).needs == "frames"
     ways = [way for way in WAYS if frames or way != "int8"]
     scores: dict[str, list[float]] = {}
+    asked = ["--corpus", corpus, "--upstream", spec, "--task", task, *(("--limit", "20") if quick else ())]
+    asked += [part for seed in range(seeds) for part in ("--seed", str(seed))]
     for way in ways:
-        results = folder / "results" / "-".join((Path(corpus).name, spec.replace("/", "_"), task, way))
-        asked = [part for seed in range(seeds) for part in ("--seed", str(seed))]
-        limit = ("--limit", "20") if quick else ()
-        where = ("--cache", folder / "cache", "--output", results)
-        frostbench("run", "--corpus", corpus, "--upstream", spec, "--task", task, *asked, *WAYS[way], *limit, *where)
-        records = sorted(RecordStore(results).all(), key=lambda record: record.seed)
-        scores[way] = [record.value for record in records]
+        with scratch() as results:  # a new one, since records of other seeds or of a quick run are none of ours
+            frostbench("run", *asked, *WAYS[way], "--cache", folder, "--output", results)
+            scores[way] = scores_of(results)
     return [line(f"{Path(spec).name} {task}: {way}", scores[ways[0]], scores[way]) for way in ways[1:]]
 
 
@@ -54,12 +52,8 @@ def line(name: str, usual: Sequence[float], other: Sequence[float]) -> Ratio:
     """Points between the means, and what they are means of."""
     differences = [there - here for here, there in zip(usual, other, strict=True)]
     by_seed = ", ".join(f"{difference:+.1f}" for difference in differences)
-    return Ratio(f"{name}, points", mean(differences), detail=f"{spelt(usual)} -> {spelt(other)}; by seed {by_seed}")
-
-
-def spelt(scores: Sequence[float]) -> str:
-    """Mean and standard deviation over the seeds."""
-    return f"{mean(scores):.1f} ± {stdev(scores):.1f}" if len(scores) > 1 else f"{scores[0]:.1f}"
+    detail = f"{mean_and_deviation(usual)} -> {mean_and_deviation(other)}; by seed {by_seed}"
+    return Ratio(f"{name}, points", mean(differences), detail=detail)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ Accuracy (--accuracy): test accuracy after an equal number of updates, over seve
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from benchmarks import _s3prl
-from benchmarks._material import SIZES, save_hubert, scratch, write_task
-from benchmarks._measure import ROOT, Ratio, Report, frostbench, parser
+from benchmarks._material import SIZES, save_hubert, scores_of, scratch, write_task
+from benchmarks._measure import ROOT, Ratio, Report, frostbench, mean_and_deviation, parser
 from core.manifest import SPLITS, Manifest
 from downstreams._recipe import Recipe
 from tasks._base import TASKS
@@ -135,7 +133,7 @@ def accuracy(report: Report, comparison: Comparison, task: str, upstream: str, o
     steps, rate, seeds = options.accuracy, options.learning_rate, range(2 if options.quick else options.seeds)
     name = f"accuracy-{task}-{upstream}"
     comparison.run_ours(task, upstream, name, seeds, steps=steps, eval_every=steps, learning_rates=(rate,))
-    ours = _values(comparison.folder / name)
+    ours = scores_of(comparison.folder / name)
     outcomes = [
         _s3prl.drive(comparison.folder, 1, **comparison.specification(
             task, upstream, updates=steps, learning_rate=rate, seed=seed, evaluate=True))
@@ -145,18 +143,9 @@ def accuracy(report: Report, comparison: Comparison, task: str, upstream: str, o
     theirs = [outcome["accuracy"] for outcome in outcomes]
     report.facts[name] = {"ours": ours, "s3prl": theirs}
     spread = max(theirs) - min(theirs)
-    detail = f"{steps} updates at {rate:g}: ours {_words(ours)}, s3prl {_words(theirs)}"
+    detail = f"{steps} updates at {rate:g}: ours {mean_and_deviation(ours)} %, s3prl {mean_and_deviation(theirs)} %"
     off = abs(mean(ours) - mean(theirs)) / spread
     report.ratios.append(Ratio(f"{task}, {upstream}: difference / s3prl's range", off, 1.0, "at most", detail))
-
-
-def _values(results: Path) -> list[float]:
-    records: list[Mapping[str, Any]] = [json.loads(path.read_text()) for path in results.glob("records/*.json")]
-    return [record["value"] for record in sorted(records, key=lambda record: record["seed"])]
-
-
-def _words(values: list[float]) -> str:
-    return f"{mean(values):.1f} ± {stdev(values):.1f} %"
 
 
 if __name__ == "__main__":

@@ -88,8 +88,13 @@ class ClosedForm:
             eps=1e-8,
             amsgrad=False,
             maximize=False,
-            grad_scale=norm.add_(1e-6).div_(self._clip).clamp_(min=1.0),
+            grad_scale=clipping_scale(norm, self._clip),
         )
+
+
+def clipping_scale(norm: torch.Tensor, clip: float) -> torch.Tensor:
+    """What gradients are divided by so that their norm is `clip` at most, as `clip_grad_norm_` has it; takes `norm`."""
+    return norm.add_(1e-6).div_(clip).clamp_(min=1.0)
 
 
 @torch.no_grad()
@@ -200,8 +205,8 @@ class _OneLayer:
         torch.mv(classifier.weight.T, by_bias, out=projector.bias.grad)
 
 
-def _log_probs(logits: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+def _log_probs(logits: torch.Tensor, sizes: list[int]) -> torch.Tensor:
     """Of every slot's classes, which stand behind one another on the last axis."""
     if len(sizes) == 1:
         return logits.log_softmax(dim=-1)
-    return torch.cat([slot.log_softmax(dim=-1) for slot in logits.split(list(sizes), dim=-1)], dim=-1)
+    return torch.cat([slot.log_softmax(dim=-1) for slot in logits.split(sizes, dim=-1)], dim=-1)

@@ -18,7 +18,7 @@ from core.audio import SAMPLE_RATE
 from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError, TrainingError
 from downstreams._base import HEADS, FeatureShape, Head
-from downstreams._closed_form import ClosedForm, Means, update_together
+from downstreams._closed_form import ClosedForm, Means, clipping_scale, update_together
 from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
 from downstreams._labels import Labels, labels_from_json
@@ -260,7 +260,7 @@ def clip_in_step(optimizer: torch.optim.Adam, probe: nn.Module, clip: float) -> 
         clip: largest norm of all gradients together.
     """
     norm = nn.utils.get_total_norm([value.grad for value in probe.parameters() if value.grad is not None])
-    optimizer.grad_scale = norm.add_(1e-6).div_(clip).clamp_(min=1.0)  # type: ignore[attr-defined]
+    optimizer.grad_scale = clipping_scale(norm, clip)  # type: ignore[attr-defined]
 
 
 def _mixed(seed: int, step: int) -> int:

@@ -14,7 +14,7 @@ LARGE_BYTES = 64 << 20  # above it, memory comes from the system and goes back a
 def keep_freed_memory() -> None:
     """Lets this process use freed memory again, where glibc gives blocks above 32 MB back as soon as they are free.
 
-    The system fills every page with zeros before it hands it out, which takes 6 % of an extraction or more: the first
+    The system fills every page with zeros before it hands it out, which takes 4 to 12 % of an extraction: the first
     convolution of a batch of 8 s gives 52 MB. Longer recordings give larger blocks, which still go back.
     """
     _libc("mallopt", M_MMAP_THRESHOLD, LARGE_BYTES)
