@@ -29,32 +29,33 @@ except (ImportError, OSError) as error:  # the wheel of torchaudio 2.11 wants li
 from core.digest import STORAGE_ERRNOS, written_then_renamed
 from core.errors import BenchmarkError, RecordError
 from core.manifest import Manifest, summarise, validate
+from core.metrics import get_metric
 from core.records import RecordStore
 from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
+from frostbench.cache_space import clear, entries
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames, format_bytes, parse_size
+from frostbench.grid.plan import Grid
+from frostbench.grid.run import Report, run_grid
+from frostbench.jobs.local import devices_here
+from frostbench.jobs.open import open_executor
+from frostbench.jobs.progress import TerminalWatcher, Watcher
+from frostbench.prediction import as_text, load_predictor
+from frostbench.pretraining.goal_probe import GoalProbe
+from frostbench.pretraining.run import open_recordings, pretrain_all, pretrain_together, require_processes_that_fit
 from leaderboard import bundles, exports, verification
 from leaderboard.aggregate import leaderboard
 from leaderboard.figure_files import write_figures
 from leaderboard.page import page
 from leaderboard.tables import READING, markdown, rich_tables, svg
 from tasks._base import TASKS, resolve_task
-from tasks._cache_space import clear, entries
-from tasks._executors import open_executor
-from tasks._goal_probe import GoalProbe
-from tasks._local_executor import devices_here
-from tasks._metrics import get_metric
-from tasks._needs import DEFAULT_LIMIT, AskedFrames, parse_size, spelt
-from tasks._planner import Grid, Report, run_grid
-from tasks._prediction import as_text, load_predictor
-from tasks._pretrainings import open_recordings, pretrain_all, pretrain_together, require_processes_that_fit
-from tasks._progress import TerminalWatcher, Watcher
-from tasks._runner import Folders
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
 from upstreams._checks import CHECKS, run_check
-from upstreams._pretraining import Circumstances, is_done, planned, summary
-from upstreams._pretraining_options import parse_options
-from upstreams._processes import Mixed, is_first_process
+from upstreams._pretraining.options import parse_options
+from upstreams._pretraining.plan import Circumstances, is_done, planned, summary
+from upstreams._pretraining.processes import Mixed, is_first_process
 from upstreams._resolve import build_upstream
 
 NO_FOLDER_ERRNOS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # a file where a folder is meant
@@ -422,9 +423,9 @@ def list_cache(cache: Cache = Path("cache")) -> None:
     table = Table("upstream", "kind", "size", "utterances", "last used", title=str(cache), title_justify="left")
     for entry in found:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-        table.add_row(escape(entry.upstream), entry.name, spelt(entry.size), str(entry.utterances()), used)
+        table.add_row(escape(entry.upstream), entry.name, format_bytes(entry.size), str(entry.utterances()), used)
     out.print(table)
-    out.print(f"{len(found)} entries, {spelt(sum(entry.size for entry in found))}", highlight=False)
+    out.print(f"{len(found)} entries, {format_bytes(sum(entry.size for entry in found))}", highlight=False)
 
 
 @cache_app.command("clear")
@@ -437,7 +438,7 @@ def clear_cache(
 ) -> None:
     """Delete features; what a running command uses stays."""
     deleted, busy = clear(cache, names or (), unused_days)
-    out.print(f"{len(deleted)} entries deleted, {spelt(sum(entry.size for entry in deleted))}", highlight=False)
+    out.print(f"{len(deleted)} entries deleted, {format_bytes(sum(entry.size for entry in deleted))}", highlight=False)
     for entry in busy:
         line = f"{entry.upstream} {entry.name}: a running command uses it; it stays"
         err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)

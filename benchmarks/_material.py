@@ -17,7 +17,7 @@ from core.feature_cache import Kind
 from core.manifest import Manifest, Utterance, read_manifest
 from core.records import RecordStore
 from tasks.corpora._base import open_corpus
-from upstreams._extraction import Clip
+from upstreams._extraction.fill import Clip
 
 UPSTREAMS = Path(__file__).parent / "_upstreams.py"  # a plug-in: named on the command line, never imported
 SIZES = {

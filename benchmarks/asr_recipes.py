@@ -18,15 +18,15 @@ import torch
 from benchmarks._material import scratch
 from benchmarks._measure import Ratio, Report, parser
 from core.feature_cache import FeatureCache
+from core.metrics import get_metric
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import load_examples
 from downstreams._recipe import Recipe
-from downstreams._training import Probe, Run, train
+from downstreams._training import Downstream, TrainingRun, train
 from tasks._base import TASKS
-from tasks._metrics import get_metric
-from tasks._plan import clips_of, task_data
+from tasks._rows import clips_of, task_data
 from tasks.corpora._base import open_corpus
-from upstreams._extraction import caches_of, extract, lay_out
+from upstreams._extraction.fill import caches_of, extract, lay_out
 from upstreams._resolve import build_upstream
 
 TASK = TASKS.get("asr")
@@ -99,7 +99,7 @@ class Sides:
         references = [labels.reference(row.label) for row in self.rows["valid"]]
         torch.manual_seed(0)
         shape = FeatureShape(self.upstream.hidden_size, self.upstream.downsample_rate)
-        probe = Probe("ctc", self.upstream.num_layers, shape, labels, recipe)
+        downstream = Downstream("ctc", self.upstream.num_layers, shape, labels, recipe)
         curve: list[tuple[float, float]] = []
         metric = get_metric(TASK.metric)
         started = time.perf_counter()
@@ -111,7 +111,7 @@ class Sides:
             return curve[-1][1]
 
         with suppress(Reached):
-            train(probe, data, score, metric.sign, recipe, Run(rate, 0), CPU)
+            train(downstream, data, score, metric.sign, recipe, TrainingRun(rate, 0), CPU)
         return curve
 
 

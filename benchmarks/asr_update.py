@@ -35,11 +35,11 @@ from downstreams._data import Batch, Examples, load_examples, training_batches
 from downstreams._labels import Labels
 from downstreams._recipe import Recipe
 from downstreams._spec_augment import augment
-from downstreams._training import Probe, Run, clip_in_step, train
+from downstreams._training import Downstream, TrainingRun, clip_in_step, train
 from tasks._base import TASKS
 from tasks.corpora._base import open_corpus
 from upstreams._base import Upstream
-from upstreams._extraction import caches_of, extract, lay_out
+from upstreams._extraction.fill import caches_of, extract, lay_out
 from upstreams._resolve import build_upstream
 
 CPU = torch.device("cpu")
@@ -110,14 +110,14 @@ class Material:
         rows: the recordings.
         folder: of the cache.
         recipe: how the head is trained.
-        ready: probes built before the clock starts.
+        ready: models built before the clock starts.
     """
 
     upstream: Upstream
     rows: Sequence[Utterance]
     folder: Path
     recipe: Recipe
-    ready: list[Probe] = field(default_factory=list)
+    ready: list[Downstream] = field(default_factory=list)
 
     @cached_property
     def labels(self) -> Labels:
@@ -134,19 +134,19 @@ class Material:
         return load_examples(cache, [(clip.key,) for clip in asked], [row.labels["text"] for row in self.rows],
                              self.labels)  # fmt: skip
 
-    def probe(self) -> Probe:
+    def downstream(self) -> Downstream:
         """A new featurizer and head, in training mode."""
         torch.manual_seed(0)
         shape = FeatureShape(self.upstream.hidden_size, self.upstream.downsample_rate)
-        return Probe("ctc", self.upstream.num_layers, shape, self.labels, self.recipe).train()
+        return Downstream("ctc", self.upstream.num_layers, shape, self.labels, self.recipe).train()
 
     def prepare(self) -> None:
-        """Builds the probe of the next side, whose random numbers would count otherwise."""
-        self.ready.append(self.probe())
+        """Builds the downstream of the next side, whose random numbers would count otherwise."""
+        self.ready.append(self.downstream())
 
-    def fresh(self) -> Probe:
-        """A prepared probe."""
-        return self.ready.pop() if self.ready else self.probe()
+    def fresh(self) -> Downstream:
+        """A prepared downstream."""
+        return self.ready.pop() if self.ready else self.downstream()
 
     def batches(self, count: int) -> Iterator[list[int]]:
         """Places of the recordings of the first batches."""
@@ -156,7 +156,7 @@ class Material:
         """So many updates by Frostbench's own loop, with the one look at valid that it can't do without."""
         one = load_examples(self.examples.cache, self.examples.keys[:1], [self.rows[0].labels["text"]], self.labels)
         recipe = replace(self.recipe, steps=updates, eval_every=updates)
-        train(self.fresh(), {"train": self.examples, "valid": one}, lambda _: 0.0, 1, recipe, Run(RATE, 0), CPU)
+        train(self.fresh(), {"train": self.examples, "valid": one}, lambda _: 0.0, 1, recipe, TrainingRun(RATE, 0), CPU)
 
     def bare(self, updates: int) -> None:
         """So many updates of the head alone on tensors in memory."""
@@ -185,36 +185,36 @@ class Material:
     @cached_property
     def mixed(self) -> list[tuple[Batch, torch.Tensor]]:
         """Every batch of an epoch, with its features."""
-        featurizer = self.probe().featurizer.requires_grad_(False)
+        featurizer = self.downstream().featurizer.requires_grad_(False)
         epoch = self.batches(-(-len(self.rows) // self.recipe.batch_size))
         return [(batch, featurizer(batch.layers)) for batch in map(self.examples.batch, epoch)]
 
     def profile(self, updates: int) -> dict[str, float]:
         """The shares of an update's parts, done one after the other as Frostbench does them."""
-        probe = self.probe()
-        optimizer = torch.optim.Adam(probe.parameters(), RATE, fused=True)
+        downstream = self.downstream()
+        optimizer = torch.optim.Adam(downstream.parameters(), RATE, fused=True)
         clock = Stopwatch()
         for indices in self.batches(updates):
             with clock("reading a batch"):
                 batch = self.examples.batch(indices)
             with clock("mixing layers"):
-                features = probe.featurizer(batch.layers)
+                features = downstream.featurizer(batch.layers)
             mixed = features.detach().requires_grad_()  # so that backward can be timed in two parts
             with clock("SpecAugment"):
                 given = mixed
                 if self.recipe.spec_augment is not None:
                     given = augment(mixed, batch.lengths, self.recipe.spec_augment)
             with clock("head forward"):
-                logits = probe.head(given, batch.lengths)
+                logits = downstream.head(given, batch.lengths)
             with clock("CTC loss"):
-                loss = probe.head.loss(logits, batch.lengths, batch.targets)
+                loss = downstream.head.loss(logits, batch.lengths, batch.targets)
             with clock("backward to the features"):
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
             with clock("backward to the layers' weights"):
                 features.backward(mixed.grad)
             with clock("norm of the gradients"):
-                clip_in_step(optimizer, probe, self.recipe.clip)
+                clip_in_step(optimizer, downstream, self.recipe.clip)
             with clock("Adam"):
                 optimizer.step()
         return clock.shares()

@@ -22,7 +22,7 @@ from core.feature_cache import Kind
 from core.lengths import pad, padding_mask
 from core.manifest import Manifest
 from upstreams._base import Upstream
-from upstreams._extraction import caches_of, extract, lay_out
+from upstreams._extraction.fill import caches_of, extract, lay_out
 from upstreams._resolve import build_upstream
 
 BATCH_SIZES = (1, 2, 4, 8, 16)

@@ -15,7 +15,7 @@ import torch
 from benchmarks._material import clips, mixed_lengths, save_hubert, scratch, speech_corpus
 from benchmarks._measure import Ratio, Report, parser, python
 from core.manifest import read_manifest
-from upstreams._extraction import caches_of, extract, lay_out
+from upstreams._extraction.fill import caches_of, extract, lay_out
 from upstreams._resolve import build_upstream
 
 SIZES = (1, 4, 8)

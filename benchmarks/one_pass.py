@@ -12,10 +12,11 @@ from collections import Counter
 from benchmarks._material import UPSTREAMS, scratch, write_task
 from benchmarks._measure import Ratio, Report, parser
 from core.digest import file_digest
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.plan import Grid
+from frostbench.grid.run import run_grid
+from frostbench.jobs.local import LocalExecutor
 from tasks._base import resolve_task
-from tasks._local_executor import LocalExecutor
-from tasks._planner import Grid, run_grid
-from tasks._runner import Folders
 from tasks.corpora._base import open_corpus
 
 TASKS = ("ks", "sid", "ic", "asr")

@@ -20,11 +20,12 @@ import torch
 from benchmarks._material import UPSTREAMS, scratch, write_task
 from benchmarks._measure import Ratio, Report, medians, parser
 from downstreams.utterance_linear import UtteranceLinear
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.plan import Grid
+from frostbench.grid.run import run_grid
+from frostbench.jobs.local import LocalExecutor
+from frostbench.jobs.progress import Watcher
 from tasks._base import TASKS, resolve_task
-from tasks._local_executor import LocalExecutor
-from tasks._planner import Grid, run_grid
-from tasks._progress import Watcher
-from tasks._runner import Folders
 from tasks.corpora._base import open_corpus
 
 SEEDS = (0, 1, 2)

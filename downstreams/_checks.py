@@ -19,7 +19,7 @@ from downstreams._base import HEADS, FeatureShape
 from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import Batch
 from downstreams._recipe import Recipe
-from downstreams._training import Probe, Run, load_trained, predict, probe_of, save_trained, train
+from downstreams._training import Downstream, TrainingRun, downstream_of, load_trained, predict, save_trained, train
 
 Check = Callable[[str], None]
 NUM_LAYERS = 3
@@ -79,58 +79,63 @@ def check_declaration_complete(name: str) -> None:
 
 def check_padding_changes_nothing(name: str) -> None:
     """An utterance has the same logits and prediction alone and in a batch, whatever stands behind its end."""
-    for probe, data in _instances(name):
-        probe.eval()
+    for downstream, data in _instances(name):
+        downstream.eval()
         everything = list(range(len(FRAMES)))
         layers, lengths, _ = _with_garbage(data).batch(everything)
-        many = probe(layers, lengths)
-        predictions = probe.head.predict(many, lengths)
+        many = downstream(layers, lengths)
+        predictions = downstream.head.predict(many, lengths)
         for index in everything:
             layers, lengths, _ = data.batch([index])
-            alone = probe(layers, lengths)
+            alone = downstream(layers, lengths)
             places = tuple(slice(size) for size in alone.shape[1:])
             _require_close(
                 alone[0], many[index][places], f"logits of an utterance of {FRAMES[index]} frames", TOLERANCE
             )
             require(
-                probe.head.predict(alone, lengths) == [predictions[index]],
+                downstream.head.predict(alone, lengths) == [predictions[index]],
                 "an utterance's prediction changes with the padding: predict must look at valid frames only",
             )
 
 
 def check_padding_changes_no_gradient(name: str) -> None:
     """A batch has the same loss and the same gradients, however long its padding and whatever stands there."""
-    for probe, data in _instances(name):
-        probe.eval()
-        short, long = _gradients(probe, data), _gradients(probe, _with_garbage(data))
+    for downstream, data in _instances(name):
+        downstream.eval()
+        short, long = _gradients(downstream, data), _gradients(downstream, _with_garbage(data))
         for (what, one), other in zip(short.items(), long.values(), strict=True):
             _require_close(one, other, what, TOLERANCE)
 
 
 def check_every_parameter_gets_a_gradient(name: str) -> None:
     """Every parameter learns, the featurizer's layer weights too."""
-    for probe, data in _instances(name):
-        probe.train()
-        for what, gradient in _gradients(probe, data).items():
+    for downstream, data in _instances(name):
+        downstream.train()
+        for what, gradient in _gradients(downstream, data).items():
             require(bool(torch.isfinite(gradient).all()), f"{what} has values that are NaN or infinite")
             require(bool(gradient.any()), f"{what} is zero: it can't learn")
 
 
 def check_evaluation_is_repeatable(name: str) -> None:
     """Twice the same input gives the same bits when evaluated."""
-    for probe, data in _instances(name):
-        probe.eval()
+    for downstream, data in _instances(name):
+        downstream.eval()
         layers, lengths, _ = data.batch(range(len(FRAMES)))
-        require(torch.equal(probe(layers, lengths), probe(layers, lengths)), "evaluation is random: heed self.training")
+        require(
+            torch.equal(downstream(layers, lengths), downstream(layers, lengths)),
+            "evaluation is random: heed self.training",
+        )
 
 
 def check_overfits_eight_utterances(name: str) -> None:
     """Training makes every one of eight predictions right."""
-    for probe, data in _instances(name):
-        references = [probe.head.labels.reference(sample) for sample in probe.head.label_kind.samples]
+    for downstream, data in _instances(name):
+        references = [downstream.head.labels.reference(sample) for sample in downstream.head.label_kind.samples]
         wrong = partial(_wrong, references)
         data = replace(data, pooled=HEADS.get(name).needs == "pooled")
-        trained = train(probe, {"train": data, "valid": data}, wrong, -1, _recipe(), Run(1e-2, 0), torch.device("cpu"))
+        trained = train(
+            downstream, {"train": data, "valid": data}, wrong, -1, _recipe(), TrainingRun(1e-2, 0), torch.device("cpu")
+        )
         require(
             trained.valid == 0,
             f"{trained.valid:.0f} of eight utterances are still wrong after {trained.step} updates: the loss does not "
@@ -140,21 +145,23 @@ def check_overfits_eight_utterances(name: str) -> None:
 
 def check_save_and_load_give_equal_output(name: str) -> None:
     """A trained head that was written and read gives the same bits, under the same description."""
-    for probe, data in _instances(name):
+    for downstream, data in _instances(name):
         recipe = _recipe(steps=4, eval_every=2)
         data = replace(data, pooled=HEADS.get(name).needs == "pooled")
-        trained = train(probe, {"train": data, "valid": data}, len, 1, recipe, Run(1e-2, 0), torch.device("cpu"))
+        trained = train(
+            downstream, {"train": data, "valid": data}, len, 1, recipe, TrainingRun(1e-2, 0), torch.device("cpu")
+        )
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "head.safetensors"
-            save_trained(path, trained, probe.description)
+            save_trained(path, trained, downstream.description)
             loaded, description = load_trained(path)
-        again = probe_of(description, loaded.state)
-        probe.load_state_dict(dict(trained.state))
+        again = downstream_of(description, loaded.state)
+        downstream.load_state_dict(dict(trained.state))
         require(loaded.history == trained.history, "the history is another one after loading")
-        require(again.description == probe.description, "the description is another one after loading")
+        require(again.description == downstream.description, "the description is another one after loading")
         layers, lengths, _ = data.batch(range(len(FRAMES)))
         require(
-            torch.equal(probe.eval()(layers, lengths), again.eval()(layers, lengths)),
+            torch.equal(downstream.eval()(layers, lengths), again.eval()(layers, lengths)),
             "a loaded head gives other logits: keep all it learns in parameters or buffers",
         )
 
@@ -163,29 +170,29 @@ def check_pooled_path_equals_frame_path(name: str) -> None:
     """A head that needs means alone has the same logits, loss and gradients on means as on frames."""
     if HEADS.get(name).needs != "pooled":
         return
-    for probe, data in _instances(name):
-        probe.double().eval()
+    for downstream, data in _instances(name):
+        downstream.double().eval()
         frames = Memory([utterance.double() for utterance in data.utterances], data.targets)
         pooled = Memory(frames.utterances, data.targets, pooled=True)
-        one, other = (probe(*examples.batch(range(len(FRAMES)))[:2]) for examples in (frames, pooled))
+        one, other = (downstream(*examples.batch(range(len(FRAMES)))[:2]) for examples in (frames, pooled))
         _require_close(one, other, "logits on means instead of frames", EXACT)
-        on_frames, on_means = _gradients(probe, frames), _gradients(probe, pooled)
+        on_frames, on_means = _gradients(downstream, frames), _gradients(downstream, pooled)
         for (what, expected), found in zip(on_frames.items(), on_means.values(), strict=True):
             _require_close(expected, found, f"{what} on means instead of frames", EXACT)
 
 
 def check_closed_form_equals_autograd(name: str) -> None:
     """A head that declares a closed form has autograd's loss and gradients by it."""
-    for probe, data in _instances(name):
-        if not probe.closed_form:
+    for downstream, data in _instances(name):
+        if not downstream.closed_form:
             return
-        probe.double().eval()
+        downstream.double().eval()
         pooled = Memory([utterance.double() for utterance in data.utterances], data.targets, pooled=True)
-        expected = _gradients(probe, pooled)
-        means = Means.of(pooled.batch(range(len(FRAMES))), probe.head.labels.sizes)
+        expected = _gradients(downstream, pooled)
+        means = Means.of(pooled.batch(range(len(FRAMES))), downstream.head.labels.sizes)
         with torch.no_grad():
-            (loss,) = backward_together([ClosedForm(probe.featurizer, probe.head, clip=1.0)], means)
-        found = [loss, *(parameter.grad for parameter in probe.parameters())]
+            (loss,) = backward_together([ClosedForm(downstream.featurizer, downstream.head, clip=1.0)], means)
+        found = [loss, *(parameter.grad for parameter in downstream.parameters())]
         for (what, gradient), closed in zip(expected.items(), found, strict=True):
             assert closed is not None, "a closed form fills every gradient"
             _require_close(gradient, closed, f"{what} in closed form", EXACT)
@@ -193,12 +200,12 @@ def check_closed_form_equals_autograd(name: str) -> None:
 
 def check_predictions_have_the_form_of_references(name: str) -> None:
     """One prediction an utterance, in the form that the labels give references."""
-    for probe, data in _instances(name):
-        predictions, loss = predict(probe, data, torch.device("cpu"))
+    for downstream, data in _instances(name):
+        predictions, loss = predict(downstream, data, torch.device("cpu"))
         require(len(predictions) == len(FRAMES), f"{len(predictions)} predictions for {len(FRAMES)} utterances")
         require(loss == loss and loss >= 0, f"the loss on untrained weights is {loss}")
-        for prediction, sample in zip(predictions, probe.head.label_kind.samples, strict=True):
-            reference = probe.head.labels.reference(sample)
+        for prediction, sample in zip(predictions, downstream.head.label_kind.samples, strict=True):
+            reference = downstream.head.labels.reference(sample)
             require(
                 _form(prediction) == _form(reference), f"prediction {prediction!r} has not the form of {reference!r}"
             )
@@ -223,8 +230,8 @@ def run_check(check: Check, name: str) -> CheckResult:
     return checks.run_check(check, name)
 
 
-def _instances(name: str) -> Iterator[tuple[Probe, Memory]]:
-    """For each set of small options a fresh probe, and eight utterances with one label each."""
+def _instances(name: str) -> Iterator[tuple[Downstream, Memory]]:
+    """For each set of small options a fresh downstream, and eight utterances with one label each."""
     head = HEADS.get(name)
     samples = head.label_kind.samples
     utterances = [torch.randn(frames, NUM_LAYERS, SHAPE.hidden_size, generator=_generator(frames + 100 * number))
@@ -234,9 +241,9 @@ def _instances(name: str) -> Iterator[tuple[Probe, Memory]]:
         labels = head.labels_from_train(samples, "label", recipe)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            probe = Probe(name, NUM_LAYERS, SHAPE, labels, recipe)
-        nn.init.normal_(probe.featurizer.weights, generator=_generator(0))  # equal weights would hide a mix-up
-        yield probe, Memory(utterances, [labels.encode(sample) for sample in samples])
+            downstream = Downstream(name, NUM_LAYERS, SHAPE, labels, recipe)
+        nn.init.normal_(downstream.featurizer.weights, generator=_generator(0))  # equal weights would hide a mix-up
+        yield downstream, Memory(utterances, [labels.encode(sample) for sample in samples])
 
 
 def _recipe(steps: int = 400, eval_every: int = 50) -> Recipe:
@@ -247,12 +254,12 @@ def _with_garbage(data: Memory) -> Memory:
     return Memory(data.utterances, data.targets, PADDING)
 
 
-def _gradients(probe: Probe, data: Memory) -> dict[str, torch.Tensor]:
+def _gradients(downstream: Downstream, data: Memory) -> dict[str, torch.Tensor]:
     """The loss of all utterances, and its gradient for every parameter."""
     layers, lengths, targets = data.batch(range(len(FRAMES)))
-    loss = probe.head.loss(probe(layers, lengths), lengths, targets)
-    names = [f"the gradient of {name}" for name, _ in probe.named_parameters()]
-    found = torch.autograd.grad(loss, list(probe.parameters()), allow_unused=True)
+    loss = downstream.head.loss(downstream(layers, lengths), lengths, targets)
+    names = [f"the gradient of {name}" for name, _ in downstream.named_parameters()]
+    found = torch.autograd.grad(loss, list(downstream.parameters()), allow_unused=True)
     gradients = [torch.zeros(1) if gradient is None else gradient for gradient in found]
     return {"the loss": loss.detach(), **dict(zip(names, gradients, strict=True))}
 

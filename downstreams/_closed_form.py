@@ -3,9 +3,9 @@
     mixed = softmax(w) . layers    hidden = mixed P' + p    logits = hidden C' + c    loss = sum of cross-entropies
 
 An update of a head this small is mostly overhead: of autograd, of many small parameters, of an optimiser in Python.
-Here all parameters of a probe lie in one vector and all gradients in another, every product writes where its result
-belongs, and clipping and Adam are one pass over them. The layers of a batch are more numbers than a probe has, so they
-are read once for several probes.
+Here all parameters of a model lie in one vector and all gradients in another, every product writes where its result
+belongs, and clipping and Adam are one pass over them. The layers of a batch are more numbers than a model has, so they
+are read once for several models.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from downstreams._featurizer import Featurizer
 
 ALIGNMENT = 16  # numbers: matrix products want their operands to begin on a cache line
 # Probes that share the products with a batch's layers. There are always so many rows, some of zeros, because how a
-# product is rounded depends on its shape, and what becomes of a probe shall not depend on its company.
+# product is rounded depends on its shape, and what becomes of a downstream shall not depend on its company.
 TOGETHER = 4
 
 
@@ -98,47 +98,49 @@ def clipping_scale(norm: torch.Tensor, clip: float) -> torch.Tensor:
 
 
 @torch.no_grad()
-def update_together(probes: Sequence[ClosedForm], batch: Means, learning_rates: Sequence[float]) -> list[torch.Tensor]:
-    """One update of each probe, each with its own rate; returns their losses before it.
+def update_together(models: Sequence[ClosedForm], batch: Means, learning_rates: Sequence[float]) -> list[torch.Tensor]:
+    """One update of each downstream, each with its own rate; returns their losses before it.
 
     Args:
-        probes: of the same shape.
+        models: of the same shape.
         batch: the same for all.
-        learning_rates: one a probe.
+        learning_rates: one a downstream.
     """
     losses = []
-    for start in range(0, len(probes), TOGETHER):
-        group = probes[start : start + TOGETHER]
+    for start in range(0, len(models), TOGETHER):
+        group = models[start : start + TOGETHER]
         # A step follows while its gradients are still in the processor's cache.
-        for probe, rate, loss in zip(group, learning_rates[start:], backward_together(group, batch), strict=False):
-            probe.step(rate)
+        for downstream, rate, loss in zip(group, learning_rates[start:], backward_together(group, batch), strict=False):
+            downstream.step(rate)
             losses.append(loss)
     return losses
 
 
-def backward_together(probes: Sequence[ClosedForm], batch: Means) -> Iterator[torch.Tensor]:
-    """The loss of each probe, in their order, as soon as its gradients lie in its parameters; wants torch.no_grad().
+def backward_together(models: Sequence[ClosedForm], batch: Means) -> Iterator[torch.Tensor]:
+    """The loss of each model, in their order, as soon as its gradients lie in its parameters; wants torch.no_grad().
 
     Args:
-        probes: TOGETHER of them at most.
+        models: TOGETHER of them at most.
         batch: the same for all.
     """
     layers, targets = batch
     count, classes = targets.shape
-    weights = _padded([probe.weights for probe in probes]).softmax(dim=1)
-    mixed = (weights @ layers).view(TOGETHER, count, -1)  # (probes, batch, hidden_size)
+    weights = _padded([downstream.weights for downstream in models]).softmax(dim=1)
+    mixed = (weights @ layers).view(TOGETHER, count, -1)  # (models, batch, hidden_size)
     # The products are the same ones, taken in the order that is cheaper: with few classes, both layers as one.
-    way = _OneLayer if classes < count else _TwoLayers
-    heads: list[_Head] = [way(probe, inputs) for probe, inputs in zip(probes, mixed.unbind(), strict=False)]
-    log_probs = _log_probs(_padded([head.logits for head in heads]), probes[0].sizes)
+    head_type = _OneLayer if classes < count else _TwoLayers
+    heads: list[_Head] = [
+        head_type(downstream, inputs) for downstream, inputs in zip(models, mixed.unbind(), strict=False)
+    ]
+    log_probs = _log_probs(_padded([head.logits for head in heads]), models[0].sizes)
     slopes = log_probs.exp().sub_(targets).div_(count)  # of the loss by the logits
     losses = log_probs.mul_(targets).sum(dim=(1, 2)).div_(-count)
     by_mixed = _padded([head.backward(slope) for head, slope in zip(heads, slopes.unbind(), strict=False)])
-    by_weight = by_mixed.flatten(1) @ layers.T  # (probes, num_layers)
+    by_weight = by_mixed.flatten(1) @ layers.T  # (models, num_layers)
     by_weight = weights * (by_weight - (weights * by_weight).sum(dim=1, keepdim=True))
-    for probe, head, slope, loss in zip(probes, heads, by_weight.unbind(), losses.unbind(), strict=False):
-        assert probe.weights.grad is not None, "it is a view of the probe's gradients"
-        probe.weights.grad.copy_(slope)
+    for downstream, head, slope, loss in zip(models, heads, by_weight.unbind(), losses.unbind(), strict=False):
+        assert downstream.weights.grad is not None, "it is a view of the downstream's gradients"
+        downstream.weights.grad.copy_(slope)
         head.write_gradients()
         yield loss
 
@@ -163,8 +165,8 @@ class _Head(Protocol):
 class _TwoLayers:
     """One layer behind the other."""
 
-    def __init__(self, probe: ClosedForm, mixed: torch.Tensor) -> None:
-        self._projector, self._classifier, self._mixed = probe.projector, probe.classifier, mixed
+    def __init__(self, downstream: ClosedForm, mixed: torch.Tensor) -> None:
+        self._projector, self._classifier, self._mixed = downstream.projector, downstream.classifier, mixed
         self._hidden = torch.addmm(self._projector.bias, mixed, self._projector.weight.T)  # (batch, projector_size)
         self.logits = torch.addmm(self._classifier.bias, self._hidden, self._classifier.weight.T)
 
@@ -184,8 +186,8 @@ class _TwoLayers:
 class _OneLayer:
     """The same. No activation stands between the two layers: `hidden` (batch, projector_size) is never made."""
 
-    def __init__(self, probe: ClosedForm, mixed: torch.Tensor) -> None:
-        self._projector, self._classifier, self._mixed = probe.projector, probe.classifier, mixed
+    def __init__(self, downstream: ClosedForm, mixed: torch.Tensor) -> None:
+        self._projector, self._classifier, self._mixed = downstream.projector, downstream.classifier, mixed
         self._joint = self._classifier.weight @ self._projector.weight  # (classes, hidden_size)
         bias = torch.addmv(self._classifier.bias, self._classifier.weight, self._projector.bias)
         self.logits = torch.addmm(bias, mixed, self._joint.T)

@@ -29,7 +29,7 @@ EVALUATION_BATCH = 256  # utterances at most
 EVALUATION_SECONDS = 240.0  # of padded audio at most, where every frame is looked at
 
 
-class Probe(nn.Module):
+class Downstream(nn.Module):
     """Featurizer and head: all that learns.
 
     Args:
@@ -103,7 +103,7 @@ Score = Callable[[list[Any]], float]
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training of a sweep: what differs between its runs.
 
     Attributes:
@@ -116,35 +116,35 @@ class Run:
 
 
 def train(
-    probe: Probe,
+    downstream: Downstream,
     data: Mapping[str, Examples],
     score: Score,
     sign: int,
     recipe: Recipe,
-    run: Run,
+    run: TrainingRun,
     device: torch.device,
     advance: Callable[[int], None] = lambda updates: None,
 ) -> Trained:
-    """Trains one probe; see `train_together`."""
-    return train_together([probe], data, score, sign, recipe, [run], device, advance)[0]
+    """Trains one downstream; see `train_together`."""
+    return train_together([downstream], data, score, sign, recipe, [run], device, advance)[0]
 
 
 def train_together(
-    probes: Sequence[Probe],
+    models: Sequence[Downstream],
     data: Mapping[str, Examples],
     score: Score,
     sign: int,
     recipe: Recipe,
-    runs: Sequence[Run],
+    runs: Sequence[TrainingRun],
     device: torch.device,
     advance: Callable[[int], None] = lambda updates: None,
 ) -> list[Trained]:
-    """Trains probes in place, update by update side by side, and returns for each the state that was best on valid.
+    """Trains models in place, update by update side by side, and returns for each the state that was best on valid.
 
     Runs of one seed share their batches. A run's result is the same, bit for bit, whatever it is trained together with.
 
     Args:
-        probes: one a run, freshly built under its seed.
+        models: one a run, freshly built under its seed.
         data: "train" and "valid".
         score: the metric on valid's predictions, in the order of the split.
         sign: 1 where a higher score is better, else -1.
@@ -155,9 +155,11 @@ def train_together(
 
     Raises: TrainingError: a loss is no longer finite.
     """
-    kind: type[_Learner] = _InClosedForm if probes[0].closed_form else _ByAutograd
-    learners: list[_Learner] = [kind(probe.to(device), recipe, run) for probe, run in zip(probes, runs, strict=True)]
-    most_frames = probes[0].frames_in(recipe.batch_seconds) if recipe.batch_seconds else NO_LIMIT
+    kind: type[_Learner] = _InClosedForm if models[0].closed_form else _ByAutograd
+    learners: list[_Learner] = [
+        kind(downstream.to(device), recipe, run) for downstream, run in zip(models, runs, strict=True)
+    ]
+    most_frames = models[0].frames_in(recipe.batch_seconds) if recipe.batch_seconds else NO_LIMIT
     streams = {run.seed: _batches(data["train"], recipe, run.seed, most_frames) for run in runs}
     going = list(learners)
     for step in range(1, recipe.steps + 1):
@@ -169,7 +171,7 @@ def train_together(
         for learner in going:
             learner.look(data["valid"], score, sign, step)
         advance(len(going) * (step % recipe.eval_every or recipe.eval_every))
-        going = [learner for learner in going if not learner.tired(step)]
+        going = [learner for learner in going if not learner.out_of_patience(step)]
         if not going:
             break
     advance(sum(recipe.steps - int(learner.outcome.history[-1]["step"]) for learner in learners))
@@ -185,9 +187,9 @@ def _batches(examples: Examples, recipe: Recipe, seed: int, most_frames: int) ->
 class _Learner(ABC):
     """A run under way."""
 
-    def __init__(self, probe: Probe, recipe: Recipe, run: Run) -> None:
-        self.probe, self.recipe, self.run = probe, recipe, run
-        self._device = probe.featurizer.weights.device
+    def __init__(self, downstream: Downstream, recipe: Recipe, run: TrainingRun) -> None:
+        self.downstream, self.recipe, self.run = downstream, recipe, run
+        self._device = downstream.featurizer.weights.device
         self._losses: list[torch.Tensor] = []
         self._best: Trained | None = None
 
@@ -210,16 +212,16 @@ class _Learner(ABC):
         """Evaluates on valid, and keeps the state if it is the best so far."""
         train_loss = _finite_mean(self._losses, step, self.run.learning_rate)
         self._losses.clear()
-        predictions, valid_loss = predict(self.probe, valid, self._device)
+        predictions, valid_loss = predict(self.downstream, valid, self._device)
         value = score(predictions)
         history = self._best.history if self._best else []
         history.append({"step": step, "train_loss": train_loss, "valid_loss": valid_loss, "valid": value})
         current = Trained(self.run.learning_rate, step, value, valid_loss, history, {})
         if current.better_than(self._best, sign):
-            state = {name: tensor.cpu().clone() for name, tensor in self.probe.state_dict().items()}
+            state = {name: tensor.cpu().clone() for name, tensor in self.downstream.state_dict().items()}
             self._best = replace(current, state=state)
 
-    def tired(self, step: int) -> bool:
+    def out_of_patience(self, step: int) -> bool:
         """Whether it has not improved for as long as the recipe's patience lasts."""
         return 0 < self.recipe.patience * self.recipe.eval_every <= step - self.outcome.step
 
@@ -227,9 +229,9 @@ class _Learner(ABC):
 class _ByAutograd(_Learner):
     """Any head."""
 
-    def __init__(self, probe: Probe, recipe: Recipe, run: Run) -> None:
-        super().__init__(probe, recipe, run)
-        self._optimizer = torch.optim.Adam(probe.parameters(), run.learning_rate, fused=True)
+    def __init__(self, downstream: Downstream, recipe: Recipe, run: TrainingRun) -> None:
+        super().__init__(downstream, recipe, run)
+        self._optimizer = torch.optim.Adam(downstream.parameters(), run.learning_rate, fused=True)
 
     @staticmethod
     def update(learners: Sequence[_ByAutograd], batch: Batch, step: int) -> None:
@@ -239,27 +241,27 @@ class _ByAutograd(_Learner):
 
     def _update(self, batch: Batch, step: int) -> None:
         """Dropout and masks follow from seed and step alone, whoever draws in between."""
-        self.probe.train()
+        self.downstream.train()
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(_mixed(self.run.seed, step))
-            loss = self.probe.head.loss(self.probe(batch.layers, batch.lengths), batch.lengths, batch.targets)
+            loss = self.downstream.head.loss(self.downstream(batch.layers, batch.lengths), batch.lengths, batch.targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip_in_step(self._optimizer, self.probe, self.recipe.clip)
+        clip_in_step(self._optimizer, self.downstream, self.recipe.clip)
         self._optimizer.param_groups[0]["lr"] = self._rate(step)
         self._optimizer.step()
         self._losses.append(loss.detach())
 
 
-def clip_in_step(optimizer: torch.optim.Adam, probe: nn.Module, clip: float) -> None:
+def clip_in_step(optimizer: torch.optim.Adam, downstream: nn.Module, clip: float) -> None:
     """Lets a fused step divide gradients on its way, as `clip_grad_norm_` does in passes of its own over all of them.
 
     Args:
         optimizer: with `fused=True`.
-        probe: whose gradients are there.
+        downstream: whose gradients are there.
         clip: largest norm of all gradients together.
     """
-    norm = nn.utils.get_total_norm([value.grad for value in probe.parameters() if value.grad is not None])
+    norm = nn.utils.get_total_norm([value.grad for value in downstream.parameters() if value.grad is not None])
     optimizer.grad_scale = clipping_scale(norm, clip)  # type: ignore[attr-defined]
 
 
@@ -271,14 +273,14 @@ def _mixed(seed: int, step: int) -> int:
 class _InClosedForm(_Learner):
     """A linear head on means; nothing in it is random."""
 
-    def __init__(self, probe: Probe, recipe: Recipe, run: Run) -> None:
-        super().__init__(probe, recipe, run)
-        self._closed_form = ClosedForm(probe.featurizer, probe.head, recipe.clip)
+    def __init__(self, downstream: Downstream, recipe: Recipe, run: TrainingRun) -> None:
+        super().__init__(downstream, recipe, run)
+        self._closed_form = ClosedForm(downstream.featurizer, downstream.head, recipe.clip)
 
     @staticmethod
     def update(learners: Sequence[_InClosedForm], batch: Batch, step: int) -> None:
         """See _Learner.update."""
-        means = Means.of(batch, learners[0].probe.head.labels.sizes)
+        means = Means.of(batch, learners[0].downstream.head.labels.sizes)
         rates = [learner._rate(step) for learner in learners]
         losses = update_together([learner._closed_form for learner in learners], means, rates)
         for learner, loss in zip(learners, losses, strict=True):
@@ -296,22 +298,22 @@ def _finite_mean(losses: list[torch.Tensor], step: int, learning_rate: float) ->
 
 
 @torch.no_grad()
-def predict(probe: Probe, examples: Examples, device: torch.device) -> tuple[list[Any], float]:
-    """Predictions in the order of the examples, and the mean loss; leaves the probe in evaluation mode."""
-    probe.eval()
+def predict(downstream: Downstream, examples: Examples, device: torch.device) -> tuple[list[Any], float]:
+    """Predictions in the order of the examples, and the mean loss; leaves the downstream in evaluation mode."""
+    downstream.eval()
     predictions: list[Any] = [None] * len(examples.lengths)
     total = 0.0
-    for indices in evaluation_batches(examples, EVALUATION_BATCH, probe.frames_in(EVALUATION_SECONDS)):
+    for indices in evaluation_batches(examples, EVALUATION_BATCH, downstream.frames_in(EVALUATION_SECONDS)):
         layers, lengths, targets = examples.batch(indices).to(device)
-        logits = probe(layers, lengths)
-        total += probe.head.loss(logits, lengths, targets).item() * len(indices)
-        for index, prediction in zip(indices, probe.head.predict(logits, lengths), strict=True):
+        logits = downstream(layers, lengths)
+        total += downstream.head.loss(logits, lengths, targets).item() * len(indices)
+        for index, prediction in zip(indices, downstream.head.predict(logits, lengths), strict=True):
             predictions[index] = prediction
     return predictions, total / len(predictions)
 
 
 def save_trained(path: Path, trained: Trained, description: Mapping[str, Any]) -> None:
-    """Writes a trained probe with its history, atomically."""
+    """Writes a trained downstream with its history, atomically."""
     notes = {key: value for key, value in asdict(trained).items() if key != "state"}
     # One entry: safetensors writes several in an order that changes from process to process.
     metadata = {"frostbench": canonical_json({"trained": notes, "description": description})}
@@ -321,9 +323,9 @@ def save_trained(path: Path, trained: Trained, description: Mapping[str, Any]) -
 
 
 def load_trained(path: Path) -> tuple[Trained, dict[str, Any]]:
-    """A trained probe and its description.
+    """A trained downstream and its description.
 
-    Raises: CheckpointError: damaged, or not a trained probe.
+    Raises: CheckpointError: damaged, or not a trained downstream.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -334,14 +336,14 @@ def load_trained(path: Path) -> tuple[Trained, dict[str, Any]]:
         raise CheckpointError(f"{path}: not a trained head ({error}); delete it and run again") from None
 
 
-def probe_of(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Probe:
-    """Builds a probe from what `save_trained` stored."""
-    probe = Probe(
+def downstream_of(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Downstream:
+    """Builds a downstream from what `save_trained` stored."""
+    downstream = Downstream(
         description["head"],
         description["num_layers"],
         FeatureShape(**description["shape"]),
         labels_from_json(description["labels"]),
         Recipe.from_json(description["recipe"]),
     )
-    probe.load_state_dict(dict(state))
-    return probe
+    downstream.load_state_dict(dict(state))
+    return downstream

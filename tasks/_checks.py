@@ -11,12 +11,12 @@ from typing import Any
 from core import checks
 from core.checks import CheckResult, require
 from core.manifest import SPLITS, Manifest, Utterance, slots_of
+from core.metrics import Metric, get_metric
 from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
 from tasks._base import TASKS, Task
-from tasks._metrics import Metric, get_metric
-from tasks._plan import task_data
+from tasks._rows import task_data
 
 
 @dataclass(frozen=True)

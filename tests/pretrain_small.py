@@ -13,8 +13,8 @@ def main() -> None:
     from small_pretraining import plan, small_sizes
 
     from core.manifest import read_manifest
-    from upstreams._pretraining import Circumstances, pretrain
-    from upstreams._trainable import PretrainRecipe
+    from upstreams._pretraining.contract import PretrainRecipe
+    from upstreams._pretraining.plan import Circumstances, pretrain
 
     torch.set_num_threads(1)
     corpus, folder, name, *changes = sys.argv[1:]

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from test_records import record, task
 
 from core.digest import canonical_json, digest_of, file_digest, write_json
+from core.metrics import get_metric
 from core.records import FILES, RecordStore, ResultRecord
-from tasks._metrics import get_metric
 
 WER = {"name": "wer", "title": "WER", "unit": "%", "direction": "lower"}
 ACCURACY = {"name": "accuracy", "title": "Acc", "unit": "%", "direction": "higher"}

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from upstreams._base import UPSTREAMS
-from upstreams._pretraining import Pretraining, planned
-from upstreams._trainable import Clusters, PretrainRecipe
-from upstreams._waveform import WaveformConfig
+from upstreams._encoders.waveform import WaveformConfig
+from upstreams._pretraining.contract import Clusters, PretrainRecipe
+from upstreams._pretraining.plan import Pretraining, planned
 from upstreams.contrastive.wav2vec2 import Wav2Vec2Config
 from upstreams.generative.apc import APCConfig
 from upstreams.generative.mockingjay import MockingjayConfig

@@ -20,7 +20,7 @@ import torch
 from conftest import call
 
 from core.records import RecordStore
-from upstreams import _checkpoint
+from upstreams._pretraining import checkpoint as checkpoint_module
 from upstreams.generative.apc import APC, APCConfig
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +31,7 @@ def place(corpus_folder, tmp_path) -> Path:
     """A folder with a corpus of its own, a checkpoint, and files that are none."""
     shutil.copytree(corpus_folder, tmp_path / "corpus")
     config = APCConfig(num_layers=1, hidden_size=8)
-    _checkpoint.save(tmp_path / "apc.safetensors", "apc", asdict(config), APC(config), {})
+    checkpoint_module.save(tmp_path / "apc.safetensors", "apc", asdict(config), APC(config), {})
     whole = (tmp_path / "apc.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     torch.save({"a": 1}, tmp_path / "pickle.pt")

@@ -19,15 +19,17 @@ from core.errors import CacheError
 from core.feature_cache import FeatureCache
 from core.manifest import Manifest
 from core.records import RecordStore
-from tasks import _needs
+from frostbench.cache_space import clear, delete, entries, exclusive, in_use, make_room
+from frostbench.grid import needs
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.needs import Need, choose_frames, explained, format_bytes, parse_size, sizes_of
+from frostbench.grid.plan import Grid
+from frostbench.grid.run import Report, run_grid
+from frostbench.jobs.local import LocalExecutor
+from frostbench.jobs.progress import Watcher
 from tasks._base import Task, resolve_task
-from tasks._cache_space import alone, clear, delete, entries, in_use, make_room
-from tasks._local_executor import LocalExecutor
-from tasks._needs import Need, choose_frames, explained, parse_size, sizes_of, spelt
-from tasks._plan import UpstreamFacts, clips_of, task_data
-from tasks._planner import Grid, Report, run_grid
-from tasks._progress import Watcher
-from tasks._runner import Folders
+from tasks._rows import clips_of, task_data
+from upstreams._facts import UpstreamFacts
 from upstreams._resolve import build_upstream
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +54,7 @@ def test_what_is_no_size_is_refused(text):
 
 def test_sizes_are_spelt():
     sizes = (0, 999, 1_000, 9_940, 99_400, 1_260_000_000, 999_600_000_000, 3_210_000_000_000)
-    assert [spelt(size) for size in sizes] == [
+    assert [format_bytes(size) for size in sizes] == [
         "0 B",
         "999 B",
         "1.0 kB",
@@ -132,7 +134,7 @@ def test_what_is_in_use_stays(cache):
     entry = next(entry for entry in entries(cache) if entry.path == using.folder)
     with in_use([need_of(using, name="upstream-c")]), in_use([need_of(using, name="upstream-c")]):
         assert not delete(entry)
-        with alone(entry.path) as is_free:
+        with exclusive(entry.path) as is_free:
             assert not is_free
         assert make_room(cache, 0, []) and names(cache) == ["upstream-c"]
         assert clear(cache) == ([], entries(cache))
@@ -151,8 +153,8 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from core.feature_cache import FeatureCache
-from tasks._cache_space import in_use
-from tasks._needs import Need
+from frostbench.cache_space import in_use
+from frostbench.grid.needs import Need
 with in_use([Need("upstream-c", FeatureCache(Path(sys.argv[1]), "c" * 32, "pooled"), frozenset(), 0, 0)]):
     print("held", flush=True)
     time.sleep(60)
@@ -348,7 +350,7 @@ def test_what_is_coming_is_said_where_it_is_much(corpus, tiny, tmp_path, monkeyp
     grid = Grid(("mfcc",), (quick(tiny["KS"]),), (0,), cache_limit=10**9)
     _, watcher = ran(grid, corpus, tmp_path / "small")
     assert watcher.lines == []
-    monkeypatch.setattr(_needs, "SAID_ABOVE", 1_000)
+    monkeypatch.setattr(needs, "SAID_ABOVE", 1_000)
     _, watcher = ran(grid, corpus, tmp_path / "large")
     assert watcher.lines == ["features: mfcc 7.5 kB; 7.5 kB of it to be computed, limit 1.0 GB"]
 

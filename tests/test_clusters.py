@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from core.audio import read_audio
 from core.errors import TrainingError
 from core.manifest import Utterance
-from upstreams._clusters import _mfcc_frames, load_targets, make_targets, quality, save_targets
+from upstreams._pretraining.clusters import _mfcc_frames, load_targets, make_targets, quality, save_targets
+from upstreams._pretraining.contract import Clusters
 from upstreams._resolve import build_upstream
-from upstreams._trainable import Clusters
 from upstreams.predictive.hubert import Hubert
 
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def test_a_layer_of_an_upstream_is_clustered_padded_or_not(corpus):
     upstream = build_upstream("hubert")
     found = make_targets(rows, Clusters(6, layer=1), 320, upstream, 0, CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("upstreams._clusters.BATCH_SECONDS", 0.0)
+        patch.setattr("upstreams._pretraining.clusters.BATCH_SECONDS", 0.0)
         alone = make_targets(rows, Clusters(6, layer=1), 320, upstream, 0, CPU)
     same = [float((found.clusters[row.id] == alone.clusters[row.id]).float().mean()) for row in rows]
     assert sum(same) / len(same) > 0.99

@@ -19,7 +19,7 @@ from core.errors import ManifestError
 from core.manifest import Manifest
 from run_benchmark import app
 from tasks._base import TASKS
-from tasks._plan import task_data
+from tasks._rows import task_data
 from tasks.corpora import fluent_speech_commands, librispeech, speech_commands, voxceleb1
 from tasks.corpora._base import CORPORA, open_corpus
 

@@ -20,15 +20,17 @@ from core.records import RecordStore
 from downstreams._data import load_examples, stacked
 from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
+from frostbench.grid.cell import departures
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.live import LiveExamples
+from frostbench.grid.plan import Grid, make_cells
+from frostbench.grid.run import run_grid
+from frostbench.jobs.local import LocalExecutor
 from tasks._base import TASKS, Task, resolve_task
-from tasks._live import LiveExamples
-from tasks._local_executor import LocalExecutor
-from tasks._plan import clips_of_row, departures, samples_of, task_data
-from tasks._planner import Grid, make_cells, run_grid
-from tasks._runner import Folders
-from upstreams._clips import Clip
-from upstreams._encoding import Encoder
-from upstreams._extraction import caches_of, extract
+from tasks._rows import clips_of_row, samples_of, task_data
+from upstreams._extraction.clips import Clip
+from upstreams._extraction.encoding import FrozenUpstream
+from upstreams._extraction.fill import caches_of, extract
 from upstreams._resolve import build_upstream
 
 CPU = torch.device("cpu")
@@ -182,7 +184,7 @@ def test_live_examples_equal_cached_ones_where_nothing_is_cropped(moods, mood, t
         extract(upstream, [[replace(clip, kinds=frozenset({kind})) for clip in clips]], kept, CPU)
         cache = FeatureCache(tmp_path, "digest", kind)
         cached = load_examples(cache, [row.keys for row in examples], [row.label for row in examples], labels)
-        live = LiveExamples(Encoder(upstream, CPU), clips, targets, kind, crop_samples=LONG)
+        live = LiveExamples(FrozenUpstream(upstream, CPU), clips, targets, kind, crop_samples=LONG)
         one, other = cached.batch(chosen), live.batch(chosen)
         layers = pad(one.layers)[0].float() if kind == "frames" else one.layers
         torch.testing.assert_close(layers, other.layers, rtol=2e-3 if kind == "frames" else 0, atol=1e-5)
@@ -194,7 +196,7 @@ def test_live_examples_hear_a_new_piece_every_time(moods, mood):
     upstream = build_upstream("fbank")
     rows = task_data(moods, mood)
     clips = [replace(made[0], samples=samples_of(made[0])) for made in rows.clips(mood.recipe("short"))["train"]]
-    live = LiveExamples(Encoder(upstream, CPU), clips, [torch.tensor([0])] * len(clips), "frames", 6_000)
+    live = LiveExamples(FrozenUpstream(upstream, CPU), clips, [torch.tensor([0])] * len(clips), "frames", 6_000)
     short, long = (next(i for i, clip in enumerate(clips) if clip.samples == size) for size in (SHORT, LONG))
     frames = [upstream.frame_lengths(torch.tensor(size)).item() for size in (SHORT, 6_000)]
     assert [live.lengths[short], live.lengths[long]] == frames == [28, 36]

@@ -16,14 +16,14 @@ from conftest import Called, call
 
 from core.digest import digest_of, file_digest
 from core.feature_cache import FeatureCache
+from core.metrics import get_metric
 from core.records import RecordStore, ResultRecord
 from downstreams._base import HEADS
 from downstreams._data import load_examples
-from downstreams._training import load_trained, predict, probe_of
-from tasks import _planner
+from downstreams._training import downstream_of, load_trained, predict
+from frostbench.grid import run
+from frostbench.grid.plan import Grid, make_cells
 from tasks._base import TASKS
-from tasks._metrics import get_metric
-from tasks._planner import Grid, make_cells
 from upstreams._resolve import build_upstream
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_grid.json"
@@ -186,15 +186,15 @@ def test_the_stored_head_gives_the_stored_predictions(grid, records):
     for record in records:
         folder = grid.store.run_folder(record.run)
         trained, description = load_trained(folder / "head.safetensors")
-        probe = probe_of(description, trained.state)
+        downstream = downstream_of(description, trained.state)
         assert description["upstream"] == record.upstream
         rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
         manifest = {row["id"]: row for row in map(json.loads, grid_corpus(grid).read_text().splitlines())}
         keys = [[file_digest(grid_corpus(grid).parent / manifest[row["id"]]["file_name"])] for row in rows]
         cache = FeatureCache(grid.folder / "cache", record.upstream["digest"], record.features["kind"])
         labels = [manifest[row["id"]][record.task["label"]] for row in rows]
-        data = load_examples(cache, keys, labels, probe.head.labels)
-        predictions, _ = predict(probe, data, torch.device("cpu"))
+        data = load_examples(cache, keys, labels, downstream.head.labels)
+        predictions, _ = predict(downstream, data, torch.device("cpu"))
         assert predictions == [row["prediction"] for row in rows]
 
 
@@ -216,8 +216,8 @@ def test_a_second_call_computes_nothing(grid, monkeypatch):
     def forbidden(*arguments: object, **others: object) -> None:
         raise AssertionError("a second call must not compute")
 
-    monkeypatch.setattr(_planner, "extract_features", forbidden)
-    monkeypatch.setattr(_planner, "run_cell", forbidden)
+    monkeypatch.setattr(run, "extract_features", forbidden)
+    monkeypatch.setattr(run, "run_cell", forbidden)
     call(*grid.command)  # remembers the digests of recordings that were too young for it at first
     before = {path: path.stat().st_mtime_ns for path in grid.folder.rglob("*") if path.is_file()}
     again = call(*grid.command)
@@ -231,7 +231,7 @@ def test_new_seeds_reuse_the_features(grid, monkeypatch, tmp_path):
     def forbidden(*arguments: object, **others: object) -> None:
         raise AssertionError("features are there already")
 
-    monkeypatch.setattr(_planner, "extract_features", forbidden)
+    monkeypatch.setattr(run, "extract_features", forbidden)
     command = [*grid.command[:5], *grid.command[grid.command.index("--workers") :]]  # both upstreams, no task
     command += ["--task", grid.command[6], "--seed", 7, "--output", tmp_path / "results"]
     ran = call(*command)

@@ -24,9 +24,10 @@ from test_end_to_end import OWN_UPSTREAM, options
 
 from core.errors import BenchmarkError
 from core.records import RecordStore
-from tasks import _local_executor
-from tasks._executors import Executor, Job, Outcome, Tally, open_executor
-from tasks._local_executor import LocalExecutor, devices_here
+from frostbench.jobs import local
+from frostbench.jobs.base import Executor, Job, Outcome, ProgressCounter
+from frostbench.jobs.local import LocalExecutor, devices_here
+from frostbench.jobs.open import open_executor
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("local", "ray")
@@ -56,7 +57,7 @@ def executor(request, tmp_path_factory) -> Iterator[Executor]:
     address = request.getfixturevalue("cluster") if request.param == "ray" else None
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "ray":
-            patch.setattr("tasks._ray_executor.RETRIES", 1)
+            patch.setattr("frostbench.jobs.ray_cluster.RETRIES", 1)
         with open_executor(request.param, address, "cpu", 2, [tmp_path_factory.mktemp("shared")]) as entered:
             yield entered
 
@@ -121,7 +122,7 @@ class TestBoth:
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(_local_executor.torch, "zeros", lambda *size, device: None)
+    monkeypatch.setattr(local.torch, "zeros", lambda *size, device: None)
     assert devices_here("cuda") == ["cuda:0", "cuda:1"]
     assert devices_here("cuda:1") == ["cuda:1"]
     assert LocalExecutor("cuda:1").workers == LocalExecutor("cuda", most=1).workers == 1
@@ -157,7 +158,7 @@ def test_ray_gives_each_job_a_gpu(cluster, tmp_path):
     ],
 )
 def test_jobs_claim_all_cores(cores, gpus, workers, expected):
-    ray_executor = pytest.importorskip("tasks._ray_executor", exc_type=ImportError)
+    ray_executor = pytest.importorskip("frostbench.jobs.ray_cluster", exc_type=ImportError)
     machines = [ray_executor.Machine("", count, 4 * gpus * (count == 16)) for count in cores]
     machines = [machine for machine in machines if machine.room(1, gpus)]
     assert ray_executor.cores_of_a_job(machines, gpus, workers) == expected
@@ -313,7 +314,7 @@ def test_what_can_not_be_opened(kind, address, device, message, tmp_path):
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.delitem(sys.modules, "tasks._ray_executor", raising=False)
+    monkeypatch.delitem(sys.modules, "frostbench.jobs.ray_cluster", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BenchmarkError, match=r"Ray is not installed here; run: pip install 'frostbench\[ray\]'"):
         open_executor("ray", None, None, None, [])
@@ -322,11 +323,11 @@ def test_without_ray_it_says_how_to_get_it(monkeypatch):
 def test_what_a_killed_attempt_told_is_taken_back():
     told: list[float] = []
     lines: list[str] = []
-    tally = Tally(told.append, lines.append)
+    counter = ProgressCounter(told.append, lines.append)
     for message in ((0, None), (0, 3), (1, None), (1, 1), (0, 4), (0, None), (0, 2)):
-        tally.take(*message, "")
+        counter.take(*message, "")
     assert told == [3, 1, 4, -7, 2]
-    tally.take(1, 1, "halfway")
+    counter.take(1, 1, "halfway")
     assert lines == ["halfway"]
 
 

@@ -23,14 +23,16 @@ from core.feature_cache import FeatureCache
 from core.hidden_states import HiddenStates
 from core.manifest import Manifest
 from core.records import RecordStore, ResultRecord
-from tasks import _plan
+from frostbench.grid import cell as cell_module
 from tasks._base import TASKS
-from tasks._plan import UpstreamFacts, clips_of, task_data
-from upstreams import _clips, _extraction
+from tasks._rows import clips_of, task_data
 from upstreams._base import Upstream, UpstreamCard, full_precision
-from upstreams._clips import Clip, deal, lay_out, pieces
-from upstreams._encoding import Encoder
-from upstreams._extraction import caches_of, extract, read_ahead, unfinished
+from upstreams._extraction import clips as clips_module
+from upstreams._extraction import fill
+from upstreams._extraction.clips import Clip, lay_out, pieces, share_out
+from upstreams._extraction.encoding import FrozenUpstream
+from upstreams._extraction.fill import caches_of, extract, read_ahead, unfinished
+from upstreams._facts import UpstreamFacts
 from upstreams._resolve import build_upstream
 
 CPU = torch.device("cpu")
@@ -103,7 +105,7 @@ def test_what_is_kept_is_what_the_upstream_gives(clips, tmp_path):
 
 @pytest.mark.parametrize("lives", [1, 3])
 def test_an_interrupted_extraction_taken_up_again_gives_the_same_bits(clips, tmp_path, monkeypatch, lives):
-    monkeypatch.setattr(_extraction, "FLUSH_SECONDS", 0.0)  # a segment a batch
+    monkeypatch.setattr(fill, "FLUSH_SECONDS", 0.0)  # a segment a batch
     batches = lay_out(clips, 1, batch_seconds=5.0)
     assert len(batches) > 4
     straight = caches_of(tmp_path / "straight", "source", ("pooled", "frames"))
@@ -174,7 +176,7 @@ def hubert(folder: Path) -> Upstream:
 
 def rows_of_one(upstream: Upstream, wav: torch.Tensor) -> dict:
     clip = Clip("digest", Path("long.wav"), len(wav), frozenset())
-    kept = Encoder(upstream, CPU).rows([clip], [wav], ("frames", "pooled", "pooled_normalised"))
+    kept = FrozenUpstream(upstream, CPU).rows([clip], [wav], ("frames", "pooled", "pooled_normalised"))
     return {kind: rows[0] for kind, rows in kept.items()}
 
 
@@ -183,7 +185,7 @@ def rows_of_one(upstream: Upstream, wav: torch.Tensor) -> dict:
 def test_frames_in_pieces_are_those_of_the_whole(upstream, samples, monkeypatch):
     wav = torch.randn(samples, generator=torch.Generator().manual_seed(0))
     whole = rows_of_one(upstream, wav)
-    monkeypatch.setattr(_clips, "LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr(clips_module, "LONGEST_SECONDS", 0.5)
     in_pieces = rows_of_one(upstream, wav)
     assert torch.equal(in_pieces["frames"], whole["frames"])
     for kind in ("pooled", "pooled_normalised"):
@@ -193,7 +195,7 @@ def test_frames_in_pieces_are_those_of_the_whole(upstream, samples, monkeypatch)
 @pytest.mark.parametrize("spec", ["fbank", "apc", "mockingjay", "hubert"])
 def test_there_are_as_many_frames_in_pieces_as_in_the_whole(spec, tmp_path, monkeypatch):
     upstream = hubert(tmp_path) if spec == "hubert" else build_upstream(spec)
-    monkeypatch.setattr(_clips, "LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr(clips_module, "LONGEST_SECONDS", 0.5)
     for samples in (16_001, 19_999, 31_234):
         wav = torch.randn(samples, generator=torch.Generator().manual_seed(0))
         expected = int(upstream.frame_lengths(torch.tensor(samples)))
@@ -201,7 +203,7 @@ def test_there_are_as_many_frames_in_pieces_as_in_the_whole(spec, tmp_path, monk
 
 
 def test_no_pass_is_longer_than_a_piece(monkeypatch):
-    monkeypatch.setattr(_clips, "LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr(clips_module, "LONGEST_SECONDS", 0.5)
     upstream = Blocks()
     rows_of_one(upstream, torch.zeros(50_000))
     assert len(upstream.passed) == 7
@@ -283,7 +285,7 @@ def test_clips_are_read_ahead_in_order_and_within_a_bound(monkeypatch):
             assert len(read) > 8, "the next ones are read while this one is worked on"
         most = max(most, len(read) - 4 * number)
     assert number == 19
-    assert most <= _extraction.AHEAD_SECONDS / 4 + 8
+    assert most <= fill.AHEAD_SECONDS / 4 + 8
 
 
 def test_one_batch_above_the_bound_is_still_read(monkeypatch):
@@ -298,7 +300,7 @@ def test_a_recording_that_can_not_be_read_stops_the_extraction(clips, tmp_path):
 
 
 def test_no_more_than_a_bound_waits_to_be_written(clips, tmp_path, monkeypatch):
-    monkeypatch.setattr(_extraction, "FLUSH_BYTES", 10_000)
+    monkeypatch.setattr(fill, "FLUSH_BYTES", 10_000)
     written: list[int] = []
     plain = FeatureCache.add
 
@@ -320,17 +322,17 @@ def test_no_more_than_a_bound_waits_to_be_written(clips, tmp_path, monkeypatch):
 
 def test_shares_are_even_and_lose_nothing(clips):
     batches = lay_out(clips, 1, batch_seconds=1.0)
-    shares = deal(batches, 3)
+    shares = share_out(batches, 3)
     assert sorted(map(id, batches)) == sorted(id(batch) for share in shares for batch in share)
     seconds = [sum(max(clip.samples for clip in batch) * len(batch) for batch in share) for share in shares]
     assert max(seconds) - min(seconds) <= 16_000
-    assert len(deal(batches[:2], 8)) == 2, "no empty shares"
+    assert len(share_out(batches[:2], 8)) == 2, "no empty shares"
 
 
 def test_batches_that_a_gpu_takes_together_lose_nothing(clips):
     long = replace(clips[0], samples=50 * 16_000)
     batches = lay_out([long, *clips[1:]], 1, batch_seconds=1.0)
-    together = _extraction._together(batches, 4)
+    together = fill._together(batches, 4)
     assert [clip for batch in together for clip in batch] == [clip for batch in batches for clip in batch]
     assert together[0] == [long]
     assert len(together) == 1 + -(-(len(batches) - 1) // 4)
@@ -423,7 +425,7 @@ def test_another_precision_than_these_is_refused(tmp_path):
 
 
 def test_recordings_in_pieces_are_told_in_the_record(corpus_folder, corpus, tasks_file, tmp_path, monkeypatch):
-    for module in (_clips, _plan):
+    for module in (clips_module, cell_module):
         monkeypatch.setattr(module, "LONGEST_SECONDS", 0.4)
     (record,) = records_of(tmp_path, "--upstream", "fbank", "--task", f"{tasks_file}:KS", "--corpus", corpus_folder)
     rows = corpus.with_label("keyword").utterances

@@ -7,8 +7,8 @@ import torch
 
 from core.hidden_states import HiddenStates
 from core.manifest import Manifest
-from tasks import _goal_probe
-from tasks._goal_probe import GoalProbe
+from frostbench.pretraining import goal_probe
+from frostbench.pretraining.goal_probe import GoalProbe
 from upstreams._base import Upstream, UpstreamCard
 from upstreams._resolve import build_upstream
 
@@ -29,7 +29,7 @@ class Silent(Upstream):
 @pytest.fixture
 def small(corpus, monkeypatch) -> Manifest:
     opened = []
-    monkeypatch.setattr(_goal_probe, "open_corpus", lambda name: opened.append(name) or corpus)
+    monkeypatch.setattr(goal_probe, "open_corpus", lambda name: opened.append(name) or corpus)
     return corpus
 
 
@@ -53,7 +53,7 @@ def test_test_rows_are_not_touched(small, monkeypatch):
 def test_training_goes_on_as_if_nobody_had_looked(small, tmp_path, monkeypatch):
     from small_pretraining import plan, small_sizes, weights
 
-    from upstreams._pretraining import Circumstances, pretrain
+    from upstreams._pretraining.plan import Circumstances, pretrain
 
     small_sizes(monkeypatch)
     what = plan("wav2vec2", steps=20)

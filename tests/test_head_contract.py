@@ -14,10 +14,10 @@ from downstreams._base import HEADS, FeatureShape, register_head
 from downstreams._featurizer import Featurizer
 from downstreams._labels import CharacterLabels, SlotLabels
 from downstreams._recipe import Recipe
-from downstreams._training import Probe
+from downstreams._training import Downstream
 from downstreams.ctc import CTC, BidirectionalLSTM
 from downstreams.utterance_linear import UtteranceLinear
-from upstreams._encoding import rows_of
+from upstreams._extraction.encoding import rows_of
 
 CASES = [(name, check) for name in HEADS.names() for check in _checks.CHECKS]
 
@@ -138,18 +138,18 @@ def test_cached_means_equal_frames(normalise):
     means = torch.stack(rows_of(states, {kind})[kind])
     labels = SlotLabels.from_train(["a", "b", "c"], "keyword")
     recipe = Recipe("test", 1, 3, (1.0,), 1, normalise=normalise)
-    probe = Probe("utterance_linear", 4, FeatureShape(10, 160), labels, recipe).double()
-    torch.nn.init.normal_(probe.featurizer.weights)
+    downstream = Downstream("utterance_linear", 4, FeatureShape(10, 160), labels, recipe).double()
+    torch.nn.init.normal_(downstream.featurizer.weights)
     targets = [labels.encode(value) for value in "abc"]
 
     def outcome(features, logits):
-        loss = probe.head.loss(logits, torch.ones(3), targets)
-        return [logits, *torch.autograd.grad(loss, list(probe.parameters()))]
+        loss = downstream.head.loss(logits, torch.ones(3), targets)
+        return [logits, *torch.autograd.grad(loss, list(downstream.parameters()))]
 
-    on_means = outcome(means, probe(means, torch.ones(3, dtype=torch.int64)))
+    on_means = outcome(means, downstream(means, torch.ones(3, dtype=torch.int64)))
     framewise = Featurizer(4, normalise)
-    framewise.weights = probe.featurizer.weights
-    on_frames = outcome(padded, probe.head(framewise(padded), valid))
+    framewise.weights = downstream.featurizer.weights
+    on_frames = outcome(padded, downstream.head(framewise(padded), valid))
     assert len(on_means) == 6  # logits; layer weights; weight and bias of projector and classifier
     for one, other in zip(on_means, on_frames, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)

@@ -14,9 +14,9 @@ from test_end_to_end import options
 
 from core.records import RecordStore, ResultRecord
 from downstreams._data import PooledExamples
-from tasks import _runner
+from frostbench.grid import cell_jobs
+from frostbench.grid.measures import gflops_per_second, layer_norms
 from tasks._base import TASKS
-from tasks._measures import gflops_per_second, layer_norms
 from upstreams._resolve import build_upstream
 
 
@@ -159,12 +159,12 @@ class Watched:
 @pytest.mark.parametrize("name", ["KS", "ASR"])
 def test_the_test_set_is_looked_at_once_when_all_is_decided(corpus_folder, tasks_file, tmp_path, monkeypatch, name):
     looks: list[tuple[str, list[int]]] = []
-    load = _runner._load_splits
+    load = cell_jobs._load_splits
 
     def watched(*arguments):
         return {split: Watched(split, examples, looks) for split, examples in load(*arguments).items()}
 
-    monkeypatch.setattr(_runner, "_load_splits", watched)
+    monkeypatch.setattr(cell_jobs, "_load_splits", watched)
     folders = {"output": tmp_path / "results", "cache": tmp_path / "cache"}
     ran = call(*options(upstreams=("fbank",), tasks=(f"{tasks_file}:{name}",), corpus=corpus_folder, **folders))
     assert ran.code == 0
@@ -209,7 +209,7 @@ def test_the_cost_of_an_upstream_is_counted():
 def test_recurrent_layers_count_as_their_matrices():
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tasks._measures import FORMULAS
+    from frostbench.grid.measures import FORMULAS
 
     lstm = torch.nn.LSTM(8, 4, bidirectional=True).eval()
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:

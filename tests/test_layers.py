@@ -1,4 +1,7 @@
-"""Imports point down only: core <- upstreams, downstreams <- tasks <- run_benchmark.py; leaderboard sees only core."""
+"""Imports point down only, and in no circle.
+
+core <- upstreams | downstreams <- tasks <- frostbench <- run_benchmark.py; leaderboard sees core, frostbench sees it.
+"""
 
 import ast
 from pathlib import Path
@@ -12,6 +15,7 @@ MAY_IMPORT = {
     "downstreams": {"core", "downstreams"},
     "leaderboard": {"core", "leaderboard"},
     "tasks": {"core", "upstreams", "downstreams", "tasks"},
+    "frostbench": {"core", "upstreams", "downstreams", "tasks", "leaderboard", "frostbench"},
 }
 PROJECT = {*MAY_IMPORT, "run_benchmark", "tests", "benchmarks"}
 
@@ -32,4 +36,50 @@ def test_core_is_no_drawer():
     for module in modules:
         users = [f for f in MAY_IMPORT if f != "core" and any(f"core.{module} import" in text for text in texts[f])]
         assert len(users) >= 2, f"core/{module}.py is used by {users} only"
-    assert len(modules) <= 10
+
+
+def test_no_import_goes_in_a_circle():
+    """At import time: what a function imports when it is called may point anywhere below its folder."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for folder in MAY_IMPORT
+        for path in (ROOT / folder).rglob("*.py")
+        if "_mini" not in path.parts
+    }
+    graph = {name: _imported(path) & set(modules) for name, path in modules.items()}
+    done: set[str] = set()
+
+    def visit(name, above):
+        assert name not in above, f"circle: {' -> '.join([*above[above.index(name) :], name])}"
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, [*above, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
+
+
+def _imported(path):
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_jobs_know_nothing_of_speech():
+    for path in (ROOT / "frostbench" / "jobs").glob("*.py"):
+        names = {name.split(".")[0] for name in _imported(path)} - {"frostbench"}
+        assert not names & {"upstreams", "downstreams", "tasks", "leaderboard"}, path
+
+
+def test_no_family_reaches_into_another():
+    families = [path.name for path in (ROOT / "upstreams").iterdir() if path.is_dir() and path.name[0] not in "_."]
+    for family in {*families} - {"pretrained"}:  # which loads published files into networks of the families
+        for path in (ROOT / "upstreams" / family).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("upstreams."):
+                    assert node.module.split(".")[1] not in {*families} - {family}, f"{path}:{node.lineno}"

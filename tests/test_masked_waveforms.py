@@ -13,10 +13,10 @@ from small_pretraining import plan, small_sizes
 from torch.nn import functional
 
 from core.errors import ContractError
-from upstreams._pretraining import pretrain
+from upstreams._encoders.waveform import numpy_seeded
+from upstreams._pretraining.contract import TrainingBatch
+from upstreams._pretraining.plan import pretrain
 from upstreams._resolve import build_upstream
-from upstreams._trainable import TrainingBatch
-from upstreams._waveform import numpy_seeded
 
 PLAIN = """
 import json, sys, torch, transformers

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import MetricError, UnknownNameError
-from tasks._metrics import METRICS, accuracy, character_error_rate, get_metric, word_error_rate
+from core.metrics import METRICS, accuracy, character_error_rate, get_metric, word_error_rate
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ import torch
 
 from core.errors import MetricError
 from core.lengths import mean_over_valid, padding_mask, unpad
+from core.metrics import accuracy, character_error_rate, word_error_rate
 from downstreams._base import HEADS, FeatureShape, Head
 from downstreams._labels import CharacterLabels, Labels, SlotLabels
-from tasks._metrics import accuracy, character_error_rate, word_error_rate
 
 ORACLES = Path(os.environ.get("FROSTBENCH_ORACLES") or Path(__file__).parents[2] / "shared" / "oracles")
 if not (ORACLES / "head_input.npz").is_file():

@@ -22,8 +22,8 @@ import torch
 
 from core.lengths import pad
 from downstreams._featurizer import Featurizer
-from upstreams import _kaldi
 from upstreams._base import Upstream
+from upstreams._encoders import kaldi
 from upstreams._resolve import build_upstream
 from upstreams.pretrained._preprocessor import KaldiFrontEnd, StftFrontEnd
 from upstreams.spectral.fbank import Fbank
@@ -40,7 +40,7 @@ if not (ORACLES / "wavs.npz").is_file():
 SPECTRA = {
     "fbank": FbankCMVN().features,
     "fbank_no_cmvn": Fbank().features,
-    "mfcc": lambda wav: _kaldi.cmvn(MFCC().features(wav)),
+    "mfcc": lambda wav: kaldi.cmvn(MFCC().features(wav)),
     "mel": StftFrontEnd("mel"),
     "linear": StftFrontEnd("linear"),
     "spectrogram": KaldiFrontEnd("spectrogram", {"frame_length": 25.0, "frame_shift": 10.0}, (0, 5), True),

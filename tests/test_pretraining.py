@@ -19,18 +19,18 @@ from core.errors import CheckpointError, ContractError, TrainingError, UnknownNa
 from core.lengths import pad
 from core.manifest import Manifest
 from tasks.corpora._audio_folder import read_audio_folder
-from upstreams import _checkpoint
 from upstreams._base import UPSTREAMS
-from upstreams._pretraining import (
+from upstreams._pretraining import checkpoint as checkpoint_module
+from upstreams._pretraining.contract import TrainingBatch
+from upstreams._pretraining.options import parse_options
+from upstreams._pretraining.plan import (
     Circumstances,
     is_done,
     planned,
     pretrain,
     summary,
 )
-from upstreams._pretraining_options import parse_options
 from upstreams._resolve import build_upstream
-from upstreams._trainable import TrainingBatch
 from upstreams.contrastive.wav2vec2 import Wav2Vec2
 from upstreams.generative.apc import APC, APCConfig
 from upstreams.generative.mockingjay import Mockingjay, mask_runs, sinusoids
@@ -235,7 +235,7 @@ def test_the_summary_tells_how_it_went(corpus, tmp_path):
 @pytest.fixture
 def checkpoint(tmp_path):
     path = tmp_path / "apc.safetensors"
-    _checkpoint.save(path, "apc", asdict(SMALL["apc"]), APC(SMALL["apc"]), {})
+    checkpoint_module.save(path, "apc", asdict(SMALL["apc"]), APC(SMALL["apc"]), {})
     return path
 
 
@@ -264,11 +264,11 @@ def test_checkpoints_of_another_architecture_are_refused(checkpoint):
     save_file(tensors, foreign)
     refused(f"apc@{foreign}", "its metadata has nothing")
     for text in ("{", '{"upstream": "apc"}', "[]"):
-        save_file(tensors, foreign, {_checkpoint.FORMAT: text})
+        save_file(tensors, foreign, {checkpoint_module.FORMAT: text})
         refused(f"apc@{foreign}", "metadata is damaged")
-    _checkpoint.save(foreign, "apc", config | {"hidden_size": 16}, APC(SMALL["apc"]), {})
+    checkpoint_module.save(foreign, "apc", config | {"hidden_size": 16}, APC(SMALL["apc"]), {})
     refused(f"apc@{foreign}", "weights do not fit the stored configuration")
-    _checkpoint.save(foreign, "apc", config | {"depth": 1}, APC(SMALL["apc"]), {})
+    checkpoint_module.save(foreign, "apc", config | {"depth": 1}, APC(SMALL["apc"]), {})
     refused(f"apc@{foreign}", "its configuration is not one of 'apc'")
 
 

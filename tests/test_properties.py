@@ -25,7 +25,7 @@ from downstreams._data import PooledExamples, evaluation_batches, training_batch
 from downstreams._labels import CharacterLabels, SlotLabels, labels_from_json
 from downstreams._recipe import Recipe, SpecAugment
 from downstreams._spec_augment import augment
-from upstreams._extraction import Clip, lay_out
+from upstreams._extraction.fill import Clip, lay_out
 
 lengths = st.lists(st.integers(1, 30), min_size=1, max_size=6)
 text = st.text(alphabet="abc ", max_size=8)

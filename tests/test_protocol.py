@@ -16,7 +16,7 @@ from downstreams._data import PooledExamples, training_batches
 from downstreams._labels import CharacterLabels, Labels, SlotLabels, labels_from_json
 from downstreams._recipe import POWERS_OF_TEN, Recipe, SpecAugment
 from downstreams._spec_augment import augment
-from downstreams._training import Probe
+from downstreams._training import Downstream
 from downstreams.ctc import CTC, BidirectionalLSTM
 from tasks._base import TASKS
 
@@ -72,11 +72,11 @@ def test_heads_have_exactly_the_published_parameters(name, labels, outputs, para
     """At the width of a Base model; besides, the layer weights learn."""
     task = TASKS.get(name)
     with torch.device("meta"):
-        probe = Probe(task.head, 13, BASE, labels, task.recipe("superb"))
-    assert probe.head.classifier.out_features == outputs == sum(labels.sizes)
-    assert sum(parameter.numel() for parameter in probe.head.parameters()) == parameters
-    assert [name for name, _ in probe.named_parameters() if not name.startswith("head.")] == ["featurizer.weights"]
-    assert probe.featurizer.weights.numel() == 13
+        downstream = Downstream(task.head, 13, BASE, labels, task.recipe("superb"))
+    assert downstream.head.classifier.out_features == outputs == sum(labels.sizes)
+    assert sum(parameter.numel() for parameter in downstream.head.parameters()) == parameters
+    assert [name for name, _ in downstream.named_parameters() if not name.startswith("head.")] == ["featurizer.weights"]
+    assert downstream.featurizer.weights.numel() == 13
 
 
 def test_phoneme_head_has_the_published_parameters():
@@ -193,13 +193,13 @@ def test_time_warp_moves_frames_by_less_than_its_window():
 
 def test_masks_are_drawn_in_training_only_and_differ_between_utterances():
     recipe = Recipe("superb", 1, 1, (1.0,), 1, spec_augment=SpecAugment(warp_frames=0), head={"lstm_size": 4})
-    probe = Probe("ctc", 1, FeatureShape(60, 320), CharacterLabels("ab"), recipe)
+    downstream = Downstream("ctc", 1, FeatureShape(60, 320), CharacterLabels("ab"), recipe)
     seen = []
-    probe.head.projector.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
+    downstream.head.projector.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
     layers = torch.ones(2, 200, 1, 60)
     torch.manual_seed(0)
-    probe.train()(layers, torch.tensor([200, 200]))
-    probe.eval()(layers, torch.tensor([200, 200]))
+    downstream.train()(layers, torch.tensor([200, 200]))
+    downstream.eval()(layers, torch.tensor([200, 200]))
     training, evaluation = seen
     assert training.eq(0).any() and not torch.equal(training[0], training[1])
     assert torch.equal(evaluation, torch.ones(2, 200, 60))

@@ -93,11 +93,11 @@ def test_a_corpus_that_breaks_a_promise_is_found(corpus):
 
 
 def test_a_metric_that_flatters_is_found(corpus, monkeypatch):
-    from tasks import _metrics
+    from core import metrics
 
     ks = TASKS.get("ks")
-    flattering = replace(_metrics.METRICS["accuracy"], compute=lambda predictions, references: 99.0)
-    monkeypatch.setitem(_metrics.METRICS, "accuracy", flattering)
+    flattering = replace(metrics.METRICS["accuracy"], compute=lambda predictions, references: 99.0)
+    monkeypatch.setitem(metrics.METRICS, "accuracy", flattering)
     for check in (_checks.check_perfect_predictions_score_the_optimum, _checks.check_a_constant_scores_chance_or_worse):
         assert "99" in _checks.run_check(check, ks, corpus).error
 

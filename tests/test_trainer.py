@@ -22,8 +22,8 @@ from small_pretraining import curve, plan, small_sizes, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from core.errors import CheckpointError, TrainingError
-from upstreams._pretraining import Circumstances, pretrain
-from upstreams._trainer import schedule, variation
+from upstreams._pretraining.plan import Circumstances, pretrain
+from upstreams._pretraining.trainer import schedule, variation
 from upstreams.contrastive.wav2vec2 import Wav2Vec2
 from upstreams.generative.apc import APC
 from upstreams.predictive.hubert import Hubert

@@ -19,23 +19,24 @@ from downstreams._featurizer import Featurizer
 from downstreams._labels import CharacterLabels, SlotLabels
 from downstreams._recipe import Recipe, SpecAugment
 from downstreams._training import (
-    Probe,
-    Run,
+    Downstream,
     Trained,
+    TrainingRun,
     _mixed,
+    downstream_of,
     load_trained,
     predict,
-    probe_of,
     save_trained,
     train,
     train_together,
 )
 from downstreams.utterance_linear import UtteranceLinear
-from tasks import _runner
+from frostbench.grid import cell_jobs
+from frostbench.grid.cell_jobs import Folders, run_cell, train_heads
+from frostbench.grid.plan import Grid, make_cells
+from frostbench.grid.run import run_grid
+from frostbench.jobs.local import LocalExecutor
 from tasks._base import TASKS
-from tasks._local_executor import LocalExecutor
-from tasks._planner import Grid, make_cells, run_grid
-from tasks._runner import Folders, run_cell, train_heads
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("test", steps=30, batch_size=4, learning_rates=(1e-2,), eval_every=10)
@@ -52,17 +53,17 @@ def split(count: int, seed: int, scale: float = 1.0) -> PooledExamples:
     return PooledExamples(scale * features, [[index] for index in range(count)], targets)
 
 
-def probe(recipe: Recipe = RECIPE, seed: int = 0) -> Probe:
+def downstream(recipe: Recipe = RECIPE, seed: int = 0) -> Downstream:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Probe("utterance_linear", 2, FeatureShape(6, 160), LABELS, recipe)
+        return Downstream("utterance_linear", 2, FeatureShape(6, 160), LABELS, recipe)
 
 
 def trained(
     recipe: Recipe = RECIPE, *, seed: int = 0, rate: float = 1e-2, score=None, sign: int = 1, **data
 ) -> Trained:
     splits = {"train": split(17, 1), "valid": split(9, 2)} | data
-    return train(probe(recipe, seed), splits, score or right, sign, recipe, Run(rate, seed), CPU)
+    return train(downstream(recipe, seed), splits, score or right, sign, recipe, TrainingRun(rate, seed), CPU)
 
 
 def right(predictions: list) -> float:
@@ -85,7 +86,7 @@ def test_same_seed_same_result_bit_for_bit():
 
 def test_the_seed_decides_the_order_and_not_only_the_first_weights():
     data = {"train": split(17, 1), "valid": split(9, 2)}
-    one, other = (train(probe(), data, right, 1, RECIPE, Run(1e-2, seed), CPU) for seed in (0, 1))
+    one, other = (train(downstream(), data, right, 1, RECIPE, TrainingRun(1e-2, seed), CPU) for seed in (0, 1))
     assert not same(one, other)
 
 
@@ -98,11 +99,11 @@ def test_runs_trained_together_equal_those_trained_alone_bit_for_bit(options):
         recipe, name = replace(recipe, spec_augment=SpecAugment(feature_width=2)), "ctc"
         labels = CharacterLabels.from_train(["ab"], "text")
         data = {split: frames(count, labels) for split, count in (("train", 9), ("valid", 5))}
-    runs = [Run(rate, seed) for seed in (0, 3) for rate in (3e-1, 1e-2, 1e-5)]
+    runs = [TrainingRun(rate, seed) for seed in (0, 3) for rate in (3e-1, 1e-2, 1e-5)]
 
-    def fresh(run: Run) -> Probe:
+    def fresh(run: TrainingRun) -> Downstream:
         torch.manual_seed(run.seed)
-        return Probe(name, 2, FeatureShape(6, 160), labels, recipe)
+        return Downstream(name, 2, FeatureShape(6, 160), labels, recipe)
 
     def score(predictions: list) -> float:
         return right(predictions) if options is None else -len("".join(predictions))
@@ -135,7 +136,14 @@ def test_history_has_every_look_and_progress_every_step():
     steps = []
     recipe = replace(RECIPE, steps=25)
     outcome = train(
-        probe(), {"train": split(9, 1), "valid": split(9, 2)}, right, 1, recipe, Run(1e-2, 0), CPU, steps.append
+        downstream(),
+        {"train": split(9, 1), "valid": split(9, 2)},
+        right,
+        1,
+        recipe,
+        TrainingRun(1e-2, 0),
+        CPU,
+        steps.append,
     )
     assert [look["step"] for look in outcome.history] == [10, 20, 25]
     assert sum(steps) == 25
@@ -171,7 +179,9 @@ def test_patience_ends_a_training_that_no_longer_improves():
     steps = []
     recipe = replace(RECIPE, steps=100, patience=3)
     data = {"train": split(9, 1), "valid": split(9, 2)}
-    outcome = train(probe(), data, lambda predictions: next(values), 1, recipe, Run(1e-2, 0), CPU, steps.append)
+    outcome = train(
+        downstream(), data, lambda predictions: next(values), 1, recipe, TrainingRun(1e-2, 0), CPU, steps.append
+    )
     assert outcome.step == 20
     assert outcome.history[-1]["step"] == 50
     assert sum(steps) == 100  # a progress bar ends at its end
@@ -187,7 +197,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message(value):
 
 def test_gradients_are_clipped_and_the_rate_decays():
     """Adam is blind to a gradient's scale, so the first step tells: clipping to nothing leaves hardly a trace."""
-    start = probe().state_dict()
+    start = downstream().state_dict()
     free, clipped = (trained(replace(RECIPE, steps=10, clip=clip)) for clip in (1.0, 1e-9))
 
     def moved(outcome: Trained) -> float:
@@ -233,7 +243,7 @@ def test_gradients_are_clipped_as_torch_clips_them(clip, monkeypatch):
     """Frostbench hands the norm to Adam's fused step; here everything is done by torch's own functions."""
     monkeypatch.setattr(UtteranceLinear, "closed_form", False)
     found = trained(replace(RECIPE, clip=clip, steps=10), score=lambda predictions: 0.0)
-    data, learner = split(17, 1), probe()
+    data, learner = split(17, 1), downstream()
     optimizer = torch.optim.Adam(learner.parameters(), 1e-2)
     batches = training_batches(data, RECIPE, torch.Generator().manual_seed(0))
     for _ in range(10):
@@ -255,7 +265,7 @@ def test_the_closed_form_is_the_same_in_either_order_of_its_products(count, monk
         if way is not None:
             monkeypatch.setattr(_closed_form, "_OneLayer", way)
             monkeypatch.setattr(_closed_form, "_TwoLayers", way)
-        learner = probe().double()
+        learner = downstream().double()
         torch.nn.init.normal_(learner.featurizer.weights, generator=torch.Generator().manual_seed(1))
         means = Means(batch.layers.double(), batch.targets.double())
         with torch.no_grad():
@@ -304,7 +314,7 @@ def test_spec_augment_plays_in_training_only():
     labels = CharacterLabels.from_train(["ab"], "text")
     options = {"projector_size": 4, "lstm_size": 4, "dropout": 0.0}
     recipe = replace(RECIPE, head=options, spec_augment=SpecAugment(feature_width=3))
-    head = Probe("ctc", 2, FeatureShape(6, 160), labels, recipe)
+    head = Downstream("ctc", 2, FeatureShape(6, 160), labels, recipe)
     layers, lengths = torch.randn(1, 60, 2, 6), torch.tensor([60])
     assert torch.equal(head.eval()(layers, lengths), head.eval()(layers, lengths))
     assert not torch.equal(head.train()(layers, lengths), head.train()(layers, lengths))
@@ -313,7 +323,7 @@ def test_spec_augment_plays_in_training_only():
 def test_predictions_come_in_the_order_of_the_examples(monkeypatch):
     monkeypatch.setattr("downstreams._training.EVALUATION_BATCH", 2)
     data = split(7, 3, scale=9.0)
-    fitted = probe()
+    fitted = downstream()
     fitted.load_state_dict(dict(trained(replace(RECIPE, steps=300), train=data, valid=data).state))
     predictions, loss = predict(fitted, data, CPU)
     assert predictions == list("abcabca")
@@ -323,11 +333,11 @@ def test_predictions_come_in_the_order_of_the_examples(monkeypatch):
 def test_a_stored_head_is_read_whole_or_not_at_all(tmp_path):
     outcome, recipe = trained(), replace(RECIPE, spec_augment=SpecAugment(time_masks=1))
     path = tmp_path / "head.safetensors"
-    save_trained(path, outcome, probe(recipe).description)
+    save_trained(path, outcome, downstream(recipe).description)
     again, description = load_trained(path)
     assert same(outcome, again)
     assert replace(again, state={}) == replace(outcome, state={})
-    assert probe_of(description, again.state).spec_augment == SpecAugment(time_masks=1)
+    assert downstream_of(description, again.state).spec_augment == SpecAugment(time_masks=1)
     whole = path.read_bytes()
     for damage in (whole[:-10], b"", b"\xff" * 50):
         path.write_bytes(damage)
@@ -348,18 +358,18 @@ def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch)
     corpus = replace(corpus, utterances=tuple(row for row in corpus.utterances if row.id != "test_6_0"))
     (cell,), _ = make_cells(grid, corpus)
     assert [len(cell.examples[name]) for name in ("valid", "test")] == [12, 11]
-    looked, real_train, real_predict = [], _runner.train_together, _runner.predict
+    looked, real_train, real_predict = [], cell_jobs.train_together, cell_jobs.predict
 
-    def watched_train(probes, data, *rest):
+    def watched_train(models, data, *rest):
         looked.append(sorted(data))
-        return real_train(probes, data, *rest)
+        return real_train(models, data, *rest)
 
-    def watched_predict(probe, examples, device):
+    def watched_predict(downstream, examples, device):
         looked.append(len(examples.targets))
-        return real_predict(probe, examples, device)
+        return real_predict(downstream, examples, device)
 
-    monkeypatch.setattr(_runner, "train_together", watched_train)
-    monkeypatch.setattr(_runner, "predict", watched_predict)
+    monkeypatch.setattr(cell_jobs, "train_together", watched_train)
+    monkeypatch.setattr(cell_jobs, "predict", watched_predict)
     run_grid(grid, corpus, folders, LocalExecutor("cpu", 1))
     assert looked == [["train", "valid"], 11]
 
@@ -370,13 +380,13 @@ def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_pa
     (record,) = RecordStore(folders.results).all()
     (first, _) = sorted(folders.cache.glob("heads/*.safetensors"))
     first.unlink()  # as if a kill had come between the two candidates
-    rates, real = [], _runner.train_together
+    rates, real = [], cell_jobs.train_together
 
     def watched(*arguments):
         rates.extend(arguments[5])
         return real(*arguments)
 
-    monkeypatch.setattr(_runner, "train_together", watched)
+    monkeypatch.setattr(cell_jobs, "train_together", watched)
     again, steps = Folders(folders.cache, tmp_path / "again"), []
     (cell,), _ = make_cells(grid, corpus)
     cell = replace(cell, upstream=replace(cell.upstream, gflops_per_second=record.upstream["gflops_per_second"]))

@@ -16,9 +16,9 @@ from core.audio import read_audio
 from core.errors import ManifestError
 from core.manifest import Manifest, Utterance, read_manifest
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
-from upstreams import _training_data
-from upstreams._trainable import PretrainRecipe
-from upstreams._training_data import Position, TrainingData
+from upstreams._pretraining import data as data_module
+from upstreams._pretraining.contract import PretrainRecipe
+from upstreams._pretraining.data import Position, TrainingData
 
 FRAME = 320
 
@@ -116,10 +116,10 @@ def test_long_recordings_are_read_in_pieces_once_memory_is_full(tmp_path, monkey
         soundfile.write(tmp_path / f"{number}.wav", wav, 16_000, subtype="FLOAT")
     rows = read_audio_folder(tmp_path).utterances
     kept = first(data(rows, crop=0.5), 6)
-    monkeypatch.setattr("upstreams._training_data.MEMORY_SAMPLES", 0)
+    monkeypatch.setattr("upstreams._pretraining.data.MEMORY_SAMPLES", 0)
     asked = []
-    read = _training_data.read_audio
-    monkeypatch.setattr(_training_data, "read_audio", lambda *where: asked.append(where[1:]) or read(*where))
+    read = data_module.read_audio
+    monkeypatch.setattr(data_module, "read_audio", lambda *where: asked.append(where[1:]) or read(*where))
     for one, other in zip(kept, first(data(rows, crop=0.5), 6), strict=True):
         assert torch.equal(one.batches[0].wavs, other.batches[0].wavs)
     assert all(stop - start == 8_000 for start, stop in asked)
@@ -128,7 +128,7 @@ def test_long_recordings_are_read_in_pieces_once_memory_is_full(tmp_path, monkey
 def test_a_piece_does_not_hold_on_to_its_file(tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(441_000), 44_100)
     piece = Utterance("piece", tmp_path / "long.wav", "train", {}, 0, 16_000, 32_000)
-    memory = _training_data._Memory()
+    memory = data_module._Memory()
     assert memory.read(piece, 0, None).untyped_storage().nbytes() == 4 * 16_000
 
 

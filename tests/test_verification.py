@@ -15,10 +15,10 @@ from results import WER, add, classified, rows_of, upstream
 
 from core.digest import digest_of, file_digest, write_json
 from core.errors import RecordError
+from core.metrics import get_metric
 from core.records import RecordStore, ResultRecord, read_unsealed
 from leaderboard.bundles import merge, submit
 from leaderboard.verification import strays, verify
-from tasks._metrics import get_metric
 
 
 def tally(metric: str, prediction: object, reference: object) -> tuple[int, int]:

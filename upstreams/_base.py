@@ -21,7 +21,7 @@ from core.errors import ContractError
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from core.registry import Registry
-from upstreams._clips import BATCH_SECONDS
+from upstreams._extraction.clips import BATCH_SECONDS
 
 Precision = Literal["float32", "bfloat16"]
 

@@ -13,7 +13,7 @@ from core.errors import BenchmarkError, ContractError
 from core.hidden_states import HiddenStates
 from core.lengths import pad
 from upstreams._base import Upstream
-from upstreams._trainable import TrainableUpstream, TrainingBatch
+from upstreams._pretraining.contract import TrainableUpstream, TrainingBatch
 
 Check = Callable[[Upstream], None]
 STRICT_TOLERANCE = 1e-4  # above it, a card has to give a reason

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._trainable import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._waveform import TINY, WaveformConfig, WaveformUpstream, numpy_seeded
+from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream, numpy_seeded
+from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
 
 DEAD_CODEBOOK = 0.05  # of the codes: where fewer are in even use, the loss is mostly solved by telling nothing apart
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
-from upstreams import _kaldi
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._trainable import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams.generative._base import GenerativeUpstream
+from upstreams._encoders import kaldi
+from upstreams._encoders.mel import GenerativeUpstream
+from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ class APC(GenerativeUpstream):
         return PretrainLoss(errors.sum() / ((~mask).sum() * self.config.num_mel_bins), {})
 
     def _mel(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        return _kaldi.batch_of(self._mel_of_one, wavs, wav_lengths)
+        return kaldi.batch_of(self._mel_of_one, wavs, wav_lengths)
 
     def _mel_of_one(self, wav: torch.Tensor) -> torch.Tensor:
-        mel = _kaldi.fbank(wav, self.config.num_mel_bins, self.config.window_type)
-        return _kaldi.cmvn(mel) if self.config.cmvn else mel
+        mel = kaldi.fbank(wav, self.config.num_mel_bins, self.config.window_type)
+        return kaldi.cmvn(mel) if self.config.cmvn else mel
 
     def _layers(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
         layers: list[torch.Tensor] = []

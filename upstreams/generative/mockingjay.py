@@ -16,10 +16,10 @@ from torch import nn
 
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
-from upstreams import _kaldi
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._trainable import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams.generative._base import GenerativeUpstream
+from upstreams._encoders import kaldi
+from upstreams._encoders.mel import GenerativeUpstream
+from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Mockingjay(GenerativeUpstream):
         return PretrainLoss((predicted - original).abs()[chosen].mean(), {})
 
     def _mel(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        return _kaldi.batch_of(lambda wav: _kaldi.cmvn(_kaldi.fbank(wav, self.config.num_mel_bins)), wavs, wav_lengths)
+        return kaldi.batch_of(lambda wav: kaldi.cmvn(kaldi.fbank(wav, self.config.num_mel_bins)), wavs, wav_lengths)
 
     def _layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         positions = sinusoids(mel.shape[1], self.hidden_size).to(mel)

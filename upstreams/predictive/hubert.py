@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from core.errors import ContractError
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._trainable import Clusters, PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._waveform import TINY, WaveformConfig, WaveformUpstream, numpy_seeded
+from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream, numpy_seeded
+from upstreams._pretraining.contract import Clusters, PretrainLoss, PretrainRecipe, TrainingBatch
 
 ONE_ANSWER = 2.0  # clusters in even use among the predictions: below it, frames are hardly told apart
 

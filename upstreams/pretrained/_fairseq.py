@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from core.errors import CheckpointError
+from upstreams._encoders.conv_transformer import ConvTransformer
 from upstreams.pretrained import _transformers_model
-from upstreams.pretrained._conv_transformer import ConvTransformer
 
 # fairseq's defaults: a file holds the settings that differ from them, and sometimes all.
 DEFAULTS: Mapping[str, Any] = {

@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchaudio.compliance import kaldi
+from torchaudio.compliance import kaldi as torchaudio_kaldi
 from torchaudio.functional import melscale_fbanks
 
 from core.audio import SAMPLE_RATE
 from core.errors import CheckpointError
-from upstreams import _kaldi
+from upstreams._encoders import kaldi
 
 LOG_EPSILON = 1e-10
 RMS_EPSILON = 1e-10
 KALDI_FEATURES: Mapping[str, Callable[..., torch.Tensor]] = {
-    "fbank": kaldi.fbank,
-    "mfcc": kaldi.mfcc,
-    "spectrogram": kaldi.spectrogram,
+    "fbank": torchaudio_kaldi.fbank,
+    "mfcc": torchaudio_kaldi.mfcc,
+    "spectrogram": torchaudio_kaldi.spectrogram,
 }
 # They would make features random, or frames depend on something else than the length.
 KALDI_REFUSED = {"waveform", "sample_frequency", "snip_edges", "dither", "subtract_mean", "min_duration", "channel"}
@@ -70,8 +70,8 @@ class KaldiFrontEnd(FrontEnd):
     def forward(self, wav: torch.Tensor) -> torch.Tensor:
         """(samples,) -> (frames, size)."""
         features = self.feature(wav[None], sample_frequency=SAMPLE_RATE, **self.options)
-        features = _kaldi.with_deltas(features, *self.deltas)
-        return _kaldi.cmvn(features) if self.use_cmvn else features
+        features = kaldi.with_deltas(features, *self.deltas)
+        return kaldi.cmvn(features) if self.use_cmvn else features
 
 
 class StftFrontEnd(FrontEnd):
@@ -139,8 +139,8 @@ class StftFrontEnd(FrontEnd):
             features = features @ self.filters
         if self.log:
             features = (features + LOG_EPSILON).log()
-        features = _kaldi.with_deltas(features, self.deltas)
-        return _kaldi.cmvn(features) if self.use_cmvn else features
+        features = kaldi.with_deltas(features, self.deltas)
+        return kaldi.cmvn(features) if self.use_cmvn else features
 
 
 def front_end(source: str, audio: Mapping[str, Any]) -> FrontEnd:

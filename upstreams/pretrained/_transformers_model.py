@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from core.errors import CheckpointError
-from upstreams.pretrained._conv_transformer import ConvTransformer
+from upstreams._encoders.conv_transformer import ConvTransformer
 
 EPSILON = 1e-5  # of the waveform's normalisation: fairseq and torchaudio call torch's layer_norm
 

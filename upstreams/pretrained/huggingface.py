@@ -13,7 +13,7 @@ import torch
 
 from core.errors import CheckpointError
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams.pretrained._conv_transformer import MODEL_TYPES, ConvTransformer
+from upstreams._encoders.conv_transformer import MODEL_TYPES, ConvTransformer
 from upstreams.pretrained._network import NetworkUpstream
 from upstreams.pretrained._whisper import WhisperEncoder
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import CheckpointError
-from upstreams import _kaldi
 from upstreams._base import UpstreamCard, register_upstream
+from upstreams._encoders import kaldi
 from upstreams.generative.apc import APC, APCConfig
 from upstreams.pretrained import _fairseq, _s3prl_files, _s3prl_transformer, _transformers_model
 from upstreams.pretrained._network import Network, NetworkUpstream
@@ -22,8 +22,8 @@ from upstreams.pretrained._network import Network, NetworkUpstream
 # What `upstreams.generative.apc` computes; anything else in a file's audio settings would change the features.
 APC_AUDIO: Mapping[str, tuple[Any, ...]] = {
     "feat_type": ("fbank",),
-    "frame_length": (_kaldi.WIN_LENGTH / 16,),  # milliseconds at 16 kHz
-    "frame_shift": (_kaldi.HOP_LENGTH / 16,),
+    "frame_length": (kaldi.WIN_LENGTH / 16,),  # milliseconds at 16 kHz
+    "frame_shift": (kaldi.HOP_LENGTH / 16,),
     "decode_wav": (False,),
 }
 

@@ -7,16 +7,16 @@ from abc import abstractmethod
 import torch
 
 from core.hidden_states import HiddenStates
-from upstreams import _kaldi
 from upstreams._base import Upstream
+from upstreams._encoders import kaldi
 
 
 class SpectralUpstream(Upstream):
     """One layer, computed from each waveform alone. A subclass sets `hidden_size` and writes `features`."""
 
     num_layers = 1
-    downsample_rate = _kaldi.HOP_LENGTH
-    min_samples = _kaldi.WIN_LENGTH
+    downsample_rate = kaldi.HOP_LENGTH
+    min_samples = kaldi.WIN_LENGTH
 
     @abstractmethod
     def features(self, wav: torch.Tensor) -> torch.Tensor:
@@ -24,8 +24,8 @@ class SpectralUpstream(Upstream):
 
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""
-        return _kaldi.batch_of(self.features, wavs, wav_lengths)
+        return kaldi.batch_of(self.features, wavs, wav_lengths)
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""
-        return _kaldi.frame_lengths(wav_lengths)
+        return kaldi.frame_lengths(wav_lengths)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from upstreams import _kaldi
 from upstreams._base import UpstreamCard, register_upstream
+from upstreams._encoders import kaldi
 from upstreams.spectral._base import SpectralUpstream
 
 
@@ -19,4 +19,4 @@ class Fbank(SpectralUpstream):
 
     def features(self, wav: torch.Tensor) -> torch.Tensor:
         """(samples,) -> (frames, 240)."""
-        return _kaldi.with_deltas(_kaldi.fbank(wav))
+        return kaldi.with_deltas(kaldi.fbank(wav))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from upstreams import _kaldi
 from upstreams._base import UpstreamCard, register_upstream
+from upstreams._encoders import kaldi
 from upstreams.spectral._base import SpectralUpstream
 
 
@@ -24,4 +24,4 @@ class FbankCMVN(SpectralUpstream):
 
     def features(self, wav: torch.Tensor) -> torch.Tensor:
         """(samples,) -> (frames, 240)."""
-        return _kaldi.cmvn(_kaldi.with_deltas(_kaldi.fbank(wav)))
+        return kaldi.cmvn(kaldi.with_deltas(kaldi.fbank(wav)))

@@ -1,0 +1,1 @@
+"""Frostbench: how good are the frozen representations of a speech encoder?"""

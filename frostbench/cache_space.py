@@ -1,0 +1,219 @@
+"""How much the feature cache may take, what is thrown out of it, and who is using what.
+
+An entry is a folder of one kind of features of one upstream. Whoever uses an entry holds a shared lock on its marker;
+who wants to delete it needs the lock alone. The locks are the operating system's: a process that dies holds none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from core.digest import write_json
+from core.errors import CacheError
+from frostbench.grid.needs import Need, format_bytes
+
+MARKER = ".used"  # in an entry: its time is that of the last use
+NOTE = "upstream.json"  # beside the entries of an upstream: what the list shows
+REMOVING = ".removing-"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kind of features of one upstream, as it lies on disk.
+
+    Attributes:
+        path: its folder.
+        upstream: display name, or the beginning of the digest where none was noted.
+        size: bytes.
+        used: when a run used it last, in seconds since 1970.
+    """
+
+    path: Path
+    upstream: str
+    size: int
+    used: float
+
+    @property
+    def name(self) -> str:
+        """Kind and number format."""
+        return self.path.name
+
+    def utterances(self) -> int:
+        """How many it holds."""
+        keys = {
+            key for index in self.path.glob("[!.]*.json") for key, _ in json.loads(index.read_text(encoding="utf-8"))
+        }
+        return len(keys)
+
+
+def entries(cache: Path) -> list[Entry]:
+    """All entries of a cache, the longest unused first."""
+    found = []
+    for source in cache.glob("[0-9a-f]" * 32):
+        for path in source.iterdir():
+            if path.is_dir() and not path.name.startswith("."):
+                found.append(Entry(path, _noted_name(source), _size(path), _last_used(path)))
+    return sorted(found, key=lambda entry: entry.used)
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):  # another process is merging or deleting
+            total += file.stat().st_size
+    return total
+
+
+def _noted_name(source: Path) -> str:
+    try:
+        return str(json.loads((source / NOTE).read_text(encoding="utf-8"))["upstream"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return source.name[:12]
+
+
+def _last_used(path: Path) -> float:
+    marker = path / MARKER
+    return (marker if marker.exists() else path).stat().st_mtime
+
+
+@contextmanager
+def in_use(needs: Sequence[Need]) -> Iterator[None]:
+    """Marks entries as used now, and keeps every other process from deleting them."""
+    with ExitStack() as stack:
+        for need in needs:
+            entry = need.cache.folder
+            stack.enter_context(_held(entry))
+            if _noted_name(entry.parent) != need.upstream:
+                write_json(entry.parent / NOTE, {"upstream": need.upstream})
+        yield
+
+
+@contextmanager
+def _held(entry: Path) -> Iterator[None]:
+    while True:
+        entry.mkdir(parents=True, exist_ok=True)
+        with (entry / MARKER).open("a") as marker:
+            _lock(marker, fcntl.LOCK_SH)
+            if not _is_still(marker, entry / MARKER):  # deleted while we waited
+                continue
+            os.utime(entry / MARKER)
+            yield
+            return
+
+
+def _is_still(file: IO[str], path: Path) -> bool:
+    try:
+        return os.fstat(file.fileno()).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: then everybody has to look after himself
+        return True
+    return True
+
+
+@contextmanager
+def exclusive(entry: Path) -> Iterator[bool]:
+    """Tells whether nobody uses an entry; inside it nobody will."""
+    with ExitStack() as stack:
+        try:
+            marker = stack.enter_context((entry / MARKER).open("a"))
+        except FileNotFoundError:  # another process was faster
+            yield False
+            return
+        yield _lock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def delete(entry: Entry) -> bool:
+    """Deletes an entry that nobody uses, and tells whether it did."""
+    with exclusive(entry.path) as is_free:
+        if not is_free:
+            return False
+        gone = entry.path.with_name(f"{REMOVING}{entry.name}-{os.getpid()}")
+        entry.path.rename(gone)  # at once for whoever looks, however long the deletion takes
+        for leftover in entry.path.parent.glob(f"{REMOVING}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+    if not any(path.is_dir() for path in entry.path.parent.iterdir()):
+        shutil.rmtree(entry.path.parent, ignore_errors=True)
+    return True
+
+
+def clear(
+    cache: Path, names: Collection[str] = (), unused_days: float | None = None
+) -> tuple[list[Entry], list[Entry]]:
+    """Deletes entries; without names and days all of them.
+
+    Args:
+        cache: folder of the cache.
+        names: of upstreams; empty takes all.
+        unused_days: only what no run has used for so long.
+
+    Returns: those deleted, and those that a running command uses.
+    Raises: CacheError: no entry of such a name.
+    """
+    found = entries(cache)
+    unknown = sorted(set(names) - {entry.upstream for entry in found})
+    if unknown:
+        known = ", ".join(sorted({entry.upstream for entry in found})) or "none"
+        raise CacheError(
+            f"{cache}: no features of '{unknown[0]}' (there are: {known}); see: run_benchmark.py cache list"
+        )
+    before = time.time() - (unused_days or 0) * 24 * 3600
+    chosen = [
+        entry
+        for entry in found
+        if (not names or entry.upstream in names) and (unused_days is None or entry.used < before)
+    ]
+    deleted = [entry for entry in chosen if delete(entry)]
+    return deleted, [entry for entry in chosen if entry not in deleted]
+
+
+def make_room(cache: Path, limit: int | None, needs: Sequence[Need]) -> list[Entry]:
+    """Deletes the longest unused entries until what is coming fits; of the needed ones, what is not needed itself.
+
+    Args:
+        cache: folder of the cache.
+        limit: bytes of all entries; None is no limit.
+        needs: entries that are needed, and what is coming to them.
+
+    Returns: what was deleted whole.
+    Raises: CacheError: the disk has no room for what is coming.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    coming = sum(need.coming for need in needs)
+    kept = {need.cache.folder for need in needs}
+    deleted = []
+    for entry in entries(cache):
+        if _is_over(cache, limit, coming) and entry.path not in kept and delete(entry):
+            deleted.append(entry)
+    for need in needs:  # other corpora of the same upstream
+        if _is_over(cache, limit, coming) and need.cache.folder.is_dir():
+            with exclusive(need.cache.folder) as is_free:
+                if is_free:
+                    need.cache.drop_segments_without(need.keys)
+    free = shutil.disk_usage(cache).free
+    if coming > free:
+        raise CacheError(
+            f"{cache}: {format_bytes(coming)} of features are to be written and {format_bytes(free)} are free; free "
+            f"some space, name another --cache, or have less kept with --frames int8 or --frames recompute"
+        )
+    return deleted
+
+
+def _is_over(cache: Path, limit: int | None, coming: int) -> bool:
+    return limit is not None and sum(entry.size for entry in entries(cache)) + coming > limit

@@ -1,0 +1,128 @@
+"""One run: an upstream, a task and a seed, with everything that decides its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import Literal
+
+from core.audio import SAMPLE_RATE
+from core.digest import digest_of
+from core.feature_cache import DTYPES, Dtype, Kind
+from core.records import run_digest
+from downstreams._base import HEADS
+from downstreams._recipe import Recipe
+from tasks._base import Task
+from tasks._rows import Example, TaskData, samples_of
+from upstreams._extraction.clips import LONGEST_SECONDS, Clip, is_long
+from upstreams._facts import UpstreamFacts
+
+PROTOCOL_VERSION = 3  # raised whenever the same inputs could give another result
+
+
+# What becomes of frames: kept as float16 or int8, or computed anew whenever a clip is drawn.
+Frames = Literal["float16", "int8", "recompute"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: everything that decides its result.
+
+    Attributes:
+        upstream: facts of the frozen upstream.
+        task: what is asked.
+        recipe: how the head is trained.
+        corpus: name of the corpus.
+        examples: split -> examples.
+        seed: of the head's training.
+        custom: whether it stays off the leaderboard.
+        frames: what becomes of them, where the head needs frames; else None.
+        live: split -> its clips, where they pass the upstream whenever they are drawn instead of once.
+        long: how many recordings pass in pieces; found once it is clear that the cell has to be run.
+    """
+
+    upstream: UpstreamFacts
+    task: Task
+    recipe: Recipe
+    corpus: str
+    examples: Mapping[str, Sequence[Example]]
+    seed: int
+    custom: bool
+    frames: Frames | None = None
+    live: Mapping[str, tuple[Clip, ...]] = field(default_factory=dict)
+    long: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of features that the head is trained on."""
+        return kind_of(self.task, self.recipe)
+
+    @property
+    def dtype(self) -> Dtype:
+        """How they are kept; what is not kept is float32."""
+        if self.frames is None:
+            return DTYPES[self.kind]
+        return "float32" if self.frames == "recompute" else self.frames
+
+    @property
+    def exact(self) -> bool:
+        """Whether crops pass the upstream anew at every update."""
+        return bool(self.recipe.crop_samples) and "train" in self.live
+
+    @property
+    def name(self) -> str:
+        """For progress and messages."""
+        return f"{self.upstream.name} / {self.task.name} / seed {self.seed}"
+
+    @cached_property
+    def corpus_digest(self) -> str:
+        """sha256 of ids, splits, labels and audio of the rows that the task takes."""
+        return digest_of({split: [asdict(row) for row in rows] for split, rows in self.examples.items()})
+
+    @cached_property
+    def run(self) -> str:
+        """sha256 of all inputs: the name of the record."""
+        return run_digest(
+            protocol=PROTOCOL_VERSION,
+            upstream=self.upstream.digest,
+            task=self.task.recorded(),
+            recipe=self.recipe,
+            corpus=self.corpus_digest,
+            live=self.exact,
+            frames=self.frames,
+            seed=self.seed,
+        )
+
+
+def departures(cell: Cell) -> list[str]:
+    """Where the features differ from what the recipe asks for."""
+    found = []
+    if cell.recipe.crop_samples and "train" not in cell.live:
+        seconds = cell.recipe.crop_samples / SAMPLE_RATE
+        found.append(
+            f"{cell.recipe.crops} fixed random crops of {seconds:g} s a recording instead of a new one every time"
+        )
+    if cell.upstream.precision != "float32":
+        found.append(f"the upstream computed in {cell.upstream.precision}")
+    if cell.frames == "int8":
+        found.append("frames kept in 8 bits")
+    if cell.long:
+        found.append(f"{cell.long} recordings above {LONGEST_SECONDS:g} s passed the upstream in pieces")
+    return found
+
+
+def kind_of(task: Task, recipe: Recipe) -> Kind:
+    """The kind of features that a task's head is trained on."""
+    if HEADS.get(task.head).needs == "frames":
+        return "frames"
+    return "pooled_normalised" if recipe.normalise else "pooled"
+
+
+def count_long(data: TaskData, recipe: Recipe, upstream: UpstreamFacts) -> int:
+    """How many rows have a clip that passes in pieces; an upstream with windows of its own cuts no other way alone."""
+    if upstream.window_samples > 1:
+        return 0
+    rows = chain.from_iterable(data.clips(recipe).values())
+    return sum(any(is_long(samples_of(clip)) for clip in row) for row in rows)

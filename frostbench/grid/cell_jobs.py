@@ -1,0 +1,248 @@
+"""Cells, top to bottom: cached features -> a head for every learning rate -> the best on valid -> test -> record."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.digest import digest_of, file_digest, write_json, written_then_renamed
+from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
+from core.metrics import Metric, get_metric
+from core.records import FILES, RecordStore, ResultRecord
+from downstreams._base import HEADS, FeatureShape
+from downstreams._data import Examples, load_examples
+from downstreams._labels import Labels
+from downstreams._training import Downstream, Trained, TrainingRun, load_trained, predict, save_trained, train_together
+from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
+from frostbench.grid.live import LiveExamples
+from frostbench.grid.measures import layer_norms
+from frostbench.jobs.base import Advance
+from frostbench.provenance import circumstances
+from tasks._rows import Example
+from upstreams._extraction.clips import Clip
+from upstreams._extraction.encoding import FrozenUpstream
+from upstreams._extraction.fill import extract
+from upstreams._facts import UpstreamFacts
+from upstreams._memory import keep_freed_memory
+from upstreams._resolve import build_upstream
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things are kept: features and trained candidates in the cache, records and their files in results."""
+
+    cache: Path
+    results: Path
+
+
+def extract_features(
+    upstream: UpstreamFacts,
+    batches: Sequence[list[Clip]],
+    dtypes: Mapping[Kind, Dtype],
+    cache: Path,
+    *,
+    device: str,
+    advance: Advance,
+) -> int:
+    """A job: computes what the cache lacks of some batches, and returns how many clips passed the upstream."""
+    kinds: set[Kind] = {kind for batch in batches for clip in batch for kind in clip.kinds}
+    caches = caches_of(cache, upstream.digest, kinds, dtypes)
+    return extract(build_upstream(upstream.spec), batches, caches, torch.device(device), advance, upstream.precision)
+
+
+def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device: str, advance: Advance) -> None:
+    """A job: trains heads side by side and keeps them as candidates.
+
+    Args:
+        runs: cells that differ in their seed alone, each with a learning rate.
+        folders: of features and candidates.
+        device: where to train.
+        advance: called with the updates done.
+    """
+    todo = [(cell, rate) for cell, rate in runs if not _candidate_path(cell, rate, folders).is_file()]
+    advance(sum(cell.recipe.steps for cell, _ in runs) - sum(cell.recipe.steps for cell, _ in todo))
+    if not todo:
+        return
+    cell, _ = todo[0]
+    labels = _labels(cell)
+    data = _load_splits(cell, ("train", "valid"), labels, folders, device)
+    metric = get_metric(cell.task.metric)
+    references = [labels.reference(example.label) for example in cell.examples["valid"]]
+    keep_freed_memory()
+    started = time.monotonic()
+    models = [_new_downstream(cell, labels) for cell, _ in todo]
+    candidates = train_together(
+        models,
+        data,
+        lambda predictions: metric.compute(predictions, references),
+        metric.sign,
+        cell.recipe,
+        [TrainingRun(rate, cell.seed) for cell, rate in todo],
+        torch.device(device),
+        advance,
+    )
+    seconds = (time.monotonic() - started) / len(todo)
+    for (cell, rate), downstream, candidate in zip(todo, models, candidates, strict=True):
+        save_trained(_candidate_path(cell, rate, folders), candidate, {**downstream.description, "seconds": seconds})
+
+
+def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> str:
+    """A job: evaluates on test the candidate that is best on valid; returns the run's digest once it is recorded."""
+    rates = cell.recipe.learning_rates
+    train_heads([(cell, rate) for rate in rates], folders, device=device, advance=lambda updates: None)
+    started = time.monotonic()
+    labels, metric = _labels(cell), get_metric(cell.task.metric)
+    data = _load_splits(cell, ("valid", "test"), labels, folders, device)
+    loaded = [load_trained(_candidate_path(cell, rate, folders)) for rate in rates]
+    candidates = [trained for trained, _ in loaded]
+    best = _best(candidates, metric)
+
+    downstream = _new_downstream(cell, labels)
+    downstream.load_state_dict(dict(best.state))
+    layers = {
+        "layer_weights": downstream.featurizer.layer_weights().tolist(),
+        "layer_norms": layer_norms(data["valid"], downstream.featurizer.normalise),
+    }
+    # The one look at test: everything has been decided.
+    predictions, _ = predict(downstream.to(device), data["test"], torch.device(device))
+    references = [labels.reference(example.label) for example in cell.examples["test"]]
+    value = metric.compute(predictions, references)
+    store = RecordStore(folders.results)
+    rows = _prediction_rows(cell.examples["test"], predictions, references, metric)
+    artifacts = _write_files(store.run_folder(cell.run), cell, downstream, best, candidates, rows)
+    seconds = {
+        "train": sum(float(description["seconds"]) for _, description in loaded),
+        "test": time.monotonic() - started,
+    }
+    made = {"upstream_spec": cell.upstream.spec, **circumstances(device, seconds)}
+    store.add(_record(cell, metric, value, best, candidates, layers, artifacts, made))
+    return cell.run
+
+
+def _labels(cell: Cell) -> Labels:
+    values = [example.label for example in cell.examples["train"]]
+    return HEADS.get(cell.task.head).labels_from_train(values, cell.task.label, cell.recipe)
+
+
+def _load_splits(
+    cell: Cell, splits: Sequence[str], labels: Labels, folders: Folders, device: str
+) -> dict[str, Examples]:
+    """Split -> features and targets: from the cache, or from the upstream whenever they are drawn."""
+    kept = FeatureCache(folders.cache, cell.upstream.digest, cell.kind, cell.dtype)
+    live = [split for split in splits if split in cell.live]
+    if live:
+        upstream = build_upstream(cell.upstream.spec).to(device)
+        encoder = FrozenUpstream(upstream, torch.device(device), cell.upstream.precision)
+    data: dict[str, Examples] = {}
+    for split in splits:
+        rows = cell.examples[split]
+        if split in live:
+            targets = [labels.encode(row.label) for row in rows]
+            crop_samples = cell.recipe.crop_samples if split == "train" else 0
+            data[split] = LiveExamples(encoder, cell.live[split], targets, cell.kind, crop_samples)
+        else:
+            data[split] = load_examples(kept, [row.keys for row in rows], [row.label for row in rows], labels)
+    return data
+
+
+def _new_downstream(cell: Cell, labels: Labels) -> Downstream:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cell.seed)
+        shape = FeatureShape(cell.upstream.hidden_size, cell.upstream.downsample_rate)
+        return Downstream(cell.task.head, cell.upstream.num_layers, shape, labels, cell.recipe)
+
+
+def _candidate_path(cell: Cell, learning_rate: float, folders: Folders) -> Path:
+    return folders.cache / "heads" / f"{digest_of([cell.run, learning_rate])[:32]}.safetensors"
+
+
+def _best(candidates: Sequence[Trained], metric: Metric) -> Trained:
+    best: Trained | None = None
+    for candidate in candidates:
+        if candidate.better_than(best, metric.sign):
+            best = candidate
+    assert best is not None, "a recipe has at least one learning rate"
+    return best
+
+
+def _prediction_rows(
+    examples: Sequence[Example], predictions: Sequence[Any], references: Sequence[Any], metric: Metric
+) -> list[dict[str, Any]]:
+    """What is kept of every test utterance; whoever reads it needs no code of the metric to resample the score."""
+    return [
+        {
+            "id": example.id,
+            **({} if example.speaker is None else {"speaker": example.speaker}),
+            "prediction": prediction,
+            "reference": reference,
+            **metric.tally(prediction, reference)._asdict(),
+        }
+        for example, prediction, reference in zip(examples, predictions, references, strict=True)
+    ]
+
+
+def _write_files(
+    folder: Path,
+    cell: Cell,
+    downstream: Downstream,
+    best: Trained,
+    candidates: Sequence[Trained],
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, str]:
+    """Predictions, head and training history; the record, written last, holds their digests."""
+    with written_then_renamed(folder / "predictions.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    save_trained(folder / "head.safetensors", best, {**downstream.description, "upstream": cell.upstream.recorded()})
+    write_json(
+        folder / "history.json",
+        [{"learning_rate": candidate.learning_rate, "history": candidate.history} for candidate in candidates],
+    )
+    return {name: file_digest(folder / name) for name in FILES}
+
+
+def _record(
+    cell: Cell,
+    metric: Metric,
+    value: float,
+    best: Trained,
+    candidates: Sequence[Trained],
+    layers: Mapping[str, list[float]],
+    artifacts: Mapping[str, str],
+    made: Mapping[str, Any],
+) -> ResultRecord:
+    return ResultRecord(
+        run=cell.run,
+        upstream=cell.upstream.recorded(),
+        task=cell.task.recorded(),
+        corpus={"name": cell.corpus, "digest": cell.corpus_digest},
+        recipe={**asdict(cell.recipe), "digest": digest_of(cell.recipe)},
+        protocol=PROTOCOL_VERSION,
+        live=cell.exact,
+        frames=cell.frames,
+        custom=cell.custom,
+        seed=cell.seed,
+        metric={key: getattr(metric, key) for key in ("name", "title", "unit", "direction")},
+        value=value,
+        learning_rate=best.learning_rate,
+        learning_rates=[
+            {"learning_rate": trained.learning_rate, "valid": trained.valid, "step": trained.step}
+            for trained in candidates
+        ],
+        counts={split: len(rows) for split, rows in cell.examples.items()},
+        layer_weights=layers["layer_weights"],
+        features={
+            "kind": cell.kind,
+            "dtype": cell.dtype,
+            "live": sorted(cell.live),
+            "departures": departures(cell),
+            "layer_norms": layers["layer_norms"],
+        },
+        artifacts=dict(artifacts),
+        circumstances=made,
+    )

@@ -1,0 +1,63 @@
+"""Clips that pass the upstream whenever they are drawn, as s3prl does: for `--exact` and `--frames recompute`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from core.feature_cache import Kind
+from core.lengths import pad
+from downstreams._data import Batch
+from upstreams._extraction.clips import GPU_BATCHES, Clip, lay_out
+from upstreams._extraction.encoding import FrozenUpstream
+
+
+@dataclass(frozen=True)
+class LiveExamples:
+    """A split without a cache.
+
+    Attributes:
+        encoder: what the clips pass.
+        clips: whole recordings.
+        targets: encoded label of each.
+        kind: what the head needs.
+        crop_samples: of a longer recording a new random piece of this length is taken each time; 0 leaves it whole.
+    """
+
+    encoder: FrozenUpstream
+    clips: Sequence[Clip]
+    targets: list[torch.Tensor]
+    kind: Kind
+    crop_samples: int = 0
+
+    @cached_property
+    def lengths(self) -> Sequence[int]:
+        """See Examples.lengths: frames, so that batches are those of the cache."""
+        if self.kind != "frames":
+            return [1] * len(self.clips)
+        samples = [min(clip.samples, self.crop_samples or clip.samples) for clip in self.clips]
+        frames: list[int] = self.encoder.upstream.frame_lengths(torch.tensor(samples)).tolist()
+        return frames
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
+        """See Examples.batch."""
+        clips = [self._piece(self.clips[index], generator) for index in indices]
+        rows: dict[str, torch.Tensor] = {}
+        upstream = self.encoder.upstream
+        seconds = upstream.batch_seconds * (1 if self.encoder.device.type == "cpu" else GPU_BATCHES)
+        distinct = list({clip.key: clip for clip in clips}.values())
+        for batch in lay_out(distinct, upstream.window_samples, seconds):
+            kept = self.encoder.rows(batch, [clip.read() for clip in batch], {self.kind})
+            rows.update(zip((clip.key for clip in batch), kept[self.kind], strict=True))
+        layers, lengths = pad([rows[clip.key] for clip in clips])
+        return Batch(layers, lengths, [self.targets[index] for index in indices])
+
+    def _piece(self, clip: Clip, generator: torch.Generator | None) -> Clip:
+        room = clip.samples - self.crop_samples
+        if not self.crop_samples or room <= 0:
+            return clip
+        start = clip.start + int(torch.randint(room + 1, (1,), generator=generator))
+        return replace(clip, start=start, stop=start + self.crop_samples, samples=self.crop_samples)

@@ -1,0 +1,221 @@
+"""Runs a grid: skips what is finished, passes every clip once, and isolates failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from core.audio import SAMPLE_RATE
+from core.digest import digest_of, write_json
+from core.feature_cache import KINDS, caches_of
+from core.manifest import Manifest, validate
+from core.records import RecordStore
+from downstreams._base import HEADS
+from frostbench.cache_space import in_use, make_room
+from frostbench.grid.cell import Cell, count_long
+from frostbench.grid.cell_jobs import Folders, extract_features, run_cell, train_heads
+from frostbench.grid.measures import gflops_per_second
+from frostbench.grid.needs import (
+    Part,
+    announcements,
+    dtypes_of,
+    needs_of,
+    plan_waves,
+    sizes_of,
+)
+from frostbench.grid.plan import Grid, clips_needed, make_cells
+from frostbench.jobs.base import Executor, Job, Outcome
+from frostbench.jobs.progress import Watcher
+from tasks._rows import TaskData
+from upstreams._extraction.clips import Clip, lay_out, share_out
+from upstreams._extraction.fill import unfinished
+
+
+@dataclass
+class Report:
+    """What became of a grid.
+
+    Attributes:
+        cells: all that were asked for.
+        skipped: how many had a record already.
+        computed: how many got one.
+        passed: upstream -> how many clips passed it.
+        failures: (job, error), each once: an upstream that fails has cells that are not run.
+    """
+
+    cells: list[Cell]
+    skipped: int = 0
+    computed: int = 0
+    passed: dict[str, int] = field(default_factory=dict)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    def add_extraction(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes in what extraction jobs came to."""
+        for outcome in outcomes:
+            if outcome.error is None:
+                self.passed[outcome.job.name] = self.passed.get(outcome.job.name, 0) + int(outcome.value)
+        self.add_failures(outcomes)
+
+    def add_failures(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes in jobs that failed, each error once: the workers that share an upstream mostly fail alike."""
+        failures = [(outcome.job.name, str(outcome.error)) for outcome in outcomes if outcome.error is not None]
+        self.failures.extend(failure for failure in dict.fromkeys(failures) if failure not in self.failures)
+
+
+def run_grid(
+    grid: Grid,
+    manifest: Manifest,
+    folders: Folders,
+    executor: Executor,
+    watcher: Watcher | None = None,
+) -> Report:
+    """Runs every cell that has no record yet, on an executor that is entered if there is something to run.
+
+    Raises: BenchmarkError: the grid can't start at all; a single cell's failure is in the report.
+    """
+    watcher = watcher or Watcher()
+    manifest = replace(manifest, memory=folders.cache / "audio")
+    cells, data = make_cells(grid, manifest)
+    store = RecordStore(folders.results)
+    pending = [cell for cell in cells if cell.run not in store]
+    report = Report(cells, skipped=len(cells) - len(pending))
+    if not pending:
+        return report
+    validate_once(manifest, data, folders.cache, watcher)
+    parts = _parts(grid, data, pending)
+    waves = plan_waves(parts, folders.cache, grid.cache_limit)
+    for line in announcements(parts, waves, folders.cache, grid.frames, grid.cache_limit):
+        watcher.say(line)
+    with executor:
+        for wave in waves:
+            needs = [need for part in wave for need in needs_of(part, folders.cache)]
+            make_room(folders.cache, grid.cache_limit, needs)
+            with in_use(needs):
+                jobs = _extraction_jobs(wave, folders.cache, executor.workers)
+                watcher.stage("extracting features", sum(_seconds(job.arguments[1]) for job in jobs), "s of audio")
+                outcomes = executor.run(jobs, watcher.advance, watcher.done)
+                failed = {outcome.job.arguments[0].digest for outcome in outcomes if outcome.error is not None}
+                report.add_extraction(outcomes)
+                for need in needs:
+                    if need.cache.kind != "frames":
+                        need.cache.merge()
+                ready = [cell for part in wave if part.upstream.digest not in failed for cell in part.cells]
+                _train(_with_cost_of_upstreams(ready, executor, watcher), executor, folders, report, watcher)
+    return report
+
+
+def _train(cells: Sequence[Cell], executor: Executor, folders: Folders, report: Report, watcher: Watcher) -> None:
+    """Trains the heads of cells whose features are there, and evaluates them."""
+    jobs = [Job(_name(runs), train_heads, (runs, folders)) for runs in _sweeps(cells, executor.workers)]
+    watcher.stage("training heads", sum(map(_updates, cells)), "updates")
+    outcomes = executor.run(jobs, watcher.advance, watcher.done)
+    report.add_failures(outcomes)
+    failed = [outcome.job.arguments[0] for outcome in outcomes if outcome.error is not None]
+    lost = {cell.run for runs in failed for cell, _ in runs}
+    jobs = [Job(cell.name, run_cell, (cell, folders)) for cell in cells if cell.run not in lost]
+    watcher.stage("evaluating on test", len(jobs), "cells")
+    outcomes = executor.run(jobs, watcher.advance, watcher.done)
+    report.computed += sum(outcome.error is None for outcome in outcomes)
+    report.add_failures(outcomes)
+
+
+def _parts(grid: Grid, data: Sequence[TaskData], pending: Sequence[Cell]) -> list[Part]:
+    """The cells by upstream, with the clips to extract.
+
+    All clips of the grid are laid out, also for a task that is finished, so that batches stay what they were; but
+    nothing is kept of those that no pending cell needs.
+    """
+    rows_of = {task.name: rows for task, rows in zip(grid.tasks, data, strict=True)}
+    clips = clips_needed(grid, data)
+    parts = []
+    for upstream in {cell.upstream.digest: cell.upstream for cell in pending}.values():
+        cells = [
+            replace(cell, long=count_long(rows_of[cell.task.name], cell.recipe, upstream))
+            for cell in pending
+            if cell.upstream.digest == upstream.digest
+        ]
+        frames = next((cell.frames for cell in cells if cell.frames is not None), None)
+        wanted = {clip.key: clip.kinds for clip in clips_needed(grid, data, {cell.task.name for cell in cells})}
+        left_out = {"frames"} if frames == "recompute" else set()
+        kept = [replace(clip, kinds=wanted.get(clip.key, frozenset()) - left_out) for clip in clips]
+        parts.append(Part(upstream, frames, kept, cells, sizes_of(upstream, clips)))
+    return parts
+
+
+def validate_once(manifest: Manifest, data: Sequence[TaskData], cache: Path, watcher: Watcher) -> None:
+    """Decodes the recordings that the tasks use, unless rows and audio of this digest were found good before.
+
+    Raises: ManifestError: names every recording that is not usable.
+    """
+    used = {row.id for rows in data for utterances in rows.utterances.values() for row in utterances}
+    part = replace(manifest, utterances=tuple(row for row in manifest.utterances if row.id in used))
+    marker = cache / "validated" / f"{part.digest[:32]}.json"
+    if marker.is_file():
+        return
+    watcher.stage("checking recordings", len(part.utterances), "recordings")
+    validate(part, advance=lambda: watcher.advance(1))
+    write_json(marker, {"corpus": manifest.name, "digest": part.digest, "recordings": len(part.utterances)})
+
+
+def _extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[Job]:
+    """For every upstream, its unfinished batches dealt out to the workers."""
+    jobs = []
+    for part in parts:
+        dtypes = dtypes_of(part.frames)
+        caches = caches_of(cache, part.upstream.digest, KINDS, dtypes)
+        batches = unfinished(lay_out(part.clips, part.upstream.window_samples, part.upstream.batch_seconds), caches)
+        for share in share_out(batches, workers):
+            jobs.append(Job(part.upstream.name, extract_features, (part.upstream, share, dtypes, cache)))
+    return jobs
+
+
+def _seconds(batches: Sequence[Sequence[Clip]]) -> float:
+    return sum(clip.samples for batch in batches for clip in batch) / SAMPLE_RATE
+
+
+def _with_cost_of_upstreams(cells: Sequence[Cell], executor: Executor, watcher: Watcher) -> list[Cell]:
+    """Each upstream is measured once; where that fails, as with an unknown kind of network, nothing is recorded."""
+    upstreams = {cell.upstream.digest: cell.upstream for cell in cells}
+    jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams.values()]
+    watcher.stage("counting operations", len(jobs), "upstreams")
+    outcomes = executor.run(jobs, watcher.advance)
+    costs = dict(zip(upstreams, (outcome.value for outcome in outcomes), strict=True))
+    return [
+        replace(cell, upstream=replace(cell.upstream, gflops_per_second=costs[cell.upstream.digest])) for cell in cells
+    ]
+
+
+def _sweeps(cells: Sequence[Cell], workers: int) -> list[list[tuple[Cell, float]]]:
+    """What is trained side by side, the longest first, so that the workers end together.
+
+    Heads on means are so small that all learning rates and seeds go in one loop, shared out among the workers; a head
+    that needs every frame fills a worker by itself.
+    """
+    groups: dict[str, list[tuple[Cell, float]]] = {}
+    for cell in cells:
+        alike = digest_of(
+            [cell.upstream.digest, cell.task.digest(), cell.recipe, cell.corpus_digest, sorted(cell.live), cell.frames]
+        )
+        groups.setdefault(alike, []).extend((cell, rate) for rate in cell.recipe.learning_rates)
+    sweeps: list[tuple[bool, list[tuple[Cell, float]]]] = []
+    for runs in groups.values():
+        frames = HEADS.get(runs[0][0].task.head).needs == "frames"
+        size = 1 if frames else math.ceil(len(runs) / workers)
+        sweeps.extend((frames, runs[start : start + size]) for start in range(0, len(runs), size))
+    sweeps.sort(key=lambda sweep: (not sweep[0], -sum(cell.recipe.steps for cell, _ in sweep[1])))
+    return [runs for _, runs in sweeps]
+
+
+def _name(runs: Sequence[tuple[Cell, float]]) -> str:
+    """For progress and messages: what the runs have in common."""
+    cell, rate = runs[0]
+    if len(runs) == 1:
+        return f"{cell.name} / learning rate {rate:g}"
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell, _ in runs))
+    return f"{cell.upstream.name} / {cell.task.name} / seeds {seeds}"
+
+
+def _updates(cell: Cell) -> float:
+    return cell.recipe.steps * len(cell.recipe.learning_rates)

@@ -1,0 +1,104 @@
+"""Several pretrainings: side by side on an executor, or one after the other by processes that train together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from core.errors import BenchmarkError
+from core.manifest import Manifest, validate
+from frostbench.jobs.base import Executor, Job, Outcome, ProgressCounter, run_job, set_up_worker
+from frostbench.jobs.local import devices_here
+from frostbench.jobs.progress import Watcher
+from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
+from tasks.corpora._base import CORPORA, open_corpus
+from upstreams._pretraining.plan import Circumstances, Pretraining, cost_of, pretrain
+from upstreams._pretraining.processes import is_first_process, many_processes
+
+
+def open_recordings(spec: str, root: Path | None, columns: str | None) -> Manifest:
+    """What can be trained on: a corpus as `run` takes it, or else a folder of recordings without a manifest.
+
+    Raises: ManifestError: neither.
+    """
+    folder = Path(spec)
+    if root is None and columns is None and spec not in CORPORA.names() and is_audio_folder(folder):
+        return read_audio_folder(folder)
+    return open_corpus(spec, root, columns)
+
+
+def pretrain_all(
+    plans: Sequence[Pretraining],
+    manifest: Manifest,
+    folder: Path,
+    circumstances: Circumstances,
+    runner: Executor,
+    watcher: Watcher,
+) -> list[Outcome]:
+    """Trains upstreams on an executor, several at a time; one that fails does not stop the others.
+
+    Args:
+        plans: what to train.
+        manifest: its train split is heard.
+        folder: of the checkpoints.
+        circumstances: states, looks.
+        runner: not yet entered.
+        watcher: is told how it goes.
+
+    Raises: ManifestError: recordings that can't be read; names all of them.
+    """
+    jobs = [_job(plan, manifest, folder, circumstances) for plan in plans]
+    with runner:
+        _begin(plans, manifest, watcher)
+        return runner.run(jobs, watcher.advance, watcher.done, watcher.say)
+
+
+def pretrain_together(
+    plans: Sequence[Pretraining],
+    manifest: Manifest,
+    folder: Path,
+    circumstances: Circumstances,
+    device: str | None,
+    watcher: Watcher,
+) -> list[Outcome]:
+    """The same in one of several processes that `accelerate launch` or `torchrun` started: they share each training.
+
+    Whatever fails is raised, so that this process ends, and the launcher ends the others, who would wait for ever.
+    """
+    set_up_worker(1)
+    if is_first_process():
+        _begin(plans, manifest, watcher)
+
+    counter = ProgressCounter(watcher.advance, watcher.say)
+    outcomes = []
+    for number, plan in enumerate(plans):
+        job = _job(plan, manifest, folder, circumstances)
+        outcomes.append(
+            Outcome(job, run_job(number, job, devices_here(device)[0], lambda message: counter.take(*message)))
+        )
+    return outcomes
+
+
+def require_processes_that_fit(workers: int | None, is_ray: bool) -> bool:
+    """Whether this is one of several processes that train together.
+
+    Raises: BenchmarkError: it is, and options ask for other ones.
+    """
+    if many_processes() and (workers is not None or is_ray):
+        raise BenchmarkError("--workers and --executor are for one process; a launcher started several: leave them out")
+    return many_processes()
+
+
+def _job(plan: Pretraining, manifest: Manifest, folder: Path, circumstances: Circumstances) -> Job:
+    return Job(f"pretraining {plan.upstream}", pretrain, (plan, manifest, folder, circumstances))
+
+
+def _begin(plans: Sequence[Pretraining], manifest: Manifest, watcher: Watcher) -> None:
+    """Looks at every recording, and tells how much is to be done."""
+    heard = replace(manifest, utterances=manifest.split("train"))
+    watcher.stage("checking recordings", len(heard.utterances), "recordings")
+    validate(heard, advance=lambda: watcher.advance(1))
+    recipes = [recipe for plan in plans for recipe in plan.recipes]
+    unit = "seconds" if recipes[0].minutes else "audio-seconds"
+    watcher.stage("pretraining", sum(map(cost_of, recipes)), unit)

@@ -1,0 +1,1 @@
+"""Manifest rows + upstream -> feature cache."""

@@ -1,0 +1,119 @@
+"""Waveforms -> what is kept of their hidden states: frames, or means over time. Long clips pass in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from core.errors import ContractError
+from core.feature_cache import Kind
+from core.hidden_states import HiddenStates
+from core.lengths import pad
+from upstreams._base import Precision, Upstream
+from upstreams._extraction.clips import Clip, is_long, pieces
+
+
+@dataclass(frozen=True)
+class FrozenUpstream:
+    """A frozen upstream, where it computes, and how.
+
+    Attributes:
+        upstream: on the device.
+        device: of the waveforms it is given.
+        precision: see Upstream.extract.
+    """
+
+    upstream: Upstream
+    device: torch.device
+    precision: Precision = "float32"
+
+    def rows(
+        self, clips: Sequence[Clip], wavs: Sequence[torch.Tensor], kinds: Collection[Kind]
+    ) -> dict[Kind, list[torch.Tensor]]:
+        """For each kind the rows of each clip, float32 (rows, num_layers, hidden_size), on the CPU.
+
+        Args:
+            clips: a batch.
+            wavs: as they were read.
+            kinds: what is wanted of all of them.
+
+        Raises: ContractError: a clip is shorter than the upstream's shortest input, or its hidden states are not
+            finite.
+        """
+        for clip, wav in zip(clips, wavs, strict=True):
+            if len(wav) < self.upstream.min_samples:
+                raise ContractError(
+                    f"{clip.path}: has {len(wav)} samples at 16 kHz, the shortest legal input of "
+                    f"{self.upstream.display_name} is {self.upstream.min_samples}; "
+                    f"take the recording out of the manifest"
+                )
+        if len(wavs) == 1 and is_long(len(wavs[0])):
+            rows = self._rows_in_pieces(wavs[0], kinds)
+        else:
+            rows = rows_of(self._states(wavs), kinds)
+        for index, clip in enumerate(clips):
+            # A sum is finite if, and hardly ever unless, all it is made of is; and it needs no memory.
+            if not all(torch.isfinite(rows[kind][index].sum()) for kind in rows):
+                raise ContractError(
+                    f"{clip.path}: {self.upstream.display_name} gives hidden states that are NaN or infinite; "
+                    f"run: run_benchmark.py check, and look at the recording"
+                )
+        return rows
+
+    def _states(self, wavs: Sequence[torch.Tensor]) -> HiddenStates:
+        padded, lengths = pad(wavs)
+        return self.upstream.extract(padded.to(self.device), lengths.to(self.device), self.precision)
+
+    def _rows_in_pieces(self, wav: torch.Tensor, kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
+        """Frames are those of the whole recording, one behind the other; means are weighted by frames."""
+        rate = self.upstream.downsample_rate
+        unit = max(rate, self.upstream.window_samples)  # windows that an upstream cuts itself stay as they are
+        cuts = pieces(len(wav), unit, overlap=max(0, self.upstream.min_samples - rate))
+        parts: dict[Kind, list[torch.Tensor]] = {kind: [] for kind in kinds}
+        weights = []
+        for number, cut in enumerate(cuts):
+            states = self._states([wav[cut]])
+            own = int(states.lengths) if cut is cuts[-1] else (cuts[number + 1].start - cut.start) // rate
+            weights.append(min(own, int(states.lengths)))
+            layers = tuple(layer[:, : weights[-1]] for layer in states.layers)
+            part = rows_of(HiddenStates(layers, torch.tensor(weights[-1:], device=self.device)), kinds)
+            for kind in kinds:
+                parts[kind] += part[kind]
+        return {kind: [_joined(kind, parts[kind], weights)] for kind in kinds}
+
+
+def _joined(kind: Kind, parts: Sequence[torch.Tensor], weights: Sequence[int]) -> torch.Tensor:
+    if kind == "frames":
+        return torch.cat(list(parts))
+    shares = torch.tensor(weights, dtype=torch.float32) / sum(weights)
+    return torch.stack([part * share for part, share in zip(parts, shares, strict=True)]).sum(dim=0)
+
+
+def rows_of(states: HiddenStates, kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
+    """What each kind keeps of each row of a batch (rows, num_layers, hidden_size), on the CPU.
+
+    Args:
+        states: of the batch.
+        kinds: what is wanted.
+    """
+    kept: dict[Kind, list[torch.Tensor]] = {}
+    if "frames" in kinds:
+        layers, lengths = [layer.cpu() for layer in states.layers], states.lengths.tolist()
+        kept["frames"] = [torch.stack([layer[row, :n] for layer in layers], dim=1) for row, n in enumerate(lengths)]
+    if "pooled" in kinds:
+        kept["pooled"] = _means(states.layers, states.lengths)
+    if "pooled_normalised" in kinds:
+        normalised = [functional.layer_norm(layer, layer.shape[-1:]) for layer in states.layers]
+        kept["pooled_normalised"] = _means(normalised, states.lengths)
+    return kept
+
+
+def _means(layers: Sequence[torch.Tensor], lengths: torch.Tensor) -> list[torch.Tensor]:
+    """Over each row's own frames: a sum over padding as well would be rounded as the longest row of the batch is."""
+    return [
+        torch.stack([layer[row, :frames].mean(dim=0) for layer in layers])[None].cpu()
+        for row, frames in enumerate(lengths.tolist())
+    ]

@@ -1,0 +1,117 @@
+"""Batches of clips + upstream -> feature cache. Every clip passes the upstream once, whatever is kept of it.
+
+Batches are laid out from all clips that were asked for, not from those still missing: an interrupted extraction that is
+taken up again computes the same batches, and so the same bits on a CPU, as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import Any
+
+import torch
+
+from core.audio import SAMPLE_RATE
+from core.feature_cache import FeatureCache, Features, Kind, caches_of, missing
+from upstreams._base import Precision, Upstream
+from upstreams._extraction.clips import GPU_BATCHES, Clip, clip_key, is_long, lay_out
+from upstreams._extraction.encoding import FrozenUpstream
+from upstreams._memory import keep_freed_memory
+
+__all__ = ["Clip", "caches_of", "clip_key", "extract", "lay_out", "unfinished"]
+
+READERS = 4  # threads that decode and resample; on a CPU they mostly wait
+AHEAD_SECONDS = 120.0  # of audio that is decoded ahead, 8 MB; or one batch, if that is longer
+FLUSH_SECONDS = 20.0  # what a kill can cost
+FLUSH_BYTES = 1 << 27
+
+
+def unfinished(batches: Sequence[list[Clip]], caches: Mapping[Kind, FeatureCache]) -> list[list[Clip]]:
+    """The batches of which the caches lack something."""
+    return [
+        batch for batch in batches if any(missing([caches[kind] for kind in clip.kinds], clip.key) for clip in batch)
+    ]
+
+
+def extract(
+    upstream: Upstream,
+    batches: Sequence[list[Clip]],
+    caches: Mapping[Kind, FeatureCache],
+    device: torch.device,
+    advance: Callable[[float], None] = lambda seconds: None,
+    precision: Precision = "float32",
+) -> int:
+    """Computes the batches that the caches lack something of, and keeps what each clip asks for.
+
+    Args:
+        upstream: frozen.
+        batches: as `lay_out` made them.
+        caches: one for each kind that occurs.
+        device: where the upstream computes.
+        advance: called with the seconds of audio of every batch done.
+        precision: in which it computes.
+
+    Returns: how many clips passed the upstream.
+    Raises: ContractError: a clip is shorter than the upstream's shortest input, or its hidden states are not finite.
+    """
+    keep_freed_memory()
+    encoder = FrozenUpstream(upstream.to(device), device, precision)
+    todo = unfinished(batches, caches)
+    if device.type != "cpu":
+        todo = _together(todo, GPU_BATCHES)
+    pending: dict[Kind, dict[str, Features]] = {kind: {} for kind in caches}
+    flushed = time.monotonic()
+    for batch, wavs in read_ahead(todo):
+        _keep(encoder, batch, wavs, pending)
+        size = sum(array.nbytes for arrays in pending.values() for array in arrays.values())
+        if size > FLUSH_BYTES or time.monotonic() - flushed > FLUSH_SECONDS:
+            _flush(pending, caches)
+            flushed = time.monotonic()
+        advance(sum(map(len, wavs)) / SAMPLE_RATE)
+    _flush(pending, caches)
+    return sum(map(len, todo))
+
+
+def _together(batches: Sequence[list[Clip]], count: int) -> list[list[Clip]]:
+    """Neighbours of about the same length as one batch; very long clips stay alone: they pass in pieces."""
+    long = [batch for batch in batches if is_long(batch[0].samples)]
+    others = batches[len(long) :]  # behind them: the longest come first
+    return long + [list(chain(*others[start : start + count])) for start in range(0, len(others), count)]
+
+
+def read_ahead(batches: Sequence[list[Clip]]) -> Iterator[tuple[list[Clip], list[torch.Tensor]]]:
+    """The batches with their waveforms: while one is worked on, threads decode the next ones, up to a bound."""
+    with ThreadPoolExecutor(READERS) as readers:
+        ahead: deque[Any] = deque()
+        room = AHEAD_SECONDS * SAMPLE_RATE
+        coming = deque(batches)
+        while coming or ahead:
+            while coming and (room > 0 or not ahead):
+                batch = coming.popleft()
+                room -= sum(clip.samples for clip in batch)
+                ahead.append((batch, [readers.submit(clip.read) for clip in batch]))
+            batch, futures = ahead.popleft()
+            room += sum(clip.samples for clip in batch)
+            yield batch, [future.result() for future in futures]
+
+
+def _keep(
+    encoder: FrozenUpstream,
+    batch: Sequence[Clip],
+    wavs: Sequence[torch.Tensor],
+    pending: dict[Kind, dict[str, Features]],
+) -> None:
+    for kind, rows in encoder.rows(batch, wavs, {kind for clip in batch for kind in clip.kinds}).items():
+        for clip, row in zip(batch, rows, strict=True):
+            if kind in clip.kinds:
+                pending[kind][clip.key] = row.numpy()
+
+
+def _flush(pending: dict[Kind, dict[str, Features]], caches: Mapping[Kind, FeatureCache]) -> None:
+    for kind, arrays in pending.items():
+        caches[kind].add(arrays)
+        arrays.clear()

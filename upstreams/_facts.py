@@ -1,0 +1,78 @@
+"""What is recorded of an upstream, and what planning has to know of it, once it was built."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from core.audio import SAMPLE_RATE
+from core.digest import digest_of
+from upstreams._base import Precision, Upstream
+
+FRAME_PROBES = 8
+
+
+@dataclass(frozen=True)
+class UpstreamFacts:
+    """What is recorded of an upstream; `spec` builds it again.
+
+    Attributes:
+        name: in tables; another precision than float32 is part of it.
+        spec: as typed.
+        digest: of all that decides the features, the precision included.
+        params: how many parameters.
+        num_layers: of the hidden states.
+        hidden_size: their width.
+        downsample_rate: samples a frame.
+        window_samples: see Upstream.
+        batch_seconds: see Upstream.
+        precision: in which it computes.
+        extra_frames: how many frames a clip has beyond samples / downsample_rate, in the mean.
+    """
+
+    name: str
+    spec: str
+    digest: str
+    params: int
+    num_layers: int
+    hidden_size: int
+    downsample_rate: int
+    window_samples: int
+    batch_seconds: float
+    precision: Precision = "float32"
+    extra_frames: float = 0.0
+    gflops_per_second: float | None = None
+
+    @classmethod
+    def of(cls, spec: str, upstream: Upstream, precision: Precision = "float32") -> UpstreamFacts:
+        """Reads them off a built upstream."""
+        exact = precision == "float32"
+        return cls(
+            name=upstream.display_name if exact else f"{upstream.display_name} ({precision})",
+            spec=spec,
+            digest=upstream.digest() if exact else digest_of([upstream.digest(), precision]),
+            params=upstream.num_params(),
+            num_layers=upstream.num_layers,
+            hidden_size=upstream.hidden_size,
+            downsample_rate=upstream.downsample_rate,
+            window_samples=upstream.window_samples,
+            batch_seconds=upstream.batch_seconds,
+            precision=precision,
+            extra_frames=_extra_frames(upstream),
+        )
+
+    def recorded(self) -> dict[str, Any]:
+        """What belongs to the result; where the checkpoint lies on this machine does not."""
+        return {key: value for key, value in asdict(self).items() if key not in PLANNING | {"spec"}}
+
+
+PLANNING = {"window_samples", "batch_seconds", "extra_frames"}  # not part of a result
+
+
+def _extra_frames(upstream: Upstream) -> float:
+    """Asked for a few lengths only: an s3prl upstream has to compute each of them."""
+    rate = upstream.downsample_rate
+    lengths = max(SAMPLE_RATE, upstream.min_samples) + torch.arange(FRAME_PROBES) * rate // FRAME_PROBES
+    return float((upstream.frame_lengths(lengths) - lengths / rate).mean())

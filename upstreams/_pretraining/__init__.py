@@ -1,0 +1,1 @@
+"""Training upstreams from scratch: contract, data, trainer, targets, checkpoints."""
