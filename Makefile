@@ -1,7 +1,7 @@
-# Each target sets up what it needs. Frostbench itself is run_benchmark.py; this file only chains its commands.
+# Each target sets up what it needs. Frostbench itself is the command frostbench; this file only chains its commands.
 PYTHON ?= python3
 BIN := .venv/bin
-RUN := $(BIN)/python run_benchmark.py
+RUN := $(BIN)/frostbench
 CHECKPOINTS := checkpoints
 UPSTREAMS := fbank mfcc apc@$(CHECKPOINTS)/apc-tiny.safetensors mockingjay@$(CHECKPOINTS)/mockingjay-tiny.safetensors \
 	wav2vec2@$(CHECKPOINTS)/wav2vec2-tiny hubert@$(CHECKPOINTS)/hubert-tiny

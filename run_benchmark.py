@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Frostbench's command line. Try: run_benchmark.py list, run_benchmark.py run --help."""
+"""Frostbench's command line. Try: frostbench list, frostbench run --help."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     asked = parser(__doc__)
-    asked.add_argument("--corpus", default="mini", help="as for run_benchmark.py")
-    asked.add_argument("--upstream", default="fbank", help="as for run_benchmark.py")
+    asked.add_argument("--corpus", default="mini", help="as for frostbench run")
+    asked.add_argument("--upstream", default="fbank", help="as for frostbench run")
     asked.add_argument("--limit", type=int, help="rows a split")
     asked.add_argument("--fast-rate", type=float, default=4e-3)
     asked.add_argument("--superb-rate", type=float, default=1e-3, help="s3prl's own is 1e-4, which is slower at first")

@@ -292,7 +292,7 @@ def _finite_mean(losses: list[torch.Tensor], step: int, learning_rate: float) ->
     if mean != mean or mean in (float("inf"), float("-inf")):
         raise TrainingError(
             f"the loss is {mean} before step {step} with learning rate {learning_rate:g}: take that rate out of the "
-            f"recipe's grid, or look for damaged features with: run_benchmark.py check"
+            f"recipe's grid, or look for damaged features with: frostbench check"
         )
     return mean
 

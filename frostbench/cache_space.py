@@ -170,9 +170,7 @@ def clear(
     unknown = sorted(set(names) - {entry.upstream for entry in found})
     if unknown:
         known = ", ".join(sorted({entry.upstream for entry in found})) or "none"
-        raise CacheError(
-            f"{cache}: no features of '{unknown[0]}' (there are: {known}); see: run_benchmark.py cache list"
-        )
+        raise CacheError(f"{cache}: no features of '{unknown[0]}' (there are: {known}); see: frostbench cache list")
     before = time.time() - (unused_days or 0) * 24 * 3600
     chosen = [
         entry

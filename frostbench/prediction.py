@@ -77,7 +77,7 @@ def load_predictor(store: RecordStore, run: str, upstream: str | None, device: t
     record = find_run(store, run)
     path = store.run_folder(record.run) / "head.safetensors"
     if not path.is_file() or file_digest(path) != record.artifacts[path.name]:
-        raise CheckpointError(f"{path}: missing, or not the head of this run; look at: run_benchmark.py verify")
+        raise CheckpointError(f"{path}: missing, or not the head of this run; look at: frostbench verify")
     trained, description = load_trained(path)
     spec = upstream or record.circumstances["upstream_spec"]
     try:

@@ -33,7 +33,7 @@ def leaderboard(
     records = store.all() if only is None else [store.read(store.path(run)) for run in dict.fromkeys(only)]
     shown = [record for record in records if custom or not record.custom]
     if not shown and not published:
-        hint = "all of them are custom: add --custom" if records else "run something first: run_benchmark.py run"
+        hint = "all of them are custom: add --custom" if records else "run something first: frostbench run"
         raise RecordError(f"no records for a leaderboard; {hint}")
     groups = grouped(shown)
     default = [_board(store, group, published) for group in groups if group.head is None]

@@ -43,7 +43,7 @@ def trials_of(store: RecordStore, entries: Sequence[Entry]) -> tuple[Trials, dic
             if [row.id for row in rows] != ids:
                 raise RecordError(
                     f"{upstream}, seed {seed}: predicts other utterances than the other runs on the same data; "
-                    f"look at: run_benchmark.py verify"
+                    f"look at: frostbench verify"
                 )
     errors = [np.mean([[row.errors for row in rows] for rows in seeds.values()], axis=0) for seeds in runs.values()]
     return Trials(

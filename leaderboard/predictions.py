@@ -63,6 +63,6 @@ def predictions_of(store: RecordStore, record: ResultRecord) -> Sequence[Predict
     path = folder / FILE_NAME
     if not path.is_file() or file_digest(path) != record.artifacts.get(FILE_NAME):
         raise RecordError(
-            f"{path}: not the file that {store.path(record.run).name} was made from; look at: run_benchmark.py verify"
+            f"{path}: not the file that {store.path(record.run).name} was made from; look at: frostbench verify"
         )
     return read_rows(path)

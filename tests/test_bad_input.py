@@ -161,7 +161,7 @@ CASES = {
     "prepare": (several, ("prepare", "{}/corpus"), "2 bad rows; correct or remove:"),
     "check": (nothing, ("check", "mfc"), "unknown upstream 'mfc': did you mean 'mfcc'?"),
     "check checkpoint": (nothing, ("check", "apc@{}/cut.safetensors"), "not a readable safetensors file"),
-    "report of nothing": (nothing, ("report", "--output", "{}/folder"), "run something first: run_benchmark.py run"),
+    "report of nothing": (nothing, ("report", "--output", "{}/folder"), "run something first: frostbench run"),
     "pretrain what can't": (nothing, (*PRETRAIN, "fbank"), "'fbank' can't be pretrained here; these can: apc"),
     "pretrain unknown": (nothing, (*PRETRAIN, "apcc"), "unknown upstream 'apcc': did you mean 'apc'?"),
     "pretrain size": (nothing, (*PRETRAIN, "--size", "huge"), "unknown size of apc 'huge'"),
@@ -283,4 +283,4 @@ def test_the_program_itself_tells_it_the_same_way(tmp_path):
     command = [sys.executable, ROOT / "run_benchmark.py", "report", "--output", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: no records for a leaderboard; run something first: run_benchmark.py run\n"
+    assert done.stderr == "error: no records for a leaderboard; run something first: frostbench run\n"

@@ -14,7 +14,8 @@ from tasks.corpora._base import CORPORA
 from upstreams._base import UPSTREAMS
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("core", "upstreams", "downstreams", "tasks", "leaderboard")
+PACKAGES = ("core", "upstreams", "downstreams", "tasks", "leaderboard", "frostbench")
+TEXT = {".py", ".html", ".js"}
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -40,6 +41,15 @@ def test_documents_name(name):
     # A word of its own: `apc` is not named by `vq_apc`, nor --seed by --seeds.
     alone = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", code_in_documents())
     assert alone is not None, f"'{name}' is in no code of README.md or docs/*.md"
+
+
+def test_commands_are_named_as_they_are_installed():
+    """`frostbench run`: the file of a checkout is not there after `pip install`. Launchers want a file, though."""
+    places = [ROOT / "README.md", ROOT / "run_benchmark.py", *ROOT.glob("docs/*.md")]
+    places += [path for package in PACKAGES for path in ROOT.joinpath(package).rglob("*.*") if path.suffix in TEXT]
+    asked = re.compile(rf"run_benchmark\.py ({'|'.join(COMMANDS)})\b")
+    lines = [line for path in places for line in path.read_text(encoding="utf-8").splitlines() if asked.search(line)]
+    assert [line for line in lines if not re.search("accelerate launch|torchrun", line)] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

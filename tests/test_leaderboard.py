@@ -203,7 +203,7 @@ def test_changed_predictions_are_not_read(tmp_path):
     store = judged(tmp_path)
     path = store.run_folder(store.all()[0].run) / "predictions.jsonl"
     path.write_text(path.read_text().replace('"no"', '"yes"', 1))
-    with pytest.raises(RecordError, match=r"predictions.jsonl: not the file .* run_benchmark.py verify"):
+    with pytest.raises(RecordError, match=r"predictions.jsonl: not the file .* frostbench verify"):
         leaderboard(store)
 
 

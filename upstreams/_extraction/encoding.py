@@ -59,7 +59,7 @@ class FrozenUpstream:
             if not all(torch.isfinite(rows[kind][index].sum()) for kind in rows):
                 raise ContractError(
                     f"{clip.path}: {self.upstream.display_name} gives hidden states that are NaN or infinite; "
-                    f"run: run_benchmark.py check, and look at the recording"
+                    f"run: frostbench check, and look at the recording"
                 )
         return rows
 

@@ -34,7 +34,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises: CheckpointError: missing, damaged, or not one of ours.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; train one with: run_benchmark.py pretrain")
+        raise CheckpointError(f"{path}: no such checkpoint; train one with: frostbench pretrain")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
