@@ -27,7 +27,7 @@ from tasks._base import TASKS
 from upstreams._resolve import build_upstream
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny_grid.json"
-TOLERANCE = 10.0  # percentage points: one of twelve test utterances may fall on another side on another CPU
+TOLERANCE = 12.6  # percentage points: one of the eight test utterances of SID may fall on another side on another CPU
 NAMES = ("KS", "SID", "IC", "ASR")
 
 OWN_UPSTREAM = '''
