@@ -24,7 +24,7 @@ from downstreams._data import load_examples
 from downstreams._recipe import Recipe
 from downstreams._training import Downstream, TrainingRun, train
 from tasks._base import TASKS
-from tasks._rows import clips_of, task_data
+from tasks._rows import clips_of, task_rows
 from tasks.corpora._base import open_corpus
 from upstreams._extraction.fill import caches_of, extract, lay_out
 from upstreams._resolve import build_upstream
@@ -79,13 +79,13 @@ class Sides:
 
     def __init__(self, options: argparse.Namespace, folder: Any) -> None:
         self.upstream = build_upstream(options.upstream)
-        rows = task_data(open_corpus(options.corpus), TASK, 40 if options.quick else options.limit)
         recipe = TASK.recipe("fast")
-        batches = lay_out(clips_of([(rows, recipe, "frames")]), self.upstream.window_samples)
+        rows = task_rows(open_corpus(options.corpus), TASK, recipe, 40 if options.quick else options.limit)
+        batches = lay_out(clips_of([(rows.all_clips(), "frames")]), self.upstream.window_samples)
         caches = caches_of(folder, self.upstream.digest(), {"frames"})
         extract(self.upstream, batches, caches, CPU)
         self.cache: FeatureCache = caches["frames"]
-        self.rows = rows.examples(TASK.label, recipe)
+        self.rows = rows.examples
 
     def train(
         self, recipe: Recipe, rate: float, target: float = -1.0, until: float = float("inf")

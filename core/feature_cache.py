@@ -106,6 +106,10 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._slots)
 
+    def lacking(self, keys: Collection[str]) -> set[str]:
+        """Which of these utterances are not there."""
+        return {key for key in keys if key not in self._slots}
+
     def rows(self, key: str) -> int:
         """How many rows an utterance has."""
         return self._slots[key].rows - self._scale_rows

@@ -16,7 +16,7 @@ from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
 from tasks._base import TASKS, Task
-from tasks._rows import task_data
+from tasks._rows import task_rows
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,7 @@ def check_corpus_is_accepted(given: Assignment) -> None:
     """The planner takes the rows that carry the label, each with a label of its own."""
     if given.corpus is None:
         return
-    data = task_data(given.corpus, given.task)
-    examples = data.examples(given.task.label, given.task.recipe(None))
+    examples = task_rows(given.corpus, given.task).examples
     expected = {split: [row.id for row in given.corpus.with_label(given.task.label).split(split)] for split in SPLITS}
     require({split: [row.id for row in rows] for split, rows in examples.items()} == expected, "rows were lost")
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from core.audio import SAMPLE_RATE, duration_seconds
-from core.errors import ManifestError
+from core.digest import canonical_json, digest_of, written_then_renamed
+from core.errors import CacheError, ManifestError
 from core.feature_cache import Kind
 from core.manifest import SPLITS, Manifest, Utterance, refuse, unseen_labels
 from downstreams._base import HEADS
 from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
 from tasks._base import Task
-from upstreams._extraction.clips import Clip
+from upstreams._extraction.clips import Clip, is_long
 
 
 @dataclass(frozen=True)
@@ -39,43 +41,101 @@ class Example:
     speaker: str | None = None
 
 
-@dataclass(frozen=True)
-class TaskData:
-    """The rows of a corpus that a task takes.
+@dataclass(frozen=True, eq=False)  # compared and hashed as an object: two of 150,000 rows take a second
+class TaskRows:
+    """What a task takes of a corpus under a recipe: made once, the same for every upstream and seed.
+
+    Pickled after `kept_in`, it is its path alone, and each process reads that file once.
 
     Attributes:
         corpus: its name.
-        utterances: split -> rows.
-        digests: utterance id -> audio digest.
+        recipe: decides what is made of each row.
+        recordings: split -> the whole recording of each row; its samples are 0 where only the file's header knows them.
+        examples: split -> examples.
+        digest: sha256 of the examples: ids, splits, labels and audio.
         limited: whether rows were left out.
+        path: where it is kept; None where it is not.
     """
 
     corpus: str
-    utterances: Mapping[str, tuple[Utterance, ...]]
-    digests: Mapping[str, str]
+    recipe: Recipe
+    recordings: Mapping[str, Sequence[Clip]]
+    examples: Mapping[str, Sequence[Example]]
+    digest: str
     limited: bool
+    path: Path | None = None
 
-    def without_train(self) -> TaskData:
-        """The rows that are only evaluated on."""
-        return replace(self, utterances={**self.utterances, "train": ()})
-
-    def clips(self, recipe: Recipe) -> dict[str, list[list[Clip]]]:
+    @cached_property
+    def clips(self) -> Mapping[str, list[list[Clip]]]:
         """Split -> for each row the clips that the recipe makes of it."""
-        return {
-            split: [clips_of_row(row, self.digests[row.id], recipe, crop=split == "train") for row in rows]
-            for split, rows in self.utterances.items()
-        }
+        return clips_by_split(self.recordings, self.recipe)
 
-    def examples(self, label: str, recipe: Recipe) -> dict[str, list[Example]]:
-        """Split -> examples."""
-        clips = self.clips(recipe)
-        return {
-            split: [
-                Example(row.id, tuple(clip.key for clip in made), row.labels[label], _speaker(row))
-                for row, made in zip(rows, clips[split], strict=True)
-            ]
-            for split, rows in self.utterances.items()
+    def all_clips(self, splits: Sequence[str] = SPLITS) -> Iterator[Clip]:
+        """The clips of these splits, one after the other."""
+        return chain.from_iterable(row for split in splits for row in self.clips[split])
+
+    @cached_property
+    def long(self) -> int:
+        """How many rows have a clip that passes an upstream in pieces."""
+        return sum(any(is_long(samples_of(clip)) for clip in row) for row in chain.from_iterable(self.clips.values()))
+
+    def whole(self, split: str) -> list[Clip]:
+        """The recordings of a split with their lengths."""
+        return [replace(clip, samples=samples_of(clip)) for clip in self.recordings[split]]
+
+    def kept_in(self, folder: Path) -> TaskRows:
+        """The same value, written under its digest for the processes that it is sent to."""
+        fields = ("audio_digest", "path", "start", "stop")
+        recordings = {
+            split: [[str(clip.path) if name == "path" else getattr(clip, name) for name in fields] for clip in clips]
+            for split, clips in self.recordings.items()
         }
+        examples = {
+            split: [[row.id, row.keys, row.label, row.speaker] for row in rows] for split, rows in self.examples.items()
+        }
+        text = canonical_json([self.corpus, self.recipe, recordings, examples, self.digest, self.limited]).encode()
+        path = folder / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
+        if not path.is_file():
+            with written_then_renamed(path) as temporary:
+                temporary.write_bytes(text)
+        return replace(self, path=path)
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return super().__reduce__() if self.path is None else (read_rows, (self.path,))
+
+
+@lru_cache(maxsize=2)  # jobs come task by task; of 150,000 rows it takes some 300 MB
+def read_rows(path: Path) -> TaskRows:
+    """What `TaskRows.kept_in` wrote.
+
+    Raises: CacheError: it is gone or damaged.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        raise CacheError(f"{path}: gone while a run needed it; run the same command again") from None
+    if hashlib.sha256(text).hexdigest()[:32] != path.stem:
+        raise CacheError(f"{path}: damaged; delete it and run the same command again")
+    corpus, recipe, recordings, examples, digest, limited = json.loads(text)
+    made = Recipe.from_json(recipe)
+    return TaskRows(
+        corpus,
+        made,
+        {
+            split: [
+                Clip(audio, Path(file), _known_samples(start, stop), frozenset(), start, stop, made.gain_db)
+                for audio, file, start, stop in clips
+            ]
+            for split, clips in recordings.items()
+        },
+        {
+            split: [Example(name, tuple(keys), label, speaker) for name, keys, label, speaker in rows]
+            for split, rows in examples.items()
+        },
+        digest,
+        limited,
+        path,
+    )
 
 
 def _speaker(row: Utterance) -> str | None:
@@ -84,17 +144,39 @@ def _speaker(row: Utterance) -> str | None:
     return None if speaker is None else str(speaker)
 
 
-def task_data(manifest: Manifest, task: Task, limit: int | None = None) -> TaskData:
+def task_rows(manifest: Manifest, task: Task, recipe: Recipe | None = None, limit: int | None = None) -> TaskRows:
     """The rows a task takes, checked against its needs.
 
     Args:
         manifest: of the whole corpus.
         task: whose label the rows must carry.
+        recipe: decides what is made of them; None is the task's default.
         limit: rows a split at most; None takes all.
 
     Raises: ManifestError: parts of the corpus are missing, no row has the label, a split is empty, a label is not in
         train, or a voice in two splits.
     """
+    recipe = task.recipe(None) if recipe is None else recipe
+    utterances = _chosen(manifest, task, limit)
+    digests = manifest.audio_digests
+    recordings = {
+        split: [recording_of(row, digests[row.id], recipe) for row in rows] for split, rows in utterances.items()
+    }
+    clips = clips_by_split(recordings, recipe)
+    examples = {
+        split: [
+            Example(row.id, tuple(clip.key for clip in made), row.labels[task.label], _speaker(row))
+            for row, made in zip(rows, clips[split], strict=True)
+        ]
+        for split, rows in utterances.items()
+    }
+    taken = TaskRows(manifest.name, recipe, recordings, examples, digest_of(examples), limit is not None)
+    vars(taken)["clips"] = clips  # which the property would make again
+    return taken
+
+
+def _chosen(manifest: Manifest, task: Task, limit: int | None) -> dict[str, tuple[Utterance, ...]]:
+    """Split -> the rows that a task takes; see `task_rows`."""
     manifest.require_complete()
     chosen = manifest.with_label(task.label)
     if HEADS.get(task.head).label_kind is SlotLabels:
@@ -106,7 +188,7 @@ def task_data(manifest: Manifest, task: Task, limit: int | None = None) -> TaskD
         known = {str(row.labels[task.label]) for row in utterances["train"]}
         if HEADS.get(task.head).label_kind is SlotLabels:
             utterances = _with_known_labels(utterances, task.label, known)
-    return TaskData(manifest.name, utterances, manifest.audio_digests, limit is not None)
+    return utterances
 
 
 def _with_known_labels(
@@ -130,20 +212,35 @@ def _shared(manifest: Manifest, key: str) -> list[str]:
     return problems
 
 
-def clips_of_row(row: Utterance, audio_digest: str, recipe: Recipe, crop: bool) -> list[Clip]:
-    """The clips that a recipe makes of a row: the recording, or random pieces of a long one.
+def recording_of(row: Utterance, audio_digest: str, recipe: Recipe) -> Clip:
+    """The whole of a row, at the recipe's level."""
+    samples = _known_samples(row.start, row.stop)
+    return Clip(audio_digest, row.path, samples, frozenset(), row.start, row.stop, recipe.gain_db)
+
+
+def clips_by_split(recordings: Mapping[str, Sequence[Clip]], recipe: Recipe) -> dict[str, list[list[Clip]]]:
+    """Split -> for each recording the clips that a recipe makes of it; only train is cropped."""
+    return {
+        split: [crops_of(clip, recipe) for clip in clips] if split == "train" else [[clip] for clip in clips]
+        for split, clips in recordings.items()
+    }
+
+
+def crops_of(whole: Clip, recipe: Recipe) -> list[Clip]:
+    """The clips that a recipe makes of a recording to train on: itself, or random pieces of a long one.
 
     The places of the pieces follow from the audio alone, so they are the same everywhere and for every upstream.
     """
-    whole = Clip(audio_digest, row.path, 0, frozenset(), row.start, row.stop, recipe.gain_db)
-    if not crop or not recipe.crop_samples:
+    if not recipe.crop_samples:
         return [whole]
     room = samples_of(whole) - recipe.crop_samples
     if room <= 0:
         return [whole]
-    starts = random.Random(f"{audio_digest}{row.start}").sample(range(room + 1), min(recipe.crops, room + 1))
-    begins = [row.start + start for start in sorted(starts)]
-    return [replace(whole, start=begin, stop=begin + recipe.crop_samples) for begin in begins]
+    starts = random.Random(f"{whole.audio_digest}{whole.start}").sample(range(room + 1), min(recipe.crops, room + 1))
+    begins = [whole.start + start for start in sorted(starts)]
+    return [
+        replace(whole, start=begin, stop=begin + recipe.crop_samples, samples=recipe.crop_samples) for begin in begins
+    ]
 
 
 @cache
@@ -151,17 +248,24 @@ def _recording_samples(path: Path) -> int:
     return round(duration_seconds(path) * SAMPLE_RATE)
 
 
+def _known_samples(start: int, stop: int | None) -> int:
+    return 0 if stop is None else stop - start
+
+
 def samples_of(clip: Clip) -> int:
     """Its length at 16 kHz, as far as the file's header tells."""
-    return (_recording_samples(clip.path) if clip.stop is None else clip.stop) - clip.start
+    return clip.samples or _recording_samples(clip.path) - clip.start
 
 
-def clips_of(needs: Iterable[tuple[TaskData, Recipe, Kind]]) -> list[Clip]:
-    """What has to pass an upstream: each clip once, with all kinds that any task wants of it."""
-    kinds: dict[str, set[Kind]] = defaultdict(set)
+def clips_of(needs: Iterable[tuple[Iterable[Clip], Kind]]) -> list[Clip]:
+    """What has to pass an upstream: each clip once, with its length and all kinds that any task wants of it."""
+    kinds: dict[str, set[Kind]] = {}
     clips: dict[str, Clip] = {}
-    for data, recipe, kind in needs:
-        for clip in chain.from_iterable(chain.from_iterable(data.clips(recipe).values())):
-            kinds[clip.key].add(kind)
-            clips.setdefault(clip.key, clip)
-    return [replace(clip, samples=samples_of(clip), kinds=frozenset(kinds[key])) for key, clip in clips.items()]
+    for wanted, kind in needs:
+        for clip in wanted:
+            key = clip.key
+            if key not in clips:
+                clips[key], kinds[key] = clip, set()
+            kinds[key].add(kind)
+    shared = {found: frozenset(found) for found in map(frozenset, kinds.values())}
+    return [replace(clip, samples=samples_of(clip), kinds=shared[frozenset(kinds[key])]) for key, clip in clips.items()]

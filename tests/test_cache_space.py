@@ -20,15 +20,17 @@ from core.feature_cache import FeatureCache
 from core.manifest import Manifest
 from core.records import RecordStore
 from frostbench.cache_space import clear, delete, entries, exclusive, in_use, make_room
-from frostbench.grid import needs
+from frostbench.grid import announcements
+from frostbench.grid.announcements import explained
 from frostbench.grid.cell_jobs import Folders
-from frostbench.grid.needs import Need, choose_frames, explained, format_bytes, parse_size, sizes_of
+from frostbench.grid.needs import Need, choose_frames, format_bytes, parse_size, sizes_of
 from frostbench.grid.plan import Grid
 from frostbench.grid.run import Report, run_grid
+from frostbench.grid.wanted import WantedClips
 from frostbench.jobs.local import LocalExecutor
 from frostbench.jobs.progress import Watcher
 from tasks._base import Task, resolve_task
-from tasks._rows import clips_of, task_data
+from tasks._rows import clips_of, task_rows
 from upstreams._facts import UpstreamFacts
 from upstreams._resolve import build_upstream
 
@@ -154,7 +156,9 @@ import sys, time
 from pathlib import Path
 from core.feature_cache import FeatureCache
 from frostbench.cache_space import in_use
+from frostbench.grid.announcements import explained
 from frostbench.grid.needs import Need
+from frostbench.grid.wanted import WantedClips
 with in_use([Need("upstream-c", FeatureCache(Path(sys.argv[1]), "c" * 32, "pooled"), frozenset(), 0, 0)]):
     print("held", flush=True)
     time.sleep(60)
@@ -247,12 +251,12 @@ def quick(task: Task) -> Task:
 @pytest.fixture(scope="module")
 def sizes(corpus: Manifest, tiny) -> dict:
     """What FBANK's features for KS and ASR take."""
-    return sizes_of(UpstreamFacts.of("fbank", build_upstream("fbank")), clips(corpus, tiny))
+    return sizes_of(UpstreamFacts.of("fbank", build_upstream("fbank")), WantedClips(clips(corpus, tiny)))
 
 
 def clips(corpus: Manifest, tiny: dict[str, Task]) -> list:
     wanted = (("KS", "pooled"), ("ASR", "frames"))
-    return clips_of((task_data(corpus, tiny[name]), tiny[name].recipe(None), kind) for name, kind in wanted)
+    return clips_of((task_rows(corpus, tiny[name]).all_clips(), kind) for name, kind in wanted)
 
 
 def on_disk(folder: Path, kind: str) -> int:
@@ -350,7 +354,7 @@ def test_what_is_coming_is_said_where_it_is_much(corpus, tiny, tmp_path, monkeyp
     grid = Grid(("mfcc",), (quick(tiny["KS"]),), (0,), cache_limit=10**9)
     _, watcher = ran(grid, corpus, tmp_path / "small")
     assert watcher.lines == []
-    monkeypatch.setattr(needs, "SAID_ABOVE", 1_000)
+    monkeypatch.setattr(announcements, "SAID_ABOVE", 1_000)
     _, watcher = ran(grid, corpus, tmp_path / "large")
     assert watcher.lines == ["features: mfcc 7.5 kB; 7.5 kB of it to be computed, limit 1.0 GB"]
 
@@ -422,15 +426,7 @@ def test_levels_and_crops_share_what_they_have_in_common(corpus, tiny, tmp_path,
         replace(quick(task), recipes={"tiny": replace(quick(task).recipe(None), **changes.get(name, {}))})
         for name, task in tiny.items()
     )
-    recipes = [task.recipe(None) for task in tasks]
-    data = [task_data(corpus, task) for task in tasks]
-    keys = {
-        clip.key
-        for rows, recipe in zip(data, recipes, strict=True)
-        for split in rows.clips(recipe).values()
-        for row in split
-        for clip in row
-    }
+    keys = {clip.key for task in tasks for clip in task_rows(corpus, task).all_clips()}
     assert len(keys) > len(corpus.utterances) + 12
     passed.clear()
     report, _ = ran(Grid((spec,), tasks, (0,)), corpus, tmp_path)

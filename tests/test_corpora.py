@@ -19,7 +19,7 @@ from core.errors import ManifestError
 from core.manifest import Manifest
 from run_benchmark import app
 from tasks._base import TASKS
-from tasks._rows import task_data
+from tasks._rows import task_rows
 from tasks.corpora import fluent_speech_commands, librispeech, speech_commands, voxceleb1
 from tasks.corpora._base import CORPORA, open_corpus
 
@@ -125,8 +125,8 @@ def test_a_complete_corpus_is_prepared_and_fits_its_task(name, tmp_path):
     result = CliRunner().invoke(app, ["prepare", name, "--root", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "all" in result.output and "note: " in result.output and "incomplete: " not in result.output
-    data = task_data(open_corpus(name, tmp_path), TASKS.get(task))
-    assert all(data.utterances[split] for split in ("train", "valid", "test"))
+    data = task_rows(open_corpus(name, tmp_path), TASKS.get(task))
+    assert all(data.examples[split] for split in ("train", "valid", "test"))
 
 
 def test_every_official_corpus_has_a_miniature_here():
@@ -157,7 +157,7 @@ def test_librispeech_names_the_missing_subset_and_the_cause_of_a_gap(tmp_path):
     with pytest.raises(ManifestError, match="librispeech is incomplete:\n  dev-clean"):
         manifest.split("valid")
     with pytest.raises(ManifestError, match="librispeech is incomplete:\n  dev-clean"):
-        task_data(manifest, TASKS.get("asr"))
+        task_rows(manifest, TASKS.get("asr"))
 
 
 def test_librispeech_without_transcripts_or_at_all(tmp_path):
@@ -208,7 +208,7 @@ def test_speech_commands_names_what_is_missing(tmp_path):
     manifest = speech_commands.load(tmp_path)
     assert "_background_noise_" in manifest.missing[0] and "testing archive missing" in manifest.missing[1]
     with pytest.raises(ManifestError, match=r"_background_noise_(?s:.*)testing archive missing"):
-        task_data(manifest, TASKS.get("ks"))
+        task_rows(manifest, TASKS.get("ks"))
 
 
 def test_speech_commands_test_archive_alone_and_wrong_version(tmp_path):
@@ -241,7 +241,7 @@ def test_voxceleb1_recognises_half_of_it(kept, lacking, tmp_path):
     assert missing.startswith(f"{kept} part only: the 1 speakers of the {lacking} part are missing")
     assert manifest.notes[0].endswith(f"(138,360 fewer): {kept} part only")
     with pytest.raises(ManifestError, match=f"vox1_{lacking}_wav.zip"):
-        task_data(manifest, TASKS.get("sid"))
+        task_rows(manifest, TASKS.get("sid"))
 
 
 def test_voxceleb1_names_what_is_missing(tmp_path):

@@ -27,7 +27,7 @@ from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
 from tasks._base import TASKS, Task, resolve_task
-from tasks._rows import clips_of_row, samples_of, task_data
+from tasks._rows import clips_by_split, crops_of, recording_of, samples_of, task_rows
 from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._extraction.fill import caches_of, extract
@@ -44,31 +44,35 @@ def piece(start: int, stop: int) -> Utterance:
 
 
 def test_crops_are_fixed_distinct_pieces_of_the_length():
-    clips = clips_of_row(piece(1_000, 21_000), DIGEST, CROPPING, crop=True)
-    assert clips == clips_of_row(piece(1_000, 21_000), DIGEST, CROPPING, crop=True)
+    clips = crops_of(recording_of(piece(1_000, 21_000), DIGEST, CROPPING), CROPPING)
+    assert clips == crops_of(recording_of(piece(1_000, 21_000), DIGEST, CROPPING), CROPPING)
     assert [samples_of(clip) for clip in clips] == [6_000] * 3
     assert all(clip.start >= 1_000 and clip.stop <= 21_000 for clip in clips)
     assert len({clip.key for clip in clips}) == 3
     # Written down: another process, machine or version of Frostbench takes the same pieces.
     assert [clip.start for clip in clips] == [4328, 6456, 12941]
-    others = clips_of_row(piece(1_000, 21_000), "cd" * 32, CROPPING, crop=True)
+    others = crops_of(recording_of(piece(1_000, 21_000), "cd" * 32, CROPPING), CROPPING)
     assert not {clip.start for clip in others} & {clip.start for clip in clips}
 
 
 def test_crops_reach_from_the_first_to_the_last_sample():
     starts = [
-        clip.start for seed in range(300) for clip in clips_of_row(piece(0, 6_009), f"{seed:064x}", CROPPING, crop=True)
+        clip.start
+        for seed in range(300)
+        for clip in crops_of(recording_of(piece(0, 6_009), f"{seed:064x}", CROPPING), CROPPING)
     ]
     assert set(starts) == set(range(10))
 
 
 def test_short_recordings_and_those_that_are_only_evaluated_stay_whole():
     for stop in (5_999, 6_000):
-        (clip,) = clips_of_row(piece(0, stop), DIGEST, CROPPING, crop=True)
+        (clip,) = crops_of(recording_of(piece(0, stop), DIGEST, CROPPING), CROPPING)
         assert (clip.start, clip.stop) == (0, stop)
-    (clip,) = clips_of_row(piece(0, 90_000), DIGEST, CROPPING, crop=False)
+    (clip,) = clips_by_split({"test": [recording_of(piece(0, 90_000), DIGEST, CROPPING)]}, CROPPING)["test"][0]
     assert (clip.start, clip.stop) == (0, 90_000)
-    assert len(clips_of_row(piece(0, 6_001), DIGEST, CROPPING, crop=True)) == 2, "no more pieces than there are"
+    assert len(crops_of(recording_of(piece(0, 6_001), DIGEST, CROPPING), CROPPING)) == 2, (
+        "no more pieces than there are"
+    )
 
 
 def write_tones(folder: Path) -> Path:
@@ -145,8 +149,7 @@ def test_a_task_is_taken_from_a_file(own_tasks):
 
 
 def test_every_upstream_hears_the_same_crops(moods, mood):
-    cells, _ = make_cells(Grid(("fbank", "mfcc"), (mood,), (0,), recipe="crops"), moods)
-    one, other = cells
+    one, other = make_cells(Grid(("fbank", "mfcc"), (mood,), (0,), recipe="crops"), moods).cells
     assert one.upstream.name != other.upstream.name
     assert one.examples == other.examples
     assert sorted({len(example.keys) for example in one.examples["train"]}) == [1, 3]
@@ -154,7 +157,7 @@ def test_every_upstream_hears_the_same_crops(moods, mood):
 
 
 def cell_of(moods: Manifest, task: Task, recipe: str, exact: bool):
-    (cell,), _ = make_cells(Grid(("fbank",), (task,), (0,), recipe=recipe, exact=exact), moods)
+    (cell,) = make_cells(Grid(("fbank",), (task,), (0,), recipe=recipe, exact=exact), moods).cells
     return cell
 
 
@@ -173,10 +176,8 @@ def test_exact_changes_the_run_where_something_is_cropped(moods, mood):
 
 def test_live_examples_equal_cached_ones_where_nothing_is_cropped(moods, mood, tmp_path):
     upstream, labels = build_upstream("fbank"), SlotLabels.from_train(["calm", "glad", "wild"], "mood")
-    rows = task_data(moods, mood)
-    recipe = replace(mood.recipe("short"), gain_db=-3.0)
-    clips = [replace(made[0], samples=samples_of(made[0])) for made in rows.clips(recipe)["train"]]
-    examples = rows.examples("mood", recipe)["train"]
+    rows = task_rows(moods, mood, replace(mood.recipe("short"), gain_db=-3.0))
+    clips, examples = rows.whole("train"), rows.examples["train"]
     targets = [labels.encode(example.label) for example in examples]
     chosen = [1, 0, 17, 6]
     for kind in ("pooled", "pooled_normalised", "frames"):
@@ -194,8 +195,7 @@ def test_live_examples_equal_cached_ones_where_nothing_is_cropped(moods, mood, t
 
 def test_live_examples_hear_a_new_piece_every_time(moods, mood):
     upstream = build_upstream("fbank")
-    rows = task_data(moods, mood)
-    clips = [replace(made[0], samples=samples_of(made[0])) for made in rows.clips(mood.recipe("short"))["train"]]
+    clips = task_rows(moods, mood, mood.recipe("short")).whole("train")
     live = LiveExamples(FrozenUpstream(upstream, CPU), clips, [torch.tensor([0])] * len(clips), "frames", 6_000)
     short, long = (next(i for i, clip in enumerate(clips) if clip.samples == size) for size in (SHORT, LONG))
     frames = [upstream.frame_lengths(torch.tensor(size)).item() for size in (SHORT, 6_000)]
@@ -212,12 +212,11 @@ def test_live_examples_hear_a_new_piece_every_time(moods, mood):
 def test_six_decibels_less_is_half_the_level(moods):
     row = moods.utterances[0]
     plain, quiet = (
-        clips_of_row(row, DIGEST, Recipe("test", 1, 1, (1.0,), 1, gain_db=gain), crop=False)[0]
-        for gain in (0.0, -20 * math.log10(2))
+        recording_of(row, DIGEST, Recipe("test", 1, 1, (1.0,), 1, gain_db=gain)) for gain in (0.0, -20 * math.log10(2))
     )
     torch.testing.assert_close(quiet.read(), plain.read() / 2)
     assert isinstance(quiet, Clip) and quiet.key != plain.key, "another level is other features"
-    less = clips_of_row(row, DIGEST, TASKS.get("ks").recipe("superb"), crop=False)[0].read()
+    less = recording_of(row, DIGEST, TASKS.get("ks").recipe("superb")).read()
     assert 20 * math.log10(float(less.square().mean().sqrt() / plain.read().square().mean().sqrt())) == pytest.approx(
         -3
     )

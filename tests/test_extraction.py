@@ -25,7 +25,7 @@ from core.manifest import Manifest
 from core.records import RecordStore, ResultRecord
 from frostbench.grid import cell as cell_module
 from tasks._base import TASKS
-from tasks._rows import clips_of, task_data
+from tasks._rows import clips_of, task_rows
 from upstreams._base import Upstream, UpstreamCard, full_precision
 from upstreams._extraction import clips as clips_module
 from upstreams._extraction import fill
@@ -66,10 +66,8 @@ class Blocks(Upstream):
 def clips(corpus: Manifest) -> list[Clip]:
     """What KS (pooled) and ASR (frames) want of the corpus."""
     tasks = [TASKS.get(name) for name in ("ks", "sid", "asr")]
-    recipes = [task.recipe(None) for task in tasks]
-    kinds = ("pooled", "pooled", "frames")
-    data = [task_data(corpus, task) for task in tasks]
-    return clips_of(zip(data, recipes, kinds, strict=True))
+    clips = [task_rows(corpus, task).all_clips() for task in tasks]
+    return clips_of(zip(clips, ("pooled", "pooled", "frames"), strict=True))
 
 
 def content(caches, clips) -> dict:

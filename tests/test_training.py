@@ -356,7 +356,7 @@ def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch)
     """Candidates are trained without it, and it is predicted once."""
     folders = Folders(tmp_path / "cache", tmp_path / "results")
     corpus = replace(corpus, utterances=tuple(row for row in corpus.utterances if row.id != "test_6_0"))
-    (cell,), _ = make_cells(grid, corpus)
+    (cell,) = make_cells(grid, corpus).cells
     assert [len(cell.examples[name]) for name in ("valid", "test")] == [12, 11]
     looked, real_train, real_predict = [], cell_jobs.train_together, cell_jobs.predict
 
@@ -388,7 +388,7 @@ def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_pa
 
     monkeypatch.setattr(cell_jobs, "train_together", watched)
     again, steps = Folders(folders.cache, tmp_path / "again"), []
-    (cell,), _ = make_cells(grid, corpus)
+    (cell,) = make_cells(grid, corpus).cells
     cell = replace(cell, upstream=replace(cell.upstream, gflops_per_second=record.upstream["gflops_per_second"]))
     train_heads([(cell, rate) for rate in cell.recipe.learning_rates], again, device="cpu", advance=steps.append)
     assert len(rates) == 1

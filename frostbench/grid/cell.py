@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Literal
 
 from core.audio import SAMPLE_RATE
-from core.digest import digest_of
 from core.feature_cache import DTYPES, Dtype, Kind
 from core.records import run_digest
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._base import Task
-from tasks._rows import Example, TaskData, samples_of
-from upstreams._extraction.clips import LONGEST_SECONDS, Clip, is_long
+from tasks._rows import Example, TaskRows
+from upstreams._extraction.clips import LONGEST_SECONDS
 from upstreams._facts import UpstreamFacts
 
 PROTOCOL_VERSION = 3  # raised whenever the same inputs could give another result
@@ -34,25 +32,31 @@ class Cell:
         upstream: facts of the frozen upstream.
         task: what is asked.
         recipe: how the head is trained.
-        corpus: name of the corpus.
-        examples: split -> examples.
+        rows: what the task takes of the corpus; one value for all cells of a task.
         seed: of the head's training.
-        custom: whether it stays off the leaderboard.
         frames: what becomes of them, where the head needs frames; else None.
-        live: split -> its clips, where they pass the upstream whenever they are drawn instead of once.
+        live: the splits whose recordings pass the upstream whenever they are drawn instead of once.
         long: how many recordings pass in pieces; found once it is clear that the cell has to be run.
     """
 
     upstream: UpstreamFacts
     task: Task
     recipe: Recipe
-    corpus: str
-    examples: Mapping[str, Sequence[Example]]
+    rows: TaskRows
     seed: int
-    custom: bool
     frames: Frames | None = None
-    live: Mapping[str, tuple[Clip, ...]] = field(default_factory=dict)
+    live: tuple[str, ...] = ()
     long: int = 0
+
+    @property
+    def examples(self) -> Mapping[str, Sequence[Example]]:
+        """Split -> examples."""
+        return self.rows.examples
+
+    @property
+    def custom(self) -> bool:
+        """Whether it stays off the leaderboard."""
+        return self.rows.limited
 
     @property
     def kind(self) -> Kind:
@@ -77,11 +81,6 @@ class Cell:
         return f"{self.upstream.name} / {self.task.name} / seed {self.seed}"
 
     @cached_property
-    def corpus_digest(self) -> str:
-        """sha256 of ids, splits, labels and audio of the rows that the task takes."""
-        return digest_of({split: [asdict(row) for row in rows] for split, rows in self.examples.items()})
-
-    @cached_property
     def run(self) -> str:
         """sha256 of all inputs: the name of the record."""
         return run_digest(
@@ -89,7 +88,7 @@ class Cell:
             upstream=self.upstream.digest,
             task=self.task.recorded(),
             recipe=self.recipe,
-            corpus=self.corpus_digest,
+            corpus=self.rows.digest,
             live=self.exact,
             frames=self.frames,
             seed=self.seed,
@@ -120,9 +119,6 @@ def kind_of(task: Task, recipe: Recipe) -> Kind:
     return "pooled_normalised" if recipe.normalise else "pooled"
 
 
-def count_long(data: TaskData, recipe: Recipe, upstream: UpstreamFacts) -> int:
+def count_long(rows: TaskRows, upstream: UpstreamFacts) -> int:
     """How many rows have a clip that passes in pieces; an upstream with windows of its own cuts no other way alone."""
-    if upstream.window_samples > 1:
-        return 0
-    rows = chain.from_iterable(data.clips(recipe).values())
-    return sum(any(is_long(samples_of(clip)) for clip in row) for row in rows)
+    return 0 if upstream.window_samples > 1 else rows.long

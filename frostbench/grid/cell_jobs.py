@@ -145,7 +145,7 @@ def _load_splits(
         if split in live:
             targets = [labels.encode(row.label) for row in rows]
             crop_samples = cell.recipe.crop_samples if split == "train" else 0
-            data[split] = LiveExamples(encoder, cell.live[split], targets, cell.kind, crop_samples)
+            data[split] = LiveExamples(encoder, cell.rows.whole(split), targets, cell.kind, crop_samples)
         else:
             data[split] = load_examples(kept, [row.keys for row in rows], [row.label for row in rows], labels)
     return data
@@ -220,7 +220,7 @@ def _record(
         run=cell.run,
         upstream=cell.upstream.recorded(),
         task=cell.task.recorded(),
-        corpus={"name": cell.corpus, "digest": cell.corpus_digest},
+        corpus={"name": cell.rows.corpus, "digest": cell.rows.digest},
         recipe={**asdict(cell.recipe), "digest": digest_of(cell.recipe)},
         protocol=PROTOCOL_VERSION,
         live=cell.exact,

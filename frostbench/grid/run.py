@@ -14,22 +14,17 @@ from core.manifest import Manifest, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
 from frostbench.cache_space import in_use, make_room
+from frostbench.grid.announcements import announcements
 from frostbench.grid.cell import Cell, count_long
 from frostbench.grid.cell_jobs import Folders, extract_features, run_cell, train_heads
 from frostbench.grid.measures import gflops_per_second
-from frostbench.grid.needs import (
-    Part,
-    announcements,
-    dtypes_of,
-    needs_of,
-    plan_waves,
-    sizes_of,
-)
-from frostbench.grid.plan import Grid, clips_needed, make_cells
+from frostbench.grid.needs import Part, dtypes_of, needs_of, plan_waves, sizes_of
+from frostbench.grid.plan import Grid, make_cells
+from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Executor, Job, Outcome
 from frostbench.jobs.progress import Watcher
-from tasks._rows import TaskData
-from upstreams._extraction.clips import Clip, lay_out, share_out
+from tasks._rows import TaskRows
+from upstreams._extraction.clips import Clip, share_out
 from upstreams._extraction.fill import unfinished
 
 
@@ -77,16 +72,17 @@ def run_grid(
     """
     watcher = watcher or Watcher()
     manifest = replace(manifest, memory=folders.cache / "audio")
-    cells, data = make_cells(grid, manifest)
+    plan = make_cells(grid, manifest)
     store = RecordStore(folders.results)
-    pending = [cell for cell in cells if cell.run not in store]
-    report = Report(cells, skipped=len(cells) - len(pending))
+    pending = [cell for cell in plan.cells if cell.run not in store]
+    report = Report(plan.cells, skipped=len(plan.cells) - len(pending))
     if not pending:
         return report
-    validate_once(manifest, data, folders.cache, watcher)
-    parts = _parts(grid, data, pending)
-    waves = plan_waves(parts, folders.cache, grid.cache_limit)
-    for line in announcements(parts, waves, folders.cache, grid.frames, grid.cache_limit):
+    validate_once(manifest, plan.rows, folders.cache, watcher)
+    parts = _parts(plan.clips, pending, folders.cache)
+    waves = plan_waves(parts, grid.cache_limit)
+    needs_before = [needs_of(part, folders.cache) for part in parts]
+    for line in announcements(parts, needs_before, len(waves), grid.frames, grid.cache_limit):
         watcher.say(line)
     with executor:
         for wave in waves:
@@ -121,35 +117,28 @@ def _train(cells: Sequence[Cell], executor: Executor, folders: Folders, report: 
     report.add_failures(outcomes)
 
 
-def _parts(grid: Grid, data: Sequence[TaskData], pending: Sequence[Cell]) -> list[Part]:
-    """The cells by upstream, with the clips to extract.
-
-    All clips of the grid are laid out, also for a task that is finished, so that batches stay what they were; but
-    nothing is kept of those that no pending cell needs.
-    """
-    rows_of = {task.name: rows for task, rows in zip(grid.tasks, data, strict=True)}
-    clips = clips_needed(grid, data)
+def _parts(clips: GridClips, pending: Sequence[Cell], cache: Path) -> list[Part]:
+    """The cells by upstream, with the clips to extract, and with rows that jobs carry as the name of a file."""
+    kept = {rows: rows.kept_in(cache / "rows") for rows in {cell.rows: None for cell in pending}}
     parts = []
     for upstream in {cell.upstream.digest: cell.upstream for cell in pending}.values():
         cells = [
-            replace(cell, long=count_long(rows_of[cell.task.name], cell.recipe, upstream))
+            replace(cell, long=count_long(cell.rows, upstream), rows=kept[cell.rows])
             for cell in pending
             if cell.upstream.digest == upstream.digest
         ]
         frames = next((cell.frames for cell in cells if cell.frames is not None), None)
-        wanted = {clip.key: clip.kinds for clip in clips_needed(grid, data, {cell.task.name for cell in cells})}
-        left_out = {"frames"} if frames == "recompute" else set()
-        kept = [replace(clip, kinds=wanted.get(clip.key, frozenset()) - left_out) for clip in clips]
-        parts.append(Part(upstream, frames, kept, cells, sizes_of(upstream, clips)))
+        wanted = clips.kept([cell.task.name for cell in cells], frames)
+        parts.append(Part(upstream, frames, wanted, cells, sizes_of(upstream, clips.all)))
     return parts
 
 
-def validate_once(manifest: Manifest, data: Sequence[TaskData], cache: Path, watcher: Watcher) -> None:
+def validate_once(manifest: Manifest, taken: Sequence[TaskRows], cache: Path, watcher: Watcher) -> None:
     """Decodes the recordings that the tasks use, unless rows and audio of this digest were found good before.
 
     Raises: ManifestError: names every recording that is not usable.
     """
-    used = {row.id for rows in data for utterances in rows.utterances.values() for row in utterances}
+    used = {example.id for rows in taken for examples in rows.examples.values() for example in examples}
     part = replace(manifest, utterances=tuple(row for row in manifest.utterances if row.id in used))
     marker = cache / "validated" / f"{part.digest[:32]}.json"
     if marker.is_file():
@@ -165,7 +154,7 @@ def _extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[J
     for part in parts:
         dtypes = dtypes_of(part.frames)
         caches = caches_of(cache, part.upstream.digest, KINDS, dtypes)
-        batches = unfinished(lay_out(part.clips, part.upstream.window_samples, part.upstream.batch_seconds), caches)
+        batches = unfinished(part.wanted.batches(part.upstream.window_samples, part.upstream.batch_seconds), caches)
         for share in share_out(batches, workers):
             jobs.append(Job(part.upstream.name, extract_features, (part.upstream, share, dtypes, cache)))
     return jobs
@@ -196,7 +185,7 @@ def _sweeps(cells: Sequence[Cell], workers: int) -> list[list[tuple[Cell, float]
     groups: dict[str, list[tuple[Cell, float]]] = {}
     for cell in cells:
         alike = digest_of(
-            [cell.upstream.digest, cell.task.digest(), cell.recipe, cell.corpus_digest, sorted(cell.live), cell.frames]
+            [cell.upstream.digest, cell.task.digest(), cell.recipe, cell.rows.digest, sorted(cell.live), cell.frames]
         )
         groups.setdefault(alike, []).extend((cell, rate) for rate in cell.recipe.learning_rates)
     sweeps: list[tuple[bool, list[tuple[Cell, float]]]] = []

@@ -1,0 +1,119 @@
+"""Planning: rows and clips are worked out once, whatever the number of upstreams and seeds, and jobs stay small."""
+
+import pickle
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+import tasks._rows as rows_module
+from core.errors import CacheError
+from core.records import RecordStore
+from frostbench.grid import run as run_module
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.plan import Grid, make_cells
+from frostbench.grid.run import run_grid
+from frostbench.jobs.base import Job
+from frostbench.jobs.local import LocalExecutor
+from tasks._base import Task, resolve_task
+from tasks._rows import read_rows, task_rows
+
+
+@pytest.fixture
+def quick(tasks_file) -> tuple[Task, ...]:
+    """KS, and SID with crops."""
+    changes = {"KS": {}, "SID": {"crop_samples": 4_000, "crops": 2}}
+    tiny = {name: resolve_task(f"{tasks_file}:{name}") for name in changes}
+    return tuple(
+        replace(tiny[name], recipes={"tiny": replace(tiny[name].recipe(None), steps=4, eval_every=2, **changed)})
+        for name, changed in changes.items()
+    )
+
+
+def sent(value):
+    """The value as another process gets it."""
+    return pickle.loads(pickle.dumps(value))  # noqa: S301
+
+
+class NoJobs:
+    """An executor that keeps the jobs and fails them all."""
+
+    workers = 2
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def __enter__(self) -> "NoJobs":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def run(self, jobs, advance, done=None, say=None):
+        self.jobs += jobs
+        return [run_module.Outcome(job, value=0) for job in jobs]
+
+
+def test_a_row_is_planned_once_for_each_task_not_for_each_upstream_and_seed(corpus, quick, tmp_path, monkeypatch):
+    counts = Counter()
+
+    def counted(name, function):
+        def call(*given):
+            counts[name] += 1
+            return function(*given)
+
+        return call
+
+    monkeypatch.setattr(rows_module, "crops_of", counted("crops_of", rows_module.crops_of))
+    monkeypatch.setattr(rows_module, "digest_of", counted("digest_of", rows_module.digest_of))
+    monkeypatch.setattr("frostbench.grid.wanted.lay_out", counted("lay_out", lambda *given: []))
+    grid = Grid(("fbank", "mfcc", "fbank_cmvn"), quick, (0, 1, 2))
+    report = run_grid(grid, corpus, Folders(tmp_path / "cache", tmp_path / "results"), NoJobs())
+    assert len(report.cells) == 18
+    train = sum(len(task_rows(corpus, task).examples["train"]) for task in quick)
+    # The line above makes them once more.
+    assert counts == {"crops_of": 2 * train, "digest_of": 4, "lay_out": 1}
+    assert len({id(cell.rows) for cell in report.cells}) == 2
+
+
+def test_a_job_carries_the_name_of_the_rows_not_the_rows(corpus, quick, tmp_path):
+    executor, folders = NoJobs(), Folders(tmp_path / "cache", tmp_path / "results")
+    run_grid(Grid(("fbank",), quick, (0,)), corpus, folders, executor)
+    of_cells = [job for job in executor.jobs if job.function.__name__ in ("train_heads", "run_cell")]
+    assert len(of_cells) >= 4
+    for job in of_cells:
+        carried = pickle.dumps(job)
+        assert b"test_6_0" not in carried and len(carried) < 6_000
+    cell = next(job.arguments[0] for job in of_cells if job.function.__name__ == "run_cell")
+    found = sent(cell)
+    (planned,) = (each for each in make_cells(Grid(("fbank",), quick, (0,)), corpus).cells if each.run == cell.run)
+    assert found.run == planned.run
+    assert found.examples == planned.examples
+    assert found.rows.recordings == planned.rows.recordings
+    assert found.rows.clips == planned.rows.clips
+    assert found.custom is planned.custom is False
+
+
+def test_rows_that_are_kept_nowhere_are_sent_whole(corpus, quick):
+    rows = task_rows(corpus, quick[1])
+    found = sent(rows)
+    assert (found.examples, found.clips, found.digest) == (rows.examples, rows.clips, rows.digest)
+
+
+@pytest.mark.parametrize("loss", ["gone", "damaged"])
+def test_kept_rows_that_are_lost_or_damaged_are_told(corpus, quick, tmp_path, loss):
+    rows = task_rows(corpus, quick[0]).kept_in(tmp_path)
+    rows.path.write_bytes(rows.path.read_bytes().replace(b"ba", b"di", 1)) if loss == "damaged" else rows.path.unlink()
+    read_rows.cache_clear()
+    with pytest.raises(CacheError, match=loss):
+        sent(rows)
+
+
+def test_a_grid_runs_in_other_processes_from_kept_rows(corpus, quick, tmp_path):
+    results = {}
+    for workers in (1, 2):
+        folders = Folders(tmp_path / f"cache{workers}", tmp_path / f"results{workers}")
+        report = run_grid(Grid(("fbank",), quick, (0,)), corpus, folders, LocalExecutor("cpu", workers))
+        assert report.failures == []
+        results[workers] = {record.run: record.result_digest() for record in RecordStore(folders.results).all()}
+    assert results[1] == results[2] and len(results[1]) == 2
