@@ -1,6 +1,7 @@
 """The benchmark scripts start, and their README knows them all. What they measure is no test."""
 
 import importlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -42,3 +43,21 @@ def test_sides_are_measured_by_turns():
     assert "".join(order) == "-ours-theirs-ours-ours"
     assert {name: len(values) for name, values in seconds.items()} == {"ours": 3, "theirs": 1}
     assert medians({"ours": [3.0, 1.0, 2.0]}) == {"ours": 2.0}
+
+
+@pytest.mark.parametrize(("value", "within", "code"), [(50.0, "0", 0), (50.5, "0", 1), (50.5, "1", 0), (None, "0", 1)])
+def test_values_of_two_folders_are_compared_whatever_their_digests(value, within, code, tmp_path, monkeypatch, capsys):
+    from benchmarks import same_values
+
+    for name, run, found in (("before", "a", 50.0), ("after", "b", value)):
+        (tmp_path / name / "records").mkdir(parents=True)
+        names = {part: {"name": part} for part in ("upstream", "task", "corpus", "recipe")}
+        record = json.dumps({**names, "seed": 0, "value": found, "schema_version": 1})
+        if found is not None:
+            (tmp_path / name / "records" / f"{run}.json").write_text(record)
+    arguments = ["same_values", str(tmp_path / "before"), str(tmp_path / "after"), "--within", within]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as end:
+        same_values.main()
+    assert end.value.code == code
+    assert f"{1 - code} of 1 values are the same" in capsys.readouterr().out
