@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
+import soxr
 import torch
-import torchaudio
 
+from core._containers import source_of, stamp_of
 from core.errors import AudioError
 
 SAMPLE_RATE = 16_000
 
 # Enters every feature digest: change the version when the waveform of some file could change.
-PREPROCESSING = {"version": 1, "sample_rate": SAMPLE_RATE, "channels": "mean", "resampler": "sinc_interp_hann"}
+PREPROCESSING = {"version": 2, "sample_rate": SAMPLE_RATE, "channels": "mean", "resampler": "soxr HQ"}
 # Each sample is coded for itself: after a seek it is the same as when read through.
 SEEKABLE = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
+RATES = range(1_000, 768_001)  # hertz: what is beyond is a damaged header, and would be resampled to gigabytes
+BLOCK_FRAMES = 1 << 16  # decoded, averaged and resampled at a time: memory is bounded by what is returned
+CANCELLED = 1e-3  # of the channels' level: where their mean is below it, they are one signal in opposite phase
+Samples = npt.NDArray[np.float32]
 
 
 def read_audio(path: Path, start: int = 0, stop: int | None = None) -> torch.Tensor:
@@ -28,42 +37,132 @@ def read_audio(path: Path, start: int = 0, stop: int | None = None) -> torch.Ten
         stop: sample behind its last; None is the end of the recording.
 
     Returns: float32 (samples,) at 16 kHz; channels are averaged.
-    Raises: AudioError: missing, unreadable, empty, or with samples that are not finite.
+    Raises: AudioError: missing, unreadable, cut off, empty, with samples that are not finite, or with channels that
+        cancel each other.
     """
-    if not path.is_file():
-        raise AudioError(f"{path}: no such file; correct file_name in the manifest or restore the recording")
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, frames = file.samplerate, file.frames
-            is_piece = rate == SAMPLE_RATE and file.subtype in SEEKABLE  # nothing else has to be read
-            first, last = (min(start, frames), min(stop or frames, frames)) if is_piece else (0, frames)
-            if first:
-                file.seek(first)
-            samples = file.read(last - first if is_piece else -1, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); convert it to WAV, FLAC or Ogg") from None
-    if frames == 0 or (len(samples) == 0 and first < last):
-        raise AudioError(f"{path}: has no samples; remove it from the manifest")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: has samples that are NaN or infinite; write the file anew")
-    wav = resample(torch.from_numpy(samples.mean(axis=1)), rate)
+    with _opened(path) as (file, length_known):
+        rate = file.samplerate
+        is_piece = rate == SAMPLE_RATE and file.subtype in SEEKABLE and length_known  # nothing else has to be read
+        first, last = (min(start, file.frames), min(stop or file.frames, file.frames)) if is_piece else (0, file.frames)
+        if file.frames == 0:
+            raise AudioError(f"{path}: has no samples, or is cut off; remove it from the manifest or fetch it again")
+        if first:
+            file.seek(first)
+        blocks = _blocks(file, last - first if length_known else None)
+        wav = torch.from_numpy(np.concatenate([*_resampled(_mono(path, blocks), rate), np.zeros(0, np.float32)]))
+        expected = resampled_length(last - first, rate)
+    if length_known and len(wav) != expected:
+        raise AudioError(
+            f"{path}: is cut off or damaged: its header promises {expected:,} samples at 16 kHz, {len(wav):,} can be "
+            f"decoded; fetch or convert it again"
+        )
     return wav if is_piece else wav[start:stop]
 
 
 def resample(wav: torch.Tensor, rate: int) -> torch.Tensor:
-    """Brings a waveform (samples,) from `rate` hertz to 16 kHz by windowed sinc interpolation."""
-    return wav if rate == SAMPLE_RATE else torchaudio.functional.resample(wav, rate, SAMPLE_RATE)
+    """Brings a waveform (samples,) from `rate` hertz to 16 kHz."""
+    return torch.from_numpy(np.concatenate([*_resampled(iter([wav.numpy()]), rate), np.zeros(0, np.float32)]))
+
+
+def resampled_length(samples: int, rate: int) -> int:
+    """How many samples at 16 kHz so many at `rate` hertz become."""
+    return samples if rate == SAMPLE_RATE else (2 * samples * SAMPLE_RATE + rate) // (2 * rate)
 
 
 def duration_seconds(path: Path) -> float:
-    """Length of a recording from its header, without decoding it.
+    """Length of a recording, from its header where that can be believed, else by decoding it.
 
-    Raises: AudioError: missing or not audio.
+    Raises: AudioError: missing, not audio, or cut off.
+    """
+    return num_samples(path) / SAMPLE_RATE
+
+
+def num_samples(path: Path) -> int:
+    """How many samples `read_audio` gives of a whole recording, without decoding it where its header is true.
+
+    Raises: AudioError: missing, not audio, or cut off.
     """
     if not path.is_file():
-        raise AudioError(f"{path}: no such file; correct file_name in the manifest or restore the recording")
+        raise _missing(path)
+    return _num_samples(*stamp_of(path))
+
+
+@lru_cache(maxsize=1 << 20)
+def _num_samples(path: str, size: int, modified: int) -> int:
+    with _opened(Path(path)) as (file, length_known):
+        if length_known:
+            return resampled_length(file.frames, file.samplerate)
+    return len(read_audio(Path(path)))
+
+
+def _missing(path: Path) -> AudioError:
+    return AudioError(f"{path}: no such file; correct file_name in the manifest or restore the recording")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, bool]]:
+    """The file, and whether its length is known."""
+    if not path.is_file():
+        raise _missing(path)
+    source = source_of(path)
     try:
-        info = soundfile.info(path)
+        with soundfile.SoundFile(source.file) as file:
+            if file.samplerate not in RATES:
+                raise AudioError(
+                    f"{path}: its header says {file.samplerate:,} Hz, which no recording has; write the file anew"
+                )
+            yield file, source.length_known
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); convert it to WAV, FLAC or Ogg") from None
-    return float(info.frames / info.samplerate)
+        raise AudioError(
+            f"{path}: not readable as audio ({error}); if it is cut off, fetch it again, or convert it to WAV or FLAC"
+        ) from None
+
+
+def _blocks(file: soundfile.SoundFile, frames: int | None) -> Iterator[Samples]:
+    """The decoded frames (frames, channels) block by block; None reads until there are no more."""
+    left = frames if frames is not None else 1 << 62
+    block = np.empty((BLOCK_FRAMES, file.channels), np.float32)
+    while left > 0:
+        here = block[: min(left, BLOCK_FRAMES)]
+        read = _read_to_the_end(file, here) if frames is None else len(file.read(out=here))
+        if read == 0:
+            return
+        yield here[:read]
+        left -= read
+
+
+def _read_to_the_end(file: soundfile.SoundFile, block: Samples) -> int:
+    """Reads a block of a file of unknown length, whose end libsndfile takes for an error; tells what was decoded."""
+    block.fill(np.nan)
+    try:
+        return len(file.read(out=block))
+    except soundfile.LibsndfileError:
+        return int((~np.isnan(block[:, 0])).sum())
+
+
+def _mono(path: Path, blocks: Iterator[Samples]) -> Iterator[Samples]:
+    """The mean of the channels."""
+    levels = np.zeros(2)  # energies of the mean and of the channels
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise AudioError(f"{path}: has samples that are NaN or infinite; write the file anew")
+        mean = block.mean(axis=1)
+        if block.shape[1] > 1:
+            levels += np.square(mean, dtype=np.float64).sum(), np.square(block, dtype=np.float64).mean(axis=1).sum()
+        yield mean
+    if levels[1] > 0 and levels[0] < CANCELLED**2 * levels[1]:
+        raise AudioError(
+            f"{path}: its channels cancel each other: they hold one signal in opposite phase; keep one of them"
+        )
+
+
+def _resampled(blocks: Iterator[Samples], rate: int) -> Iterator[Samples]:
+    """Blocks (frames,) at 16 kHz. soxr streams, so memory does not depend on the ratio of the rates."""
+    if rate == SAMPLE_RATE:
+        for block in blocks:
+            yield block.copy()
+        return
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

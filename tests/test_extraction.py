@@ -249,12 +249,11 @@ def test_of_a_piece_nothing_else_is_read_where_seeking_is_exact(tmp_path, monkey
     recordings = write_recordings(tmp_path)
     asked = []
     plain = soundfile.SoundFile.read
-    monkeypatch.setattr(
-        soundfile.SoundFile, "read", lambda self, frames, **more: asked.append(frames) or plain(self, frames, **more)
-    )
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, out: asked.append(len(out)) or plain(self, out=out))
     for name in ("pcm.wav", "pcm.flac", "vorbis.ogg", "adpcm.wav", "low.wav"):
         read_audio(recordings[name], 8_000, 9_000)
-    assert asked == [1_000, 1_000, -1, -1, -1]
+    whole = [soundfile.info(recordings[name]).frames for name in ("vorbis.ogg", "adpcm.wav", "low.wav")]
+    assert asked == [1_000, 1_000, *whole]
 
 
 def counting_clips(monkeypatch, count: int, seconds: float) -> tuple[list[list[Clip]], list[str]]:
