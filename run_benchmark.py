@@ -32,7 +32,6 @@ from core.manifest import Manifest, summarise, validate
 from core.metrics import get_metric
 from core.records import RecordStore
 from downstreams._base import HEADS
-from downstreams._labels import SlotLabels
 from frostbench.cache_space import clear, entries
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames, format_bytes, parse_size
@@ -148,7 +147,7 @@ def prepare(
 ) -> None:
     """Check a corpus: decode every recording, compare labels across splits, and count."""
     manifest = open_corpus(corpus, root, columns, cache)
-    categorical = [task.label for task in TASKS if HEADS.get(task.head).label_kind is SlotLabels]
+    categorical = [task.label for task in TASKS if HEADS.get(task.head).label_kind.closed_set]
     if manifest.missing:  # what is left can't be expected to hold every label in train
         categorical = []
     with TerminalWatcher(err) as watcher:

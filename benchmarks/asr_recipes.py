@@ -92,8 +92,9 @@ class Sides:
     ) -> list[tuple[float, float]]:
         """(Seconds, valid WER) of every look at valid until the target is reached or time is up."""
         labels = HEADS.get("ctc").labels_from_train([row.label for row in self.rows["train"]], TASK.label, recipe)
+        rate_of_frames = self.upstream.downsample_rate
         data = {
-            split: load_examples(self.cache, [row.keys for row in rows], [row.label for row in rows], labels)
+            split: load_examples(self.cache, [r.keys for r in rows], [r.label for r in rows], labels, rate_of_frames)
             for split, rows in self.rows.items()
         }
         references = [labels.reference(row.label) for row in self.rows["valid"]]

@@ -32,10 +32,10 @@ from core.feature_cache import FeatureCache
 from core.manifest import Utterance
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Batch, Examples, load_examples, training_batches
-from downstreams._labels import Labels
 from downstreams._recipe import Recipe
 from downstreams._spec_augment import augment
 from downstreams._training import Downstream, TrainingRun, clip_in_step, train
+from downstreams.labels._base import Labels
 from tasks._base import TASKS
 from tasks.corpora._base import open_corpus
 from upstreams._base import Upstream
@@ -132,7 +132,7 @@ class Material:
         extract(self.upstream, lay_out(asked, self.upstream.window_samples), caches, CPU)
         cache: FeatureCache = caches["frames"]
         return load_examples(cache, [(clip.key,) for clip in asked], [row.labels["text"] for row in self.rows],
-                             self.labels)  # fmt: skip
+                             self.labels, self.upstream.downsample_rate)  # fmt: skip
 
     def downstream(self) -> Downstream:
         """A new featurizer and head, in training mode."""
@@ -154,7 +154,8 @@ class Material:
 
     def ours(self, updates: int) -> None:
         """So many updates by Frostbench's own loop, with the one look at valid that it can't do without."""
-        one = load_examples(self.examples.cache, self.examples.keys[:1], [self.rows[0].labels["text"]], self.labels)
+        one = load_examples(self.examples.cache, self.examples.keys[:1], [self.rows[0].labels["text"]],
+                            self.labels, self.upstream.downsample_rate)  # fmt: skip
         recipe = replace(self.recipe, steps=updates, eval_every=updates)
         train(self.fresh(), {"train": self.examples, "valid": one}, lambda _: 0.0, 1, recipe, TrainingRun(RATE, 0), CPU)
 

@@ -22,7 +22,7 @@ from benchmarks._measure import Ratio, Report, by_turns, medians, parser
 from core.feature_cache import FeatureCache
 from downstreams._data import Batch, FrameExamples, load_examples, training_batches
 from downstreams._featurizer import Featurizer
-from downstreams._labels import CharacterLabels
+from downstreams.labels.text import TextLabels
 from tasks._base import TASKS
 
 BUFFER_BYTES = 1 << 20
@@ -94,9 +94,9 @@ def filled(folder: Path, size: int) -> tuple[list[str], list[Path]]:
 
 def opened(folder: Path, keys: Sequence[str]) -> FrameExamples:
     """The cache's utterances, as a training reads them."""
-    labels = CharacterLabels.from_train(["a"], "text")
+    labels = TextLabels.from_train(["a"], "text")
     cache = FeatureCache(folder, SOURCE, "frames")
-    examples = load_examples(cache, [(key,) for key in keys], ["a"] * len(keys), labels)
+    examples = load_examples(cache, [(key,) for key in keys], ["a"] * len(keys), labels, 160)
     assert isinstance(examples, FrameExamples), "frames were asked for"
     return examples
 

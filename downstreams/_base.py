@@ -12,8 +12,8 @@ from torch import nn
 
 from core.registry import Registry
 from downstreams._data import Targets
-from downstreams._labels import Labels
 from downstreams._recipe import Recipe
+from downstreams.labels._base import Labels
 
 Needs = Literal["pooled", "frames"]
 
@@ -37,7 +37,7 @@ class Head(nn.Module, ABC):
     Attributes:
         needs: "pooled" if the head uses the mean over time alone: features are (batch, 1, hidden_size) then, of length
             1, and all layers above are linear in it; "frames" if it needs every frame.
-        label_kind: the class that turns its labels into ids.
+        label_kind: the kind of labels it is trained on (`downstreams/labels`).
         options_type: dataclass of its options, with SUPERB's sizes as defaults.
         closed_form: whether it is `projector` -> mean -> `classifier`, all linear, with cross-entropies: its gradients
             are written out then (`_closed_form.py`), and no autograd is needed. Not inherited.
@@ -45,7 +45,7 @@ class Head(nn.Module, ABC):
     """
 
     needs: ClassVar[Needs]
-    label_kind: ClassVar[type[Any]]
+    label_kind: ClassVar[type[Labels]]
     options_type: ClassVar[type[Any]]
     closed_form: ClassVar[bool] = False
     small_options: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)

@@ -20,6 +20,7 @@ from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import Batch
 from downstreams._recipe import Recipe
 from downstreams._training import Downstream, TrainingRun, downstream_of, load_trained, predict, save_trained, train
+from downstreams.labels._base import LabelContext, Labels
 
 Check = Callable[[str], None]
 NUM_LAYERS = 3
@@ -74,6 +75,7 @@ def check_declaration_complete(name: str) -> None:
     require(len(head.small_options) > 0, "small_options is empty: give at least one set of options")
     require(bool(head.__doc__), "the class has no docstring: its first line is what `list` shows")
     samples = head.label_kind.samples
+    require(issubclass(head.label_kind, Labels), f"label kind {head.label_kind.__name__} is no subclass of Labels")
     require(len(samples) == len(FRAMES), f"{head.label_kind.__name__} needs {len(FRAMES)} samples, not {len(samples)}")
 
 
@@ -131,7 +133,7 @@ def check_overfits_eight_utterances(name: str) -> None:
     """Training makes every one of eight predictions right."""
     for downstream, data in _instances(name):
         references = [downstream.head.labels.reference(sample) for sample in downstream.head.label_kind.samples]
-        wrong = partial(_wrong, references)
+        wrong = partial(_wrong, downstream.head.labels, references)
         data = replace(data, pooled=HEADS.get(name).needs == "pooled")
         trained = train(
             downstream, {"train": data, "valid": data}, wrong, -1, _recipe(), TrainingRun(1e-2, 0), torch.device("cpu")
@@ -243,7 +245,8 @@ def _instances(name: str) -> Iterator[tuple[Downstream, Memory]]:
             torch.manual_seed(0)
             downstream = Downstream(name, NUM_LAYERS, SHAPE, labels, recipe)
         nn.init.normal_(downstream.featurizer.weights, generator=_generator(0))  # equal weights would hide a mix-up
-        yield downstream, Memory(utterances, [labels.encode(sample) for sample in samples])
+        contexts = [LabelContext(frames, SHAPE.downsample_rate) for frames in FRAMES]
+        yield downstream, Memory(utterances, list(map(labels.encode, samples, contexts)))
 
 
 def _recipe(steps: int = 400, eval_every: int = 50) -> Recipe:
@@ -270,8 +273,8 @@ def _require_close(one: torch.Tensor, other: torch.Tensor, what: str, tolerance:
     require(difference <= tolerance, f"{what} changes by {difference:.2g} (allowed {tolerance:g})")
 
 
-def _wrong(references: Sequence[object], predictions: Sequence[object]) -> float:
-    return float(sum(one != other for one, other in zip(predictions, references, strict=True)))
+def _wrong(labels: Labels, references: Sequence[object], predictions: Sequence[object]) -> float:
+    return float(sum(not labels.matches(*pair) for pair in zip(predictions, references, strict=True)))
 
 
 def _form(value: object) -> object:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from core.feature_cache import FeatureCache
-from downstreams._labels import Labels
 from downstreams._recipe import Recipe
+from downstreams.labels._base import LabelContext, Labels
 
 NO_LIMIT = 1 << 62
 Targets = list[torch.Tensor] | torch.Tensor  # one tensor an utterance, or all stacked where they have one shape
@@ -130,7 +130,7 @@ def drawn(choices: Sequence[Choice], generator: torch.Generator | None) -> Choic
 
 
 def load_examples(
-    cache: FeatureCache, keys: Sequence[Sequence[str]], values: Sequence[Any], labels: Labels
+    cache: FeatureCache, keys: Sequence[Sequence[str]], values: Sequence[Any], labels: Labels, downsample_rate: int
 ) -> PooledExamples | FrameExamples:
     """Features of a cache with encoded labels; means are read into memory, frames stay on disk.
 
@@ -139,14 +139,23 @@ def load_examples(
         keys: for each utterance the keys of its clips.
         values: for each utterance its label.
         labels: encodes them.
+        downsample_rate: samples per frame of the upstream.
     """
-    targets = [labels.encode(value) for value in values]
+    frames = [cache.rows(clips[0]) for clips in keys] if cache.kind == "frames" else [1] * len(keys)
+    targets = encoded(labels, values, frames, downsample_rate)
     if cache.kind == "frames":
         return FrameExamples(cache, keys, targets)
     ends = list(accumulate(map(len, keys), initial=0))
     places = [list(range(start, stop)) for start, stop in pairwise(ends)]
     by_layer = np.stack([cache.get(key)[0] for clips in keys for key in clips], axis=1)[:, :, None]
     return PooledExamples(torch.from_numpy(by_layer).movedim(0, 2), places, targets)
+
+
+def encoded(labels: Labels, values: Sequence[Any], frames: Sequence[int], downsample_rate: int) -> list[torch.Tensor]:
+    """Targets of labels, each for an utterance of so many frames."""
+    return [
+        labels.encode(value, LabelContext(count, downsample_rate)) for value, count in zip(values, frames, strict=True)
+    ]
 
 
 def training_batches(

@@ -21,9 +21,9 @@ from downstreams._base import HEADS, FeatureShape, Head
 from downstreams._closed_form import ClosedForm, Means, clipping_scale, update_together
 from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
-from downstreams._labels import Labels, labels_from_json
 from downstreams._recipe import Recipe
 from downstreams._spec_augment import augment
+from downstreams.labels._base import Labels, labels_from_json
 
 EVALUATION_BATCH = 256  # utterances at most
 EVALUATION_SECONDS = 240.0  # of padded audio at most, where every frame is looked at

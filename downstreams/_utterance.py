@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from downstreams._base import FeatureShape, Head
 from downstreams._data import Targets, stacked
-from downstreams._labels import Labels, SlotLabels
+from downstreams.labels._base import Labels
+from downstreams.labels.slots import SlotLabels
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class UtteranceOptions:
 class UtteranceHead(Head):
     """Linear -> pooling over the valid frames -> Linear over the classes of all slots."""
 
+    labels: SlotLabels
     label_kind = SlotLabels
     options_type = UtteranceOptions
     small_options = ({"projector_size": 16},)

@@ -1,4 +1,4 @@
-"""Characters by bidirectional LSTMs and CTC: SUPERB's head for ASR (arXiv:2105.01051; CTC: Graves et al., 2006)."""
+"""Text by bidirectional LSTMs and CTC: SUPERB's head for ASR (arXiv:2105.01051; CTC: Graves et al., 2006)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch.nn import functional
 from core.lengths import padding_mask
 from downstreams._base import FeatureShape, Head, register_head
 from downstreams._data import Targets
-from downstreams._labels import BLANK, CharacterLabels, Labels
 from downstreams._recipe import Recipe
+from downstreams.labels._base import Labels
+from downstreams.labels.text import BLANK, TextLabels, Unit
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class CTCOptions:
         lstm_layers: how many bidirectional layers; without any this is SUPERB's head for phonemes, linear all through.
         dropout: after every LSTM layer.
         frame_samples: consecutive frames are averaged until one spans about so many samples; 0 leaves them as they are.
-        end_marks: targets end with a space and an end symbol, and two outputs stay unused, as in s3prl's vocabulary.
+        end_marks: targets end with an end symbol, and outputs stay unused, as in s3prl's vocabulary.
+        unit: what a symbol is: "characters", "words" (such as phones) or "marked" (characters and slot marks).
+        fold: whether letter case is folded away.
     """
 
     projector_size: int = 1024
@@ -36,19 +39,23 @@ class CTCOptions:
     dropout: float = 0.2
     frame_samples: int = 0
     end_marks: bool = False
+    unit: Unit = "characters"
+    fold: bool = True
 
 
 @register_head("ctc")
 class CTC(Head):
-    """Linear -> BLSTM layers -> Linear -> CTC over characters; greedy decoding."""
+    """Linear -> BLSTM layers -> Linear -> CTC over characters, words or phones; greedy decoding."""
 
+    labels: TextLabels
     needs = "frames"
-    label_kind = CharacterLabels
+    label_kind = TextLabels
     options_type = CTCOptions
     small_options = (
         {"projector_size": 16, "lstm_size": 16},
         {"projector_size": 16, "lstm_size": 16, "frame_samples": 320, "end_marks": True},
         {"projector_size": 16, "lstm_layers": 0},
+        {"projector_size": 16, "lstm_layers": 0, "unit": "words"},
     )
 
     def __init__(self, shape: FeatureShape, labels: Labels, options: Any) -> None:
@@ -63,7 +70,8 @@ class CTC(Head):
     @classmethod
     def labels_from_train(cls, values: Sequence[Any], name: str, recipe: Recipe) -> Labels:
         """See Head.labels_from_train."""
-        return CharacterLabels.from_train(values, name, cls.options_type(**recipe.head).end_marks)
+        options = cls.options_type(**recipe.head)
+        return TextLabels.from_train(values, name, options.unit, options.end_marks, options.fold)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Logits (batch, frames / stride, symbols)."""
@@ -77,7 +85,7 @@ class CTC(Head):
         return (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
 
     def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
-        """CTC, each utterance divided by its length in characters; those too short for their text count as zero."""
+        """CTC, each utterance divided by its length in symbols; those too short for their text count as zero."""
         log_probs = logits.float().log_softmax(dim=2).transpose(0, 1)  # (frames, batch, symbols)
         target_lengths = torch.tensor([len(target) for target in targets])
         return functional.ctc_loss(

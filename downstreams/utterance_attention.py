@@ -9,8 +9,8 @@ from torch import nn
 
 from core.lengths import padding_mask
 from downstreams._base import FeatureShape, register_head
-from downstreams._labels import Labels
 from downstreams._utterance import UtteranceHead
+from downstreams.labels._base import Labels
 
 
 @register_head("utterance_attention")

@@ -13,8 +13,8 @@ from core.checks import CheckResult, require
 from core.manifest import SPLITS, Manifest, Utterance, slots_of
 from core.metrics import Metric, get_metric
 from downstreams._base import HEADS
-from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
+from downstreams.labels._base import LABELS, Labels
 from tasks._base import TASKS, Task
 from tasks._rows import task_rows
 
@@ -41,8 +41,8 @@ def check_names_resolve(given: Assignment) -> None:
     """Head and metric exist, and the head says how it reads labels."""
     head = HEADS.get(given.task.head)
     get_metric(given.task.metric)
-    for method in ("from_train", "encode", "decode", "reference"):
-        require(hasattr(head.label_kind, method), f"label kind {head.label_kind.__name__} has no {method}()")
+    require(issubclass(head.label_kind, Labels), f"label kind {head.label_kind.__name__} is no subclass of Labels")
+    require(head.label_kind in list(LABELS), f"label kind {head.label_kind.__name__} is not registered")
 
 
 def check_recipes_are_sane(given: Assignment) -> None:
@@ -84,7 +84,7 @@ def check_test_labels_occur_in_train(given: Assignment) -> None:
     if given.corpus is None:
         return
     rows = {split: given.corpus.with_label(given.task.label).split(split) for split in SPLITS}
-    if HEADS.get(given.task.head).label_kind is not SlotLabels:
+    if not HEADS.get(given.task.head).label_kind.closed_set:
         return
     classes = {
         split: {pair for row in part for pair in slots_of(row.labels[given.task.label], given.task.label)}
@@ -170,7 +170,7 @@ def _problems(task: Task, recipe: Recipe) -> list[str]:
         (recipe.clip > 0 and recipe.patience >= 0, "clip must be above zero, patience not below"),
         (recipe.schedule in ("constant", "linear"), f"schedule '{recipe.schedule}' is not known"),
         (bool(recipe.crop_samples) == bool(recipe.crops), "crop_samples and crops go together"),
-        (not recipe.balanced or head.label_kind is SlotLabels, "balanced needs classes"),
+        (not recipe.balanced or head.label_kind.closed_set, "balanced needs classes"),
         (not recipe.spec_augment or head.needs == "frames", "spec_augment needs a head on frames"),
         (set(recipe.head) <= known, f"options {sorted(set(recipe.head) - known)} are none of {task.head}"),
     )

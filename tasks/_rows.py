@@ -18,7 +18,6 @@ from core.errors import CacheError, ManifestError
 from core.feature_cache import Kind
 from core.manifest import SPLITS, Manifest, Utterance, refuse, unseen_labels
 from downstreams._base import HEADS
-from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
 from tasks._base import Task
 from upstreams._extraction.clips import Clip, is_long
@@ -179,14 +178,15 @@ def _chosen(manifest: Manifest, task: Task, limit: int | None) -> dict[str, tupl
     """Split -> the rows that a task takes; see `task_rows`."""
     manifest.require_complete()
     chosen = manifest.with_label(task.label)
-    if HEADS.get(task.head).label_kind is SlotLabels:
+    closed_set = HEADS.get(task.head).label_kind.closed_set
+    if closed_set:
         refuse(manifest.source, unseen_labels(chosen, task.label))
     if task.disjoint is not None:
         refuse(manifest.source, _shared(chosen, task.disjoint))
     utterances = {split: chosen.split(split)[:limit] for split in SPLITS}
     if limit is not None:  # cutting may lose classes of train; what is left has to fit together
         known = {str(row.labels[task.label]) for row in utterances["train"]}
-        if HEADS.get(task.head).label_kind is SlotLabels:
+        if closed_set:
             utterances = _with_known_labels(utterances, task.label, known)
     return utterances
 

@@ -18,8 +18,8 @@ from core.lengths import pad
 from core.manifest import Manifest, Utterance, read_manifest
 from core.records import RecordStore
 from downstreams._data import load_examples, stacked
-from downstreams._labels import SlotLabels
 from downstreams._recipe import Recipe
+from downstreams.labels.slots import SlotLabels
 from frostbench.grid.cell import departures
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.live import LiveExamples
@@ -184,7 +184,7 @@ def test_live_examples_equal_cached_ones_where_nothing_is_cropped(moods, mood, t
         kept = caches_of(tmp_path, "digest", [kind])
         extract(upstream, [[replace(clip, kinds=frozenset({kind})) for clip in clips]], kept, CPU)
         cache = FeatureCache(tmp_path, "digest", kind)
-        cached = load_examples(cache, [row.keys for row in examples], [row.label for row in examples], labels)
+        cached = load_examples(cache, [row.keys for row in examples], [row.label for row in examples], labels, 160)
         live = LiveExamples(FrozenUpstream(upstream, CPU), clips, targets, kind, crop_samples=LONG)
         one, other = cached.batch(chosen), live.batch(chosen)
         layers = pad(one.layers)[0].float() if kind == "frames" else one.layers

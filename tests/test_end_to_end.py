@@ -193,7 +193,7 @@ def test_the_stored_head_gives_the_stored_predictions(grid, records):
         keys = [[file_digest(grid_corpus(grid).parent / manifest[row["id"]]["file_name"])] for row in rows]
         cache = FeatureCache(grid.folder / "cache", record.upstream["digest"], record.features["kind"])
         labels = [manifest[row["id"]][record.task["label"]] for row in rows]
-        data = load_examples(cache, keys, labels, downstream.head.labels)
+        data = load_examples(cache, keys, labels, downstream.head.labels, record.upstream["downsample_rate"])
         predictions, _ = predict(downstream, data, torch.device("cpu"))
         assert predictions == [row["prediction"] for row in rows]
 

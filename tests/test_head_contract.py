@@ -12,10 +12,11 @@ from core.lengths import pad, padding_mask
 from downstreams import _checks
 from downstreams._base import HEADS, FeatureShape, register_head
 from downstreams._featurizer import Featurizer
-from downstreams._labels import CharacterLabels, SlotLabels
 from downstreams._recipe import Recipe
 from downstreams._training import Downstream
 from downstreams.ctc import CTC, BidirectionalLSTM
+from downstreams.labels.slots import SlotLabels
+from downstreams.labels.text import TextLabels
 from downstreams.utterance_linear import UtteranceLinear
 from upstreams._extraction.encoding import rows_of
 
@@ -168,7 +169,7 @@ def test_intents_are_several_questions_at_once():
 
 
 def test_greedy_decoding_merges_repeats_and_drops_blanks():
-    labels = CharacterLabels.from_train(["ab"], "text")
+    labels = TextLabels.from_train(["ab"], "text")
     head = CTC(FeatureShape(4, 160), labels, CTC.options_type(projector_size=2, lstm_size=2))
     path = torch.tensor([[0, 1, 1, 0, 1, 2, 2, 0, 2]])
     logits = functional.one_hot(path, 3).float()
@@ -190,7 +191,7 @@ def test_the_two_lstms_equal_torchs_packed_bidirectional_one():
 
 
 def test_merged_frames_are_means_of_what_there_is():
-    labels = CharacterLabels.from_train(["ab"], "text")
+    labels = TextLabels.from_train(["ab"], "text")
     head = CTC(FeatureShape(1, 160), labels, CTC.options_type(projector_size=2, lstm_size=2, frame_samples=320))
     features = torch.tensor([[1.0, 3.0, 5.0, 9.0, 9.0]])[:, :, None]
     merged = head._merged(features, torch.tensor([3]))

@@ -22,7 +22,9 @@ from core.errors import MetricError
 from core.lengths import mean_over_valid, padding_mask, unpad
 from core.metrics import accuracy, character_error_rate, word_error_rate
 from downstreams._base import HEADS, FeatureShape, Head
-from downstreams._labels import CharacterLabels, Labels, SlotLabels
+from downstreams.labels._base import Labels
+from downstreams.labels.slots import SlotLabels
+from downstreams.labels.text import TextLabels
 
 ORACLES = Path(os.environ.get("FROSTBENCH_ORACLES") or Path(__file__).parents[2] / "shared" / "oracles")
 if not (ORACLES / "head_input.npz").is_file():
@@ -37,9 +39,9 @@ IC_SLOTS = {"action": 6, "object": 14, "location": 4}
 # s3prl's ids of the outputs that ours has in this order: blank, characters, end, <pad>, <unk>.
 ASR_IDS = [0, *range(4, 32), 2, 1, 3]
 ASR_SYMBOLS = "".join(line.split()[0] for line in (ORACLES / "asr_dict.txt").read_text().splitlines())
-# Phonemes are no characters: each stands for one, which the blank (0) is not.
-PHONES = ["<eos>", "<unk>", *(ORACLES / "pr_vocab.txt").read_text().split()]
-LETTERS = "".join(chr(0x4E00 + index) for index in range(len(PHONES)))
+PHONES = (ORACLES / "pr_vocab.txt").read_text().split()
+# s3prl's ids of the outputs that ours has in this order: blank, phonemes, <eos>, <unk>.
+PHONE_IDS = [0, *range(3, 3 + len(PHONES)), 1, 2]
 
 
 @functools.cache
@@ -199,7 +201,7 @@ def asr_head() -> Head:
             weights[f"lstms.{layer}.back.{kind}"] = stored("head_asr", f"{theirs}.{kind}_reverse")
     for kind in ("weight", "bias"):
         weights[f"classifier.{kind}"] = stored("head_asr", f"model.linear.{kind}")[ASR_IDS]
-    labels = CharacterLabels(ASR_SYMBOLS.replace("|", " ").lower(), end_marks=True)
+    labels = TextLabels(tuple(ASR_SYMBOLS.replace("|", " ").lower()), end_marks=True)
     return head_with("ctc", labels, weights, projector_size=48, lstm_size=32)
 
 
@@ -280,23 +282,33 @@ def test_asr_error_rates_equal_s3prls():
 
 def phone_head() -> Head:
     weights = renamed("head_pr_framelevel", {"classifier": "model.linear"})
-    return head_with("ctc", CharacterLabels(LETTERS), weights, projector_size=256, lstm_layers=0)
+    for kind in ("weight", "bias"):
+        weights[f"classifier.{kind}"] = weights[f"classifier.{kind}"][PHONE_IDS]
+    labels = TextLabels(tuple(PHONES), unit="words", end_marks=True, fold=False)
+    return head_with("ctc", labels, weights, projector_size=256, lstm_layers=0)
 
 
 def phone_targets() -> list[torch.Tensor]:
-    return unpad(stored("head_pr_framelevel", "targets"), stored("head_pr_framelevel", "target_lens"))
-
-
-def phones(decoded: str) -> str:
-    """Decoded characters as s3prl writes phonemes; the end symbol is left out."""
-    return " ".join(PHONES[LETTERS.index(letter)] for letter in decoded if PHONES[LETTERS.index(letter)] != "<eos>")
+    """s3prl's targets in our ids."""
+    ours = {theirs: ours for ours, theirs in enumerate(PHONE_IDS)}
+    rows = unpad(stored("head_pr_framelevel", "targets"), stored("head_pr_framelevel", "target_lens"))
+    return [torch.tensor([ours[index] for index in row.tolist()]) for row in rows]
 
 
 def test_phone_logits_equal_s3prls():
     """Each frame stands for itself, so padding has the same logits here and there: those of the bias."""
     head = phone_head()
     assert head.labels.sizes == [74]
-    torch.testing.assert_close(head(*features()), stored("head_pr_framelevel", "logits"), rtol=0, atol=CLOSE)
+    expected = stored("head_pr_framelevel", "logits")[:, :, PHONE_IDS]
+    torch.testing.assert_close(head(*features()), expected, rtol=0, atol=CLOSE)
+
+
+def test_phone_targets_are_what_words_with_an_end_mark_encode():
+    """`<eos>` at the end, and no symbol between two phonemes."""
+    labels = phone_head().labels
+    texts = meta("pr_framelevel")["reference"]
+    assert [labels.encode(text).tolist() for text in texts] == [target.tolist() for target in phone_targets()]
+    assert all(text == labels.reference(f" {text}  ") for text in texts)
 
 
 def test_phone_loss_equals_s3prls():
@@ -311,23 +323,22 @@ def test_phones_are_read_to_the_end_and_s3prls_beyond():
     """s3prl decodes padding, too: one phoneme more a shorter utterance, all of whose padded frames are alike."""
     head, theirs = phone_head(), meta("pr_framelevel")["greedy"]
     logits, lengths = head(*features()), features()[1]
-    ours = [phones(text) for text in head.predict(logits, lengths)]
+    ours = head.predict(logits, lengths)
     assert ours[0] == theirs[0]
     for row in UTTERANCES[1:]:
         assert ours[row] + " AY0" == theirs[row]
     everything = head.predict(logits, torch.full_like(lengths, logits.shape[1]))
-    assert [phones(text) for text in everything] == theirs
+    assert everything == theirs
 
 
 def test_phone_error_rate_equals_s3prls_on_its_output():
     """Its output has three phonemes of padding; one of them costs it an edit more, of 45 phonemes."""
     head, expected = phone_head(), oracle("head_pr_framelevel")["per"].item()
-    decoded = [head.labels.decode(target[:-1].tolist()) for target in phone_targets()]
-    references = [phones(text) for text in decoded]
+    references = [head.labels.decode(target.tolist()) for target in phone_targets()]
     assert references == meta("pr_framelevel")["reference"]
     assert word_error_rate(meta("pr_framelevel")["greedy"], references) == pytest.approx(100 * expected)
     assert meta("pr_framelevel")["per"] == pytest.approx(expected)
-    ours = [phones(text) for text in head.predict(head(*features()), features()[1])]
+    ours = head.predict(head(*features()), features()[1])
     assert sum(len(reference.split()) for reference in references) == 45
     assert word_error_rate(ours, references) == pytest.approx(100 * (expected - 1 / 45))
 
@@ -399,7 +410,7 @@ def rate_or_none(compute: Any, prediction: str, reference: str) -> float | None:
 def test_edge_cases_of_error_rates(case):
     texts = case["hyp"], case["ref"]
     ours, theirs = EDGE_CASES[case["case"]]
-    reference = CharacterLabels("").reference
+    reference = TextLabels(()).reference
     found = (
         rate_or_none(word_error_rate, *texts),
         rate_or_none(character_error_rate, *texts),

@@ -22,9 +22,11 @@ from core.hidden_states import HiddenStates
 from core.lengths import lengths_of, mean_over_valid, pad, padding_mask, unpad
 from core.records import RecordStore, ResultRecord
 from downstreams._data import PooledExamples, evaluation_batches, training_batches
-from downstreams._labels import CharacterLabels, SlotLabels, labels_from_json
 from downstreams._recipe import Recipe, SpecAugment
 from downstreams._spec_augment import augment
+from downstreams.labels._base import labels_from_json
+from downstreams.labels.slots import SlotLabels
+from downstreams.labels.text import TextLabels
 from upstreams._extraction.fill import Clip, lay_out
 
 lengths = st.lists(st.integers(1, 30), min_size=1, max_size=6)
@@ -172,7 +174,7 @@ def test_slot_labels_round_trip(rows):
 
 @given(st.lists(text, min_size=1, max_size=5), st.booleans())
 def test_character_labels_round_trip(rows, end_marks):
-    labels = CharacterLabels.from_train(rows, "text", end_marks)
+    labels = TextLabels.from_train(rows, "text", end_marks=end_marks)
     assert labels_from_json(json.loads(json.dumps(labels.to_json()))) == labels
     for row in rows:
         ids = labels.encode(row).tolist()

@@ -13,11 +13,13 @@ import torch
 from downstreams import _checks
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import PooledExamples, training_batches
-from downstreams._labels import CharacterLabels, Labels, SlotLabels, labels_from_json
 from downstreams._recipe import POWERS_OF_TEN, Recipe, SpecAugment
 from downstreams._spec_augment import augment
 from downstreams._training import Downstream
 from downstreams.ctc import CTC, BidirectionalLSTM
+from downstreams.labels._base import Labels, labels_from_json
+from downstreams.labels.slots import SlotLabels
+from downstreams.labels.text import TextLabels
 from tasks._base import TASKS
 
 BASE = FeatureShape(hidden_size=768, downsample_rate=320)
@@ -65,7 +67,7 @@ def slots(*sizes: int) -> SlotLabels:
         ("ks", slots(12), 12, 199_948),
         ("sid", slots(1251), 1251, 518_371),
         ("ic", slots(6, 14, 4), 24, 203_032),
-        ("asr", CharacterLabels(LETTERS, end_marks=True), 32, 42_828_832),
+        ("asr", TextLabels(tuple(LETTERS), end_marks=True), 32, 42_828_832),
     ],
 )
 def test_heads_have_exactly_the_published_parameters(name, labels, outputs, parameters):
@@ -80,7 +82,7 @@ def test_heads_have_exactly_the_published_parameters(name, labels, outputs, para
 
 
 def test_phoneme_head_has_the_published_parameters():
-    labels = CharacterLabels("".join(chr(0x4E00 + index) for index in range(73)))
+    labels = TextLabels(tuple(f"p{index}" for index in range(73)), unit="words")
     with torch.device("meta"):
         head = CTC(BASE, labels, CTC.options_type(projector_size=256, lstm_layers=0))
     assert sum(parameter.numel() for parameter in head.parameters()) == 215_882
@@ -98,7 +100,7 @@ def test_asr_head_is_regular_in_training_only():
     """Dropout of 0.2 behind each of two layers."""
     options = CTC.options_type()
     assert (options.projector_size, options.lstm_size, options.lstm_layers, options.dropout) == (1024, 1024, 2, 0.2)
-    head = CTC(FeatureShape(4, 320), CharacterLabels("ab"), CTC.options_type(projector_size=8, lstm_size=8))
+    head = CTC(FeatureShape(4, 320), TextLabels(("a", "b")), CTC.options_type(projector_size=8, lstm_size=8))
     seen = []
     head.dropout.register_forward_hook(lambda module, inputs, output: seen.append((output == 0).float().mean().item()))
     features, lengths = torch.randn(8, 50, 4), torch.full((8,), 50)
@@ -193,7 +195,7 @@ def test_time_warp_moves_frames_by_less_than_its_window():
 
 def test_masks_are_drawn_in_training_only_and_differ_between_utterances():
     recipe = Recipe("superb", 1, 1, (1.0,), 1, spec_augment=SpecAugment(warp_frames=0), head={"lstm_size": 4})
-    downstream = Downstream("ctc", 1, FeatureShape(60, 320), CharacterLabels("ab"), recipe)
+    downstream = Downstream("ctc", 1, FeatureShape(60, 320), TextLabels(("a", "b")), recipe)
     seen = []
     downstream.head.projector.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
     layers = torch.ones(2, 200, 1, 60)
@@ -277,14 +279,14 @@ def test_blurred_batches_differ_between_epochs():
 
 
 def test_end_marks_go_round():
-    labels = CharacterLabels.from_train(["Hello you", "it's"], "text", end_marks=True)
+    labels = TextLabels.from_train(["Hello you", "it's"], "text", end_marks=True)
     assert labels.sizes == [1 + len(labels.symbols) + 3]
     for text in ("hello you", "it's", "you"):
         ids = labels.encode(text).tolist()
         assert ids[-2:] == [labels.symbols.index(" ") + 1, len(labels.symbols) + 1]
         assert labels.decode(ids) == text == labels.reference(text.upper())
         assert labels.decode([*ids, len(labels.symbols) + 2, len(labels.symbols) + 3]) == text
-    plain = CharacterLabels(labels.symbols)
+    plain = TextLabels(labels.symbols)
     assert plain.encode("you").tolist() == labels.encode("you").tolist()[:-2]
     assert labels_from_json(json.loads(json.dumps(labels.to_json()))) == labels
 

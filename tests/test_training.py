@@ -16,7 +16,6 @@ from downstreams._checks import Memory
 from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import PooledExamples, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
-from downstreams._labels import CharacterLabels, SlotLabels
 from downstreams._recipe import Recipe, SpecAugment
 from downstreams._training import (
     Downstream,
@@ -30,6 +29,8 @@ from downstreams._training import (
     train,
     train_together,
 )
+from downstreams.labels.slots import SlotLabels
+from downstreams.labels.text import TextLabels
 from downstreams.utterance_linear import UtteranceLinear
 from frostbench.grid import cell_jobs
 from frostbench.grid.cell_jobs import Folders, run_cell, train_heads
@@ -97,7 +98,7 @@ def test_runs_trained_together_equal_those_trained_alone_bit_for_bit(options):
     data, labels, name = {"train": split(17, 1), "valid": split(9, 2)}, LABELS, "utterance_linear"
     if options:
         recipe, name = replace(recipe, spec_augment=SpecAugment(feature_width=2)), "ctc"
-        labels = CharacterLabels.from_train(["ab"], "text")
+        labels = TextLabels.from_train(["ab"], "text")
         data = {split: frames(count, labels) for split, count in (("train", 9), ("valid", 5))}
     runs = [TrainingRun(rate, seed) for seed in (0, 3) for rate in (3e-1, 1e-2, 1e-5)]
 
@@ -118,7 +119,7 @@ def test_runs_trained_together_equal_those_trained_alone_bit_for_bit(options):
         assert all(torch.equal(alone.state[name], outcome.state[name]) for name in alone.state)
 
 
-def frames(count: int, labels: CharacterLabels) -> Memory:
+def frames(count: int, labels: TextLabels) -> Memory:
     generator = torch.Generator().manual_seed(count)
     utterances = [torch.randn(20 + index, 2, 6, generator=generator) for index in range(count)]
     return Memory(utterances, [labels.encode("ab"[: 1 + index % 2]) for index in range(count)])
@@ -298,7 +299,7 @@ def test_frames_are_mixed_where_they_lie_as_padded_ones_are(normalise, monkeypat
 
 
 def test_a_batch_of_long_utterances_is_smaller():
-    labels = CharacterLabels.from_train(["ab"], "text")
+    labels = TextLabels.from_train(["ab"], "text")
     data = frames(12, labels)  # 20 to 31 frames
     batches = training_batches(data, replace(RECIPE, batch_size=4), torch.Generator().manual_seed(0), most_frames=70)
     epoch: list[list[int]] = []
@@ -311,7 +312,7 @@ def test_a_batch_of_long_utterances_is_smaller():
 
 
 def test_spec_augment_plays_in_training_only():
-    labels = CharacterLabels.from_train(["ab"], "text")
+    labels = TextLabels.from_train(["ab"], "text")
     options = {"projector_size": 4, "lstm_size": 4, "dropout": 0.0}
     recipe = replace(RECIPE, head=options, spec_augment=SpecAugment(feature_width=3))
     head = Downstream("ctc", 2, FeatureShape(6, 160), labels, recipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
 from core.metrics import Metric, get_metric
 from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
-from downstreams._data import Examples, load_examples
-from downstreams._labels import Labels
+from downstreams._data import Examples, encoded, load_examples
 from downstreams._training import Downstream, Trained, TrainingRun, load_trained, predict, save_trained, train_together
+from downstreams.labels._base import Labels
 from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
 from frostbench.grid.live import LiveExamples
 from frostbench.grid.measures import layer_norms
@@ -143,11 +143,13 @@ def _load_splits(
     for split in splits:
         rows = cell.examples[split]
         if split in live:
-            targets = [labels.encode(row.label) for row in rows]
             crop_samples = cell.recipe.crop_samples if split == "train" else 0
-            data[split] = LiveExamples(encoder, cell.rows.whole(split), targets, cell.kind, crop_samples)
+            examples = LiveExamples(encoder, cell.rows.whole(split), [], cell.kind, crop_samples)
+            targets = encoded(labels, [row.label for row in rows], examples.lengths, cell.upstream.downsample_rate)
+            data[split] = replace(examples, targets=targets)
         else:
-            data[split] = load_examples(kept, [row.keys for row in rows], [row.label for row in rows], labels)
+            values = [row.label for row in rows]
+            data[split] = load_examples(kept, [row.keys for row in rows], values, labels, cell.upstream.downsample_rate)
     return data
 
 

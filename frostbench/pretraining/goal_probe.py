@@ -16,10 +16,10 @@ from core.feature_cache import Kind
 from core.manifest import Utterance
 from core.metrics import get_metric
 from downstreams._base import HEADS, FeatureShape
-from downstreams._data import Examples, PooledExamples
-from downstreams._labels import Labels
+from downstreams._data import Examples, PooledExamples, encoded
 from downstreams._recipe import FAST_UTTERANCE
 from downstreams._training import Downstream, TrainingRun, train_together
+from downstreams.labels._base import Labels
 from tasks._base import TASKS, Task
 from tasks.corpora._base import open_corpus
 from upstreams._base import Upstream
@@ -93,5 +93,5 @@ def _examples(upstream: Upstream, rows: list[Utterance], labels: Labels, label: 
         found = frozen.rows(batch, wavs, kinds)[POOLED]
         means.update({clip.key: mean for clip, mean in zip(batch, found, strict=True)})
     features = torch.stack([means[clip.key] for clip in clips])  # (utterances, 1, num_layers, hidden_size)
-    targets = [labels.encode(row.labels[label]) for row in rows]
+    targets = encoded(labels, [row.labels[label] for row in rows], [1] * len(rows), upstream.downsample_rate)
     return PooledExamples(features, [[place] for place in range(len(rows))], targets)
