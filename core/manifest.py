@@ -13,12 +13,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from core._metadata import FILE_NAMES, Files, cleaned, read_rows
 from core.audio import read_audio
 from core.digest import digest_of, file_digest, write_json
 from core.errors import AudioError, ManifestError
 
 FILE_NAME = "metadata.jsonl"
 SPLITS = ("train", "valid", "test")
+# First word of a split's name, of a folder or in a row -> ours; the hub's own convention counts "eval" as test.
+SPLIT_WORDS = {
+    "train": "train", "training": "train",
+    "validation": "valid", "valid": "valid", "val": "valid", "dev": "valid",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
 RESERVED = {"file_name", "id", "split", "start_sample", "stop_sample"}  # all other keys of a row are labels or notes
 MOST_PROBLEMS_SHOWN = 50
 SETTLED_NANOSECONDS = 2 * 10**9  # the coarsest clock of a file system in use, FAT's
@@ -139,52 +146,100 @@ class Manifest:
         )
 
 
+def metadata_files(folder: Path) -> list[Path]:
+    """The metadata.jsonl or metadata.csv of a folder, or else those of its folders train, validation and test."""
+    for place in ([folder], sorted(part for part in folder.iterdir() if part.name.lower() in SPLIT_WORDS)):
+        found = [next((part / name for name in FILE_NAMES if (part / name).is_file()), None) for part in place]
+        if any(found):
+            return [path for path in found if path is not None]
+    return []
+
+
 def read_manifest(source: Path, name: str | None = None) -> Manifest:
-    """Reads `metadata.jsonl`, or the folder that holds it.
+    """Reads a metadata file (`metadata.jsonl`, `metadata.csv`), or the folder that holds it, or one in each split's.
 
     Raises: ManifestError: there is none, or rows are malformed; all of them are named, with line numbers.
     """
-    path = source / FILE_NAME if source.is_dir() else source
-    if not path.is_file():
+    paths = metadata_files(source) if source.is_dir() else [source] if source.is_file() else []
+    if not paths:
         raise ManifestError(f"{source}: no {FILE_NAME} there; name a folder that holds one, or the file itself")
     problems: list[str] = []
-    utterances = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
+    notes: list[str] = []
+    utterances: list[Utterance] = []
+    home = source if source.is_dir() else source.parent
+    for path in paths:
+        files = Files(path.parent)
+        inside = path.parent.relative_to(home).as_posix()
+        before = "" if len(paths) == 1 else f"{inside}/{path.name}, "
+        for number, content in read_rows(path):
             try:
-                utterances.append(_utterance(line, number, path.parent))
+                if isinstance(content, ManifestError):
+                    raise content
+                utterances.append(_utterance(content, number, files, inside if inside != "." else ""))
             except ManifestError as problem:
-                problems.append(f"line {number}: {problem}")
+                problems.append(f"{before}line {number}: {problem}")
+        if files.matched:
+            notes.append(f"{path}: {files.matched} file names differ from their files in case, slashes or composition")
     problems += _duplicates(utterances)
-    refuse(path, problems)
+    origin = paths[0] if len(paths) == 1 else source
+    refuse(origin, problems)
     if not utterances:
-        raise ManifestError(f"{path}: has no rows; write one JSON object a recording")
-    return Manifest(name or path.parent.resolve().name, path, tuple(utterances))
+        raise ManifestError(f"{origin}: has no rows; write one JSON object a recording")
+    notes += _mixed_types(utterances)
+    return Manifest(name or home.resolve().name, origin, tuple(utterances), tuple(notes))
 
 
-def _utterance(line: str, number: int, folder: Path) -> Utterance:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"not JSON ({error})") from None
-    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
+def _utterance(row: Mapping[str, Any], number: int, files: Files, folder: str) -> Utterance:
+    """A row of a metadata file in a folder, which may be called after the split."""
+    named = row.get("file_name")
+    if not isinstance(named, str):
         raise ManifestError('"file_name" is missing')
-    if row.get("split") not in SPLITS:
-        raise ManifestError(f"split is {row.get('split')!r}, must be one of {', '.join(SPLITS)}")
-    start, stop = row.get("start_sample", 0), row.get("stop_sample")
+    start, stop = row.get("start_sample") or 0, row.get("stop_sample")
     if (
         not isinstance(start, int)
         or not isinstance(stop, int | None)
         or not 0 <= start < (start + 1 if stop is None else stop)
     ):
         raise ManifestError(f"start_sample {start!r} and stop_sample {stop!r} must be whole numbers, 0 <= start < stop")
-    labels = {key: value for key, value in row.items() if key not in RESERVED}
-    identifier = str(row.get("id", Path(row["file_name"]).with_suffix("")))
-    return Utterance(identifier, folder / row["file_name"], row["split"], labels, number, start, stop)
+    path = files.find(named)
+    labels = {cleaned(key, "a key"): cleaned(value, key) for key, value in row.items() if key not in RESERVED}
+    split = _split_of(row, named.replace("\\", "/"), folder)
+    return Utterance(_identifier(row, named, folder), path, split, labels, number, start, stop)
+
+
+def _split_of(row: Mapping[str, Any], named: str, folder: str) -> str:
+    """What the row says, or else the folder of its metadata or its file, as in the AudioFolder convention."""
+    said = row.get("split")
+    words = [said] if said is not None else [folder, *Path(named).parts[:-1][:1]]
+    for word in words:
+        if isinstance(word, str) and word.lower() in SPLIT_WORDS:
+            return SPLIT_WORDS[word.lower()]
+    raise ManifestError(f"split is {said!r}, must be one of {', '.join(SPLITS)}")
+
+
+def _identifier(row: Mapping[str, Any], named: str, folder: str) -> str:
+    """The row's own, or its file's name without ending; null counts as left out."""
+    own = row.get("id")
+    if own is None:
+        return (Path(folder) / named.replace("\\", "/")).with_suffix("").as_posix()
+    if isinstance(own, bool) or not isinstance(own, str | int | float) or not str(own).strip():
+        raise ManifestError(f"id is {own!r}, must be text or a number; leave it out to take the file's name")
+    return str(cleaned(own, "id"))
+
+
+def _mixed_types(utterances: Sequence[Utterance]) -> list[str]:
+    """A note for each label that is a number in one row and text in another, which become one class."""
+    kinds: dict[str, dict[str, set[type]]] = {}
+    for utterance in utterances:
+        for label, value in utterance.labels.items():
+            if isinstance(value, str | int | float):
+                kinds.setdefault(label, {}).setdefault(str(value), set()).add(type(value))
+    mixed = {label: [text for text, types in found.items() if len(types) > 1] for label, found in kinds.items()}
+    return [
+        f"{label} '{texts[0]}' is text in one row and a number in another: they count as one class"
+        for label, texts in mixed.items()
+        if texts
+    ]
 
 
 def _duplicates(utterances: Iterable[Utterance]) -> list[str]:

@@ -130,7 +130,7 @@ CASES = {
         FBANK,
         "split 'valid' is empty; give some rows",
     ),
-    "unknown split": (lambda place: change(place, split="dev"), FBANK, "76 bad rows; correct or remove:"),
+    "unknown split": (lambda place: change(place, split="other"), FBANK, "76 bad rows; correct or remove:"),
     "duplicate ids": (lambda place: change(place, id="same"), FBANK, "id stands already in line 1"),
     "unseen label": (
         lambda place: change(place, keyword=lambda row: "new" if row["id"] == "test_6_0" else row.get("keyword")),

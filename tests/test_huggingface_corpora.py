@@ -190,12 +190,12 @@ def test_rows_without_audio_are_named(tmp_path):
 
 
 def test_the_audio_column_has_to_be_one(tmp_path):
-    features = {"clean": datasets.Audio(), "noisy": datasets.Audio(), "text": datasets.Value("string")}
+    features = {"clean": datasets.Audio(), "noisy": datasets.Audio(), "length": datasets.Value("float32")}
     assert _huggingface._audio_column(features, {"audio": ("noisy",)}, "x") == "noisy"
     with pytest.raises(ManifestError, match=r"several columns hold audio \(clean, noisy\)"):
         _huggingface._audio_column(features, {}, "x")
-    with pytest.raises(ManifestError, match=r"no column of audio \(there are: clean, noisy, text\)"):
-        _huggingface._audio_column(features, {"audio": ("text",)}, "x")
+    with pytest.raises(ManifestError, match=r"no column of audio \(there are: clean, noisy, length\)"):
+        _huggingface._audio_column(features, {"audio": ("length",)}, "x")
 
 
 def test_what_is_no_audio_is_kept_for_prepare_to_name(tmp_path):
@@ -246,3 +246,33 @@ def test_a_damaged_file_is_told(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ManifestError, match="split 'test' can't be read"):
         open_corpus(f"hf:{folder}", cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "path"])
+def test_parquet_with_plain_audio_and_a_column_of_splits(kind, tmp_path):
+    """As pandas writes it: no type says what is audio, and all rows lie in one file."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for seed in range(3):
+        (folder / f"{seed}.flac").write_bytes(recording(seed))
+    audio = [recording(seed) if kind == "bytes" else f"{seed}.flac" for seed in range(3)]
+    columns = {"audio": audio, "keyword": ["yes", "no", "null"], "split": ["train", "dev", "test"]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder / "data.parquet")
+    manifest = open_corpus(f"hf:{folder}", cache=tmp_path / "cache")
+    assert [(row.split, row.labels["keyword"]) for row in manifest.utterances] == [
+        ("train", "yes"), ("valid", "no"), ("test", "null")]  # fmt: skip
+    assert all(len(read_audio(row.path)) == 1_600 for row in manifest.utterances)
+    renamed = pyarrow.table({**columns, "sound": audio}).drop_columns(["audio"])
+    pyarrow.parquet.write_table(renamed, folder / "data.parquet")
+    with pytest.raises(ManifestError, match="no column of audio"):
+        open_corpus(f"hf:{folder}", cache=tmp_path / "cache")
+    assert open_corpus(f"hf:{folder}", None, "audio=sound", tmp_path / "cache").utterances == manifest.utterances
+
+
+def test_words_that_pandas_takes_for_missing_are_labels(tmp_path):
+    folder = tmp_path / "corpus"
+    for split in ("train", "validation", "test"):
+        (folder / split).mkdir(parents=True)
+        (folder / split / "a.flac").write_bytes(recording(1))
+        (folder / split / "metadata.csv").write_text("file_name,keyword\na.flac,NA\n")
+    assert [row.labels["keyword"] for row in open_corpus(f"hf:{folder}").utterances] == ["NA"] * 3

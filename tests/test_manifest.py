@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from core import manifest as manifest_module
 from core.audio import SAMPLE_RATE, duration_seconds, read_audio
@@ -58,7 +60,7 @@ def test_every_malformed_row_is_named_in_one_go(tmp_path):
         good,
         "{no json",
         {"id": "b", "split": "train"},
-        {**good, "id": "c", "split": "dev"},
+        {**good, "id": "c", "split": "other"},
         {**good, "id": "d", "split": None},
         {**good, "split": "test"},
         {**good, "id": "e", "start_sample": 5, "stop_sample": 5},
@@ -74,7 +76,7 @@ def test_every_malformed_row_is_named_in_one_go(tmp_path):
         ["line", str(number)] for number in (2, 3, 4, 5, 7, 8, 9, 10, 6)
     ]
     told = "\n".join(lines)
-    for words in ("not JSON", '"file_name" is missing', "split is 'dev', must be one of train, valid, test",
+    for words in ("not JSON", '"file_name" is missing', "split is 'other', must be one of train, valid, test",
                   "id stands already in line 1", "start_sample 5 and stop_sample 5"):  # fmt: skip
         assert words in told
 
@@ -298,3 +300,170 @@ def test_a_damaged_memory_is_forgotten(remembering, monkeypatch):
     for content in ("{", "[1]", '{"x": 1}'):
         file.write_text(content)
         assert replace(remembering).audio_digests == first
+
+
+# As people and their tools write them.
+
+
+def labelled(folder: Path, source: Path | None = None) -> dict[str, tuple[str, object]]:
+    """id -> split and keyword."""
+    return {row.id: (row.split, row.labels.get("keyword")) for row in read_manifest(source or folder).utterances}
+
+
+ROWS = [{"file_name": f"{name}.wav", "split": split, "keyword": "yes"}
+        for name, split in (("a", "train"), ("b", "valid"), ("c", "test"))]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_byte_order_marks_are_read(encoding, tmp_path):
+    write(tmp_path, ROWS)
+    expected = labelled(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text("\r\n".join(map(json.dumps, ROWS)), encoding=encoding)
+    assert labelled(tmp_path) == expected
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_csv_says_what_its_cells_say(mark, separator, tmp_path):
+    lines = [
+        "file_name,split,keyword,start_sample",
+        "a.wav,train,null,",
+        "b.wav,valid,NA,5",
+        'c.wav,test,"nan ",',
+        "d.wav,test,,",
+    ]
+    text = mark + "\r\n".join(line.replace(",", separator) for line in lines)
+    (tmp_path / "metadata.csv").write_text(text, encoding="utf-8")
+    expected = {"a": ("train", "null"), "b": ("valid", "NA"), "c": ("test", "nan "), "d": ("test", None)}
+    assert labelled(tmp_path) == labelled(tmp_path, tmp_path / "metadata.csv") == expected
+    assert [row.start for row in read_manifest(tmp_path).utterances] == [0, 5, 0, 0]
+
+
+def test_csv_rows_that_can_t_be_read_are_named(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file_name,split\na.wav,train\nb.wav,train,more\nc.wav,nowhere\n")
+    with pytest.raises(ManifestError, match=r"(?s)line 3: has more cells.*line 4: split is 'nowhere'"):
+        read_manifest(tmp_path)
+    (tmp_path / "metadata.csv").write_text("name,split\na.wav,train\n")
+    with pytest.raises(ManifestError, match="no column file_name"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_folders_of_splits_are_read(name, tmp_path):
+    for folder in ("train", "validation", "test"):
+        (tmp_path / folder).mkdir()
+        text = (
+            "file_name,keyword\na.wav,yes\n" if name.endswith("csv") else '{"file_name": "a.wav", "keyword": "yes"}\n'
+        )
+        (tmp_path / folder / name).write_text(text)
+    expected = {"train/a": ("train", "yes"), "validation/a": ("valid", "yes"), "test/a": ("test", "yes")}
+    assert labelled(tmp_path) == expected
+    (tmp_path / "test" / name).write_text("file_name,keyword\n,\n" if name.endswith("csv") else '{"keyword": "yes"}\n')
+    with pytest.raises(ManifestError, match=rf"test/{name}, line [12]: \"file_name\" is missing"):
+        read_manifest(tmp_path)
+
+
+def test_a_split_can_be_the_folder_of_the_file(tmp_path):
+    rows = [{"file_name": f"{folder}/a.wav", "keyword": "yes"} for folder in ("train", "dev", "test")]
+    expected = {"train/a": ("train", "yes"), "dev/a": ("valid", "yes"), "test/a": ("test", "yes")}
+    assert labelled(write(tmp_path, rows)) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [("A.WAV", "a.wav"), ("sub\\a.wav", "sub/a.wav"), ("SUB/A.Wav", "sub/a.wav"),
+     ("cafe\u0301.wav", "caf\u00e9.wav"), ("caf\u00e9.wav", "cafe\u0301.wav")],
+)  # fmt: skip
+def test_files_are_found_by_names_of_other_systems(written, found, tmp_path):
+    (tmp_path / found).parent.mkdir(exist_ok=True)
+    tone(tmp_path, found)
+    manifest = read_manifest(write(tmp_path, [{"file_name": written, "split": "train"}]))
+    assert manifest.utterances[0].path.is_file()
+    assert "1 file names differ" in manifest.notes[0]
+    validate(manifest)
+
+
+def test_a_name_that_fits_two_files_is_refused_and_an_exact_one_taken(tmp_path):
+    tone(tmp_path, "a.wav"), tone(tmp_path, "A.wav")
+    assert read_manifest(write(tmp_path, [{"file_name": "A.wav", "split": "train"}])).utterances[0].path.name == "A.wav"
+    with pytest.raises(ManifestError, match=r"fits A\.wav and a\.wav"):
+        read_manifest(write(tmp_path, [{"file_name": "a.WAV", "split": "train"}]))
+
+
+def test_composed_and_decomposed_labels_are_one_class(tmp_path):
+    rows = [{**row, "keyword": word, "voice": word, "intent": {"caf\u00e9": word}}
+            for row, word in zip(ROWS, ("caf\u00e9", "cafe\u0301", "caf\u00e9"), strict=True)]  # fmt: skip
+    manifest = read_manifest(write(tmp_path, rows))
+    assert {row.labels["keyword"] for row in manifest.utterances} == {"caf\u00e9"}
+    assert {row.labels["voice"] for row in manifest.utterances} == {"caf\u00e9"}
+    assert unseen_labels(manifest, "intent") == []
+
+
+def test_an_id_of_null_is_left_out(tmp_path):
+    assert list(labelled(write(tmp_path, [{**row, "id": None} for row in ROWS]))) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"file_name": ""}, "file_name is empty"),
+        ({"file_name": "."}, "file_name is empty"),
+        ({"file_name": None}, '"file_name" is missing'),
+        ({"file_name": "a\0.wav"}, "is no name"),
+        ({"id": ["a"]}, "id is"),
+        ({"id": " "}, "id is"),
+        ({"keyword": float("nan")}, "keyword is nan, which is no label"),
+        ({"note": float("inf")}, "note is inf"),
+        ({"note": "cut \ud83d"}, "half of a surrogate pair"),
+        ({"\ud83d": "x"}, "half of a surrogate pair"),
+        ({"intent": {}}, "intent has no slots"),
+        ({"intent": {"": "on"}}, "intent has no slots, or one without a name"),
+        ({"intent": {"action": None}}, "intent has no value for 'action'"),
+        ({"intent": {"action": float("nan")}}, r"intent\.action is nan"),
+        ({"start_sample": True, "stop_sample": "x"}, "must be whole numbers"),
+    ],
+)
+def test_what_is_no_row_is_refused_by_line(changed, message, tmp_path):
+    with pytest.raises(ManifestError, match=f"line 2: .*{message}"):
+        read_manifest(write(tmp_path, [ROWS[0], {**ROWS[1], **changed}]))
+
+
+def test_rows_beyond_all_bounds_and_of_other_kinds_are_refused_by_line(tmp_path):
+    with pytest.raises(ManifestError, match=r"(?s)line 1: not a row.*line 2: not a JSON object.*line 3: not a JSON"):
+        read_manifest(write(tmp_path, ["[" * 100_000, "null", '"text"']))
+
+
+def test_a_number_and_text_that_read_alike_are_noted(tmp_path):
+    rows = [{**row, "keyword": word} for row, word in zip(ROWS, (1, "1", 1), strict=True)]
+    assert "keyword '1' is text in one row and a number in another" in read_manifest(write(tmp_path, rows)).notes[0]
+    assert read_manifest(write(tmp_path, ROWS)).notes == ()
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["train", "a.wav", "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+names = (
+    st.sampled_from(["file_name", "split", "id", "start_sample", "stop_sample", "keyword", "intent", "text"])
+    | st.text()
+)
+
+
+@given(
+    rows=st.lists(
+        st.dictionaries(names, values)
+        | st.fixed_dictionaries(
+            {"file_name": st.text(), "split": st.just("train")}, optional={"keyword": values, "id": values}
+        ),
+        max_size=3,
+    )
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_rows_are_read_or_refused_in_words(rows, tmp_path):
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    try:
+        manifest = read_manifest(tmp_path)
+    except ManifestError:
+        return
+    assert len(manifest.utterances) == len(rows)
+    json.dumps([dict(row.labels) for row in manifest.utterances], allow_nan=False).encode()

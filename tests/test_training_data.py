@@ -160,3 +160,10 @@ def test_a_folder_of_recordings_needs_no_manifest(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ManifestError, match=r"neither a metadata\.jsonl nor a recording there"):
         read_audio_folder(tmp_path / "empty")
+
+
+def test_what_a_mac_leaves_in_a_folder_is_no_recording(tmp_path):
+    for name in ("a.wav", "._a.wav", "__MACOSX/._a.wav", "__MACOSX/b.wav", ".hidden/c.wav", "sub/d.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [row.id for row in read_audio_folder(tmp_path).utterances] == ["a.wav", "sub/d.wav"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core._metadata import cleaned
 from core.errors import ManifestError
 from core.manifest import RESERVED
 
@@ -63,12 +64,18 @@ def choose_columns(
 
 
 def labels_of(row: Mapping[str, Any], columns: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """The labels of a row. Values that are no text, number or truth value are left out; so is None."""
+    """The labels of a row. Values that are no text, number, truth value or object of them are left out; so is None."""
     labels: dict[str, Any] = {}
     for label, names in columns.items():
-        values = {name: row[name] for name in names if isinstance(row[name], Plain)}
+        values = {name: cleaned(row[name], name) for name in names if _is_label(row[name])}
         if len(names) == 1 and values:
             labels[label] = values[names[0]]
         elif len(names) > 1 and len(values) == len(names):
             labels[label] = values
     return labels
+
+
+def _is_label(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(isinstance(slot, Plain) for slot in value.values())
+    return isinstance(value, Plain)
