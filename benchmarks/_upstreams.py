@@ -54,3 +54,33 @@ class Counting(Upstream):
         blocks = wavs[:, : wavs.shape[1] // 160 * 160].unflatten(1, (-1, 160))
         energy = (blocks.square().mean(dim=2, keepdim=True) + 1e-8).log()  # (batch, frames, 1)
         return HiddenStates((energy,), self.frame_lengths(wav_lengths))
+
+
+@register_upstream(UpstreamCard(name="numbered", title="As many upstreams as one likes: numbered@7", paper="none"))
+class Numbered(Upstream):
+    """Blocks of 20 ms times a number, for grids of many upstreams that cost nothing to build."""
+
+    num_layers, hidden_size, downsample_rate, min_samples = 1, 320, 320, 320
+
+    def __init__(self, number: int = 0) -> None:
+        super().__init__()
+        self.number = number
+        self.label = f"numbered-{number}"
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: str | None) -> Numbered:
+        """The checkpoint is the number."""
+        return cls(int(checkpoint or 0))
+
+    def configuration(self) -> dict[str, int]:
+        """See Upstream.configuration."""
+        return {"number": self.number}
+
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        """Whole blocks."""
+        return wav_lengths // self.downsample_rate
+
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """See Upstream.encode."""
+        blocks = wavs[:, : wavs.shape[1] // 320 * 320].unflatten(1, (-1, 320))
+        return HiddenStates((blocks * self.number,), self.frame_lengths(wav_lengths))

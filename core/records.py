@@ -39,7 +39,8 @@ class ResultRecord:
         metric: name, unit, direction ("higher" or "lower" is better).
         value: the metric on test, in the unit.
         learning_rate: chosen on valid.
-        learning_rates: every one tried: learning_rate, valid value, step of the best.
+        learning_rates: every one tried: learning_rate, valid value, step of the best; where training diverged, both are
+            null and `diverged` is the update before which it did.
         counts: utterances of train, valid and test.
         layer_weights: learned softmax weights, one a layer.
         features: kind and number format of what the head was trained on, departures from the protocol, and layer_norms,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ from torch import nn
 from core.audio import SAMPLE_RATE
 from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError, TrainingError
+from core.selection import best_on_valid
 from downstreams._base import HEADS, FeatureShape, Head
 from downstreams._closed_form import ClosedForm, Means, clipping_scale, update_together
 from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
@@ -80,23 +82,45 @@ class Trained:
 
     Attributes:
         learning_rate: what it was trained with.
-        step: update of the best state.
-        valid: metric on valid of the best state.
-        valid_loss: breaks ties of the metric.
+        step: update of the best state; None of a training that diverged.
+        valid: metric on valid of the best state; None of a training that diverged.
+        valid_loss: breaks ties of the metric; None of a training that diverged.
         history: one entry a look at valid: step, train_loss, valid_loss, valid.
-        state: weights of featurizer and head.
+        state: weights of featurizer and head; empty of a training that diverged.
+        diverged: update at whose look at valid a loss was no longer finite; None where all were.
     """
 
     learning_rate: float
-    step: int
-    valid: float
-    valid_loss: float
+    step: int | None
+    valid: float | None
+    valid_loss: float | None
     history: list[dict[str, float]]
     state: Mapping[str, torch.Tensor]
+    diverged: int | None = None
 
-    def better_than(self, other: Trained | None, sign: int) -> bool:
-        """Whether this one is to be chosen; `sign` is 1 where a higher metric is better, else -1."""
-        return other is None or (sign * self.valid, -self.valid_loss) > (sign * other.valid, -other.valid_loss)
+
+def choose(candidates: Sequence[Trained], sign: int) -> Trained:
+    """The training that is best on valid; one that diverged loses against every other.
+
+    Args:
+        candidates: a training for each learning rate.
+        sign: 1 where a higher metric is better, else -1.
+
+    Raises: TrainingError: all of them diverged.
+    """
+    best = best_on_valid((each for each in candidates if each.diverged is None), _on_valid, sign)
+    if best is None:
+        tried = ", ".join(f"{each.learning_rate:g} before update {each.diverged}" for each in candidates)
+        raise TrainingError(
+            f"training diverged with every learning rate ({tried}): add smaller ones to the recipe's grid, or look "
+            f"for damaged features with: frostbench check"
+        )
+    return best
+
+
+def _on_valid(trained: Trained) -> tuple[float, float]:
+    assert trained.valid is not None and trained.valid_loss is not None, "it did not diverge"
+    return trained.valid, trained.valid_loss
 
 
 Score = Callable[[list[Any]], float]
@@ -153,7 +177,7 @@ def train_together(
         device: where to train.
         advance: called with the updates done since the last call, those of all runs.
 
-    Raises: TrainingError: a loss is no longer finite.
+    Returns: an outcome a run; one that diverged says so, and ends without the others noticing.
     """
     kind: type[_Learner] = _InClosedForm if models[0].closed_form else _ByAutograd
     learners: list[_Learner] = [
@@ -171,10 +195,10 @@ def train_together(
         for learner in going:
             learner.look(data["valid"], score, sign, step)
         advance(len(going) * (step % recipe.eval_every or recipe.eval_every))
-        going = [learner for learner in going if not learner.out_of_patience(step)]
+        going = [learner for learner in going if not learner.is_over(step)]
         if not going:
             break
-    advance(sum(recipe.steps - int(learner.outcome.history[-1]["step"]) for learner in learners))
+    advance(sum(recipe.steps - learner.steps for learner in learners))
     return [learner.outcome for learner in learners]
 
 
@@ -190,12 +214,17 @@ class _Learner(ABC):
     def __init__(self, downstream: Downstream, recipe: Recipe, run: TrainingRun) -> None:
         self.downstream, self.recipe, self.run = downstream, recipe, run
         self._device = downstream.featurizer.weights.device
+        self.steps = 0  # at the last look at valid
         self._losses: list[torch.Tensor] = []
         self._best: Trained | None = None
+        self._history: list[dict[str, float]] = []
+        self._diverged: int | None = None
 
     @property
     def outcome(self) -> Trained:
         """The best so far; its history goes on to the last look."""
+        if self._diverged is not None:
+            return Trained(self.run.learning_rate, None, None, None, self._history, {}, self._diverged)
         assert self._best is not None, "a run ends with a look at valid"
         return self._best
 
@@ -210,20 +239,27 @@ class _Learner(ABC):
 
     def look(self, valid: Examples, score: Score, sign: int, step: int) -> None:
         """Evaluates on valid, and keeps the state if it is the best so far."""
-        train_loss = _finite_mean(self._losses, step, self.run.learning_rate)
+        self.steps = step
+        train_loss = torch.stack(self._losses).mean().item()
         self._losses.clear()
+        if not math.isfinite(train_loss):
+            self._diverged = step
+            return
         predictions, valid_loss = predict(self.downstream, valid, self._device)
+        if not math.isfinite(valid_loss):
+            self._diverged = step
+            return
         value = score(predictions)
-        history = self._best.history if self._best else []
-        history.append({"step": step, "train_loss": train_loss, "valid_loss": valid_loss, "valid": value})
-        current = Trained(self.run.learning_rate, step, value, valid_loss, history, {})
-        if current.better_than(self._best, sign):
+        self._history.append({"step": step, "train_loss": train_loss, "valid_loss": valid_loss, "valid": value})
+        current = Trained(self.run.learning_rate, step, value, valid_loss, self._history, {})
+        if best_on_valid([current] if self._best is None else [self._best, current], _on_valid, sign) is current:
             state = {name: tensor.cpu().clone() for name, tensor in self.downstream.state_dict().items()}
             self._best = replace(current, state=state)
 
-    def out_of_patience(self, step: int) -> bool:
-        """Whether it has not improved for as long as the recipe's patience lasts."""
-        return 0 < self.recipe.patience * self.recipe.eval_every <= step - self.outcome.step
+    def is_over(self, step: int) -> bool:
+        """Whether it diverged, or has not improved for as long as the recipe's patience lasts."""
+        best = self.outcome.step
+        return best is None or 0 < self.recipe.patience * self.recipe.eval_every <= step - best
 
 
 class _ByAutograd(_Learner):
@@ -285,16 +321,6 @@ class _InClosedForm(_Learner):
         losses = update_together([learner._closed_form for learner in learners], means, rates)
         for learner, loss in zip(learners, losses, strict=True):
             learner._losses.append(loss)
-
-
-def _finite_mean(losses: list[torch.Tensor], step: int, learning_rate: float) -> float:
-    mean = torch.stack(losses).mean().item()
-    if mean != mean or mean in (float("inf"), float("-inf")):
-        raise TrainingError(
-            f"the loss is {mean} before step {step} with learning rate {learning_rate:g}: take that rate out of the "
-            f"recipe's grid, or look for damaged features with: frostbench check"
-        )
-    return mean
 
 
 @torch.no_grad()

@@ -33,13 +33,15 @@ class TriedRate:
 
     Attributes:
         learning_rate: of Adam.
-        valid: the metric on valid at its best step.
-        step: that step.
+        valid: the metric on valid at its best step; None where training diverged.
+        step: that step; None where training diverged.
+        diverged: update before which training diverged; None where it did not.
     """
 
     learning_rate: float
-    valid: float
-    step: int
+    valid: float | None
+    step: int | None
+    diverged: int | None = None
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def _seed_run(record: ResultRecord) -> SeedRun:
         value=record.value,
         learning_rate=record.learning_rate,
         learning_rates=tuple(
-            TriedRate(each["learning_rate"], each["valid"], each["step"])
+            TriedRate(each["learning_rate"], each["valid"], each["step"], each.get("diverged"))
             for each in sorted(record.learning_rates, key=lambda each: float(each["learning_rate"]))
         ),
         layer_weights=tuple(record.layer_weights),

@@ -192,7 +192,7 @@ def _rate_curve(row: Row, column: Column, series: Mapping[str, Series]) -> Curve
     tried: dict[float, list[float]] = {}
     for run in cell.seeds:
         for rate in run.learning_rates:
-            if math.isfinite(rate.valid):
+            if rate.valid is not None and math.isfinite(rate.valid):
                 tried.setdefault(rate.learning_rate, []).append(rate.valid)
     points = [(rate, fmean(values)) for rate, values in sorted(tried.items())]
     tips = []

@@ -7,7 +7,7 @@ that was made up as a whole, with all its files: that takes running the cell aga
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from core.digest import digest_of, file_digest, json_text
 from core.errors import BenchmarkError
 from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, read_unsealed
+from core.selection import best_on_valid
 from leaderboard.predictions import FILE_NAME, read_rows
 
 ROUNDING = 1e-5  # of a softmax computed on another machine
@@ -113,22 +114,34 @@ def _contradictions(record: ResultRecord) -> Iterator[str]:
 def _history(record: ResultRecord, path: Path) -> Iterator[str]:
     """The search: what was best of each rate, and which rate of all, must follow from the history."""
     sign = 1 if record.metric["direction"] == "higher" else -1
-    best: tuple[tuple[float, float], float] | None = None
-    looks = {each["learning_rate"]: each["history"] for each in json.loads(path.read_text(encoding="utf-8"))}
+    chosen: list[tuple[float, Mapping[str, Any]]] = []
+    content = {each["learning_rate"]: each for each in json.loads(path.read_text(encoding="utf-8"))}
+    looks = {rate: each["history"] for rate, each in content.items()}
     if list(looks) != [tried["learning_rate"] for tried in record.learning_rates]:
         yield f"its learning rates are not those of history.json, {', '.join(f'{rate:g}' for rate in looks)}"
         return
     for tried in record.learning_rates:
         rate = tried["learning_rate"]
-        found = max(looks.get(rate, ()), key=lambda look: (sign * look["valid"], -look["valid_loss"]), default=None)
+        if content[rate].get("diverged") != tried.get("diverged"):
+            yield f"learning rate {rate:g}: history.json says otherwise of whether it diverged"
+            return
+        if tried.get("diverged") is not None:
+            if tried["valid"] is not None:
+                yield f"learning rate {rate:g}: says {tried['valid']}, although it diverged"
+                return
+            continue
+        found = best_on_valid(looks[rate], _on_valid, sign)
         if found is None or (found["valid"], found["step"]) != (tried["valid"], tried["step"]):
             yield f"learning rate {rate:g}: says {tried['valid']} at step {tried['step']}, history.json says otherwise"
             return
-        place = (sign * found["valid"], -found["valid_loss"])
-        if best is None or place > best[0]:
-            best = (place, rate)
-    if best is None or best[1] != record.learning_rate:
+        chosen.append((rate, found))
+    best = best_on_valid(chosen, lambda each: _on_valid(each[1]), sign)
+    if best is None or best[0] != record.learning_rate:
         yield f"learning rate {record.learning_rate:g} is not the one that was best on valid"
+
+
+def _on_valid(look: Mapping[str, Any]) -> tuple[float, float]:
+    return look["valid"], look["valid_loss"]
 
 
 def _head(record: ResultRecord, path: Path) -> Iterator[str]:

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from core.digest import write_json
 from core.errors import CheckpointError, TrainingError
 from core.lengths import pad, padding_mask
+from core.metrics import get_metric
 from core.records import RecordStore
 from downstreams import _closed_form, _featurizer
 from downstreams._base import FeatureShape
@@ -22,6 +24,7 @@ from downstreams._training import (
     Trained,
     TrainingRun,
     _mixed,
+    choose,
     downstream_of,
     load_trained,
     predict,
@@ -37,6 +40,9 @@ from frostbench.grid.cell_jobs import Folders, run_cell, train_heads
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
+from leaderboard.aggregate import leaderboard
+from leaderboard.page import page
+from leaderboard.verification import verify
 from tasks._base import TASKS
 
 CPU = torch.device("cpu")
@@ -165,14 +171,14 @@ def test_the_best_state_on_valid_is_kept_in_the_metrics_direction(sign, best):
 
 def test_a_tie_goes_to_the_lower_loss_and_then_to_the_earlier():
     one = Trained(0.1, 10, 50.0, 0.7, [], {})
-    assert one.better_than(None, 1)
-    assert replace(one, valid=51.0).better_than(one, 1)
-    assert not replace(one, valid=51.0).better_than(one, -1)
-    assert replace(one, valid=49.0).better_than(one, -1)
-    assert replace(one, valid_loss=0.6).better_than(one, 1)
-    assert replace(one, valid_loss=0.6).better_than(one, -1)
-    assert not replace(one, valid_loss=0.8).better_than(one, 1)
-    assert not replace(one, step=5).better_than(one, 1)
+    for better, sign in (
+        (replace(one, valid_loss=0.6), 1),
+        (replace(one, valid=51.0, valid_loss=9.0), 1),
+        (replace(one, valid=49.0, valid_loss=9.0), -1),
+    ):
+        assert choose([one, better], sign) is choose([better, one], sign) is better
+    twin = replace(one, step=20)
+    assert choose([one, twin], 1) is one and choose([twin, one], 1) is twin
 
 
 def test_patience_ends_a_training_that_no_longer_improves():
@@ -189,11 +195,16 @@ def test_patience_ends_a_training_that_no_longer_improves():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_with_a_message(value):
+def test_a_loss_that_is_not_finite_is_told_and_loses(value):
     bad = split(17, 1)
     bad.features[3] = value
-    with pytest.raises(TrainingError, match=r"the loss is nan before step 10 with learning rate 0.01: take that rate"):
-        trained(train=bad)
+    outcome = trained(train=bad)
+    assert (outcome.diverged, outcome.valid, outcome.step, outcome.history, outcome.state) == (10, None, None, [], {})
+    good = trained()
+    assert good.diverged is None
+    assert choose([outcome, good], 1) is choose([good, outcome], -1) is good
+    with pytest.raises(TrainingError, match=r"with every learning rate \(0\.01 before update 10, 0\.01 before"):
+        choose([outcome, outcome], 1)
 
 
 def test_gradients_are_clipped_and_the_rate_decays():
@@ -410,6 +421,69 @@ def test_the_learning_rate_is_chosen_on_valid(grid, corpus, tmp_path):
     slow, fast = (tried["valid"] for tried in record.learning_rates)
     assert fast > slow
     assert record.learning_rate == 1e-1
+
+
+def tally(metric: str, prediction: object, reference: object) -> tuple[int, int]:
+    return get_metric(metric).tally(prediction, reference)
+
+
+DIVERGING = 1e30
+HEADS_OF_BOTH_KINDS = ("utterance_linear", "utterance_attention")  # gradients in closed form, and by autograd
+
+
+def with_rates(grid: Grid, head: str, *rates: float) -> Grid:
+    task = replace(grid.tasks[0].with_head(head), name=f"ks-{len(rates)}-{min(rates):g}")
+    recipe = replace(grid.tasks[0].recipe(None), learning_rates=rates)
+    return replace(grid, tasks=(replace(task, recipes={"tiny": recipe}),), seeds=(0, 1))
+
+
+@pytest.mark.parametrize("head", HEADS_OF_BOTH_KINDS)
+def test_a_learning_rate_that_diverges_loses_and_disturbs_nobody(grid, corpus, tmp_path, head):
+    found = {}
+    for name, rates in (("both", (1e-2, DIVERGING)), ("first", (DIVERGING, 1e-2)), ("alone", (1e-2,))):
+        folders = Folders(tmp_path / "cache", tmp_path / name)
+        report = run_grid(with_rates(grid, head, *rates), corpus, folders, LocalExecutor("cpu", 1))
+        assert report.failures == []
+        found[name] = sorted(RecordStore(folders.results).all(), key=lambda record: record.seed)
+        assert [record.seed for record in found[name]] == [0, 1]
+        assert verify(RecordStore(folders.results), tally) == []
+    for both, first, alone in zip(found["both"], found["first"], found["alone"], strict=True):
+        good, bad = both.learning_rates
+        assert bad == {"learning_rate": DIVERGING, "valid": None, "step": None, "diverged": 10}
+        assert [*alone.learning_rates] == [good] and [*first.learning_rates] == [bad, good]
+        assert both.learning_rate == first.learning_rate == 1e-2
+        assert both.value == first.value == alone.value
+        assert both.layer_weights == first.layer_weights == alone.layer_weights, "the same bits as without company"
+    board = leaderboard(RecordStore(tmp_path / "both"), custom=True)
+    assert page(board)
+
+
+@pytest.mark.parametrize("head", HEADS_OF_BOTH_KINDS)
+def test_only_a_cell_whose_every_rate_diverges_fails(grid, corpus, tmp_path, head):
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    hopeless = with_rates(grid, head, DIVERGING, 10 * DIVERGING)
+    tasks = (*hopeless.tasks, *with_rates(grid, head, 1e-2, DIVERGING).tasks)
+    report = run_grid(replace(hopeless, tasks=tasks), corpus, folders, LocalExecutor("cpu", 1))
+    assert (report.computed, [name for name, _ in report.failures]) == (
+        2,
+        ["fbank / ks-2-1e+30 / seed 0", "fbank / ks-2-1e+30 / seed 1"],
+    )
+    assert "training diverged with every learning rate (1e+30 before update 10, 1e+31" in report.failures[0][1]
+
+
+def test_verify_knows_what_a_diverged_rate_may_say(grid, corpus, tmp_path):
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    run_grid(with_rates(grid, "utterance_linear", 1e-2, DIVERGING), corpus, folders, LocalExecutor("cpu", 1))
+    store = RecordStore(folders.results)
+    record = store.all()[0]
+    good, bad = record.learning_rates
+    for lie, problem in (
+        ([good, {**bad, "diverged": 20}], "history.json says otherwise of whether it diverged"),
+        ([good, {**bad, "valid": 100.0}], "says 100.0, although it diverged"),
+        ([{**good, "diverged": 10, "valid": None}, bad], "history.json says otherwise of whether it diverged"),
+    ):
+        write_json(store.path(record.run), replace(record, learning_rates=lie).sealed())
+        assert [problem in finding.problem for finding in verify(store, tally)] == [True]
 
 
 def test_seeds_draw_dropout_of_their_own():

@@ -17,7 +17,16 @@ from core.metrics import Metric, get_metric
 from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, encoded, load_examples
-from downstreams._training import Downstream, Trained, TrainingRun, load_trained, predict, save_trained, train_together
+from downstreams._training import (
+    Downstream,
+    Trained,
+    TrainingRun,
+    choose,
+    load_trained,
+    predict,
+    save_trained,
+    train_together,
+)
 from downstreams.labels._base import Labels
 from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
 from frostbench.grid.live import LiveExamples
@@ -101,7 +110,7 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     data = _load_splits(cell, ("valid", "test"), labels, folders, device)
     loaded = [load_trained(_candidate_path(cell, rate, folders)) for rate in rates]
     candidates = [trained for trained, _ in loaded]
-    best = _best(candidates, metric)
+    best = choose(candidates, metric.sign)
 
     downstream = _new_downstream(cell, labels)
     downstream.load_state_dict(dict(best.state))
@@ -164,15 +173,6 @@ def _candidate_path(cell: Cell, learning_rate: float, folders: Folders) -> Path:
     return folders.cache / "heads" / f"{digest_of([cell.run, learning_rate])[:32]}.safetensors"
 
 
-def _best(candidates: Sequence[Trained], metric: Metric) -> Trained:
-    best: Trained | None = None
-    for candidate in candidates:
-        if candidate.better_than(best, metric.sign):
-            best = candidate
-    assert best is not None, "a recipe has at least one learning rate"
-    return best
-
-
 def _prediction_rows(
     examples: Sequence[Example], predictions: Sequence[Any], references: Sequence[Any], metric: Metric
 ) -> list[dict[str, Any]]:
@@ -203,9 +203,17 @@ def _write_files(
     save_trained(folder / "head.safetensors", best, {**downstream.description, "upstream": cell.upstream.recorded()})
     write_json(
         folder / "history.json",
-        [{"learning_rate": candidate.learning_rate, "history": candidate.history} for candidate in candidates],
+        [
+            {"learning_rate": candidate.learning_rate, "history": candidate.history, **_divergence(candidate)}
+            for candidate in candidates
+        ],
     )
     return {name: file_digest(folder / name) for name in FILES}
+
+
+def _divergence(trained: Trained) -> dict[str, int]:
+    """What is recorded of a training that diverged: when."""
+    return {} if trained.diverged is None else {"diverged": trained.diverged}
 
 
 def _record(
@@ -233,7 +241,12 @@ def _record(
         value=value,
         learning_rate=best.learning_rate,
         learning_rates=[
-            {"learning_rate": trained.learning_rate, "valid": trained.valid, "step": trained.step}
+            {
+                "learning_rate": trained.learning_rate,
+                "valid": trained.valid,
+                "step": trained.step,
+                **_divergence(trained),
+            }
             for trained in candidates
         ],
         counts={split: len(rows) for split, rows in cell.examples.items()},

@@ -18,7 +18,7 @@ from core.metrics import get_metric
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, PooledExamples, encoded
 from downstreams._recipe import FAST_UTTERANCE
-from downstreams._training import Downstream, TrainingRun, train_together
+from downstreams._training import Downstream, TrainingRun, choose, train_together
 from downstreams.labels._base import Labels
 from tasks._base import TASKS, Task
 from tasks.corpora._base import open_corpus
@@ -74,7 +74,9 @@ class GoalProbe:
             [TrainingRun(rate, 0) for rate in RECIPE.learning_rates],
             torch.device("cpu"),
         )
-        return max(run.valid for run in trained)
+        best = choose(trained, metric.sign).valid
+        assert best is not None, "what is chosen did not diverge"
+        return best
 
 
 def _drawn(rows: tuple[Utterance, ...], count: int) -> list[Utterance]:
