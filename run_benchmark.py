@@ -53,7 +53,7 @@ from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
 from upstreams._checks import CHECKS, run_check
 from upstreams._pretraining.options import parse_options
-from upstreams._pretraining.plan import Circumstances, is_done, planned, summary
+from upstreams._pretraining.plan import PretrainingSettings, is_done, planned, summary
 from upstreams._pretraining.processes import Mixed, is_first_process
 from upstreams._resolve import build_upstream
 
@@ -212,7 +212,7 @@ def pretrain_upstreams(  # noqa: PLR0913
             out.print(f"{plan.checkpoint(output)} is there already", markup=False, highlight=False, soft_wrap=True)
     if not todo:
         return
-    what = (todo, manifest, output, Circumstances(60 * save_minutes, looks, GoalProbe()))
+    what = (todo, manifest, output, PretrainingSettings(60 * save_minutes, looks, GoalProbe()))
     with TerminalWatcher(err) if is_first_process() else nullcontext(Watcher()) as watcher:
         if together:
             outcomes = pretrain_together(*what, device, watcher)

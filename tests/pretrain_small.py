@@ -14,19 +14,19 @@ def main() -> None:
 
     from core.manifest import read_manifest
     from upstreams._pretraining.contract import PretrainRecipe
-    from upstreams._pretraining.plan import Circumstances, pretrain
+    from upstreams._pretraining.plan import PretrainingSettings, pretrain
 
     torch.set_num_threads(1)
     corpus, folder, name, *changes = sys.argv[1:]
     values = {key: float(value) for key, value in (change.split("=") for change in changes)}
     with pytest.MonkeyPatch.context() as patch:
         small_sizes(patch)
-        circumstances = Circumstances(save_seconds=0.0, looks=0)
+        settings = PretrainingSettings(save_seconds=0.0, evaluations=0)
         what = plan(name)
         of_recipe = {key: int(values.pop(key)) for key in list(values) if key in PretrainRecipe.__dataclass_fields__}
         recipes = tuple(replace(recipe, **of_recipe) for recipe in what.recipes)
         what = replace(what, recipes=recipes, config=replace(what.config, **values))
-        pretrain(what, read_manifest(Path(corpus)), Path(folder), circumstances, device="cpu")
+        pretrain(what, read_manifest(Path(corpus)), Path(folder), settings, device="cpu")
         rank, count = PartialState(cpu=True).process_index, PartialState(cpu=True).num_processes
         with (Path(folder) / "processes").open("a") as file:
             file.write(f"{rank}/{count}\n")

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from upstreams._base import UPSTREAMS
 from upstreams._encoders.waveform import WaveformConfig
-from upstreams._pretraining.contract import Clusters, PretrainRecipe
+from upstreams._pretraining.clusters import Clusters
+from upstreams._pretraining.contract import PretrainRecipe
 from upstreams._pretraining.plan import Pretraining, planned
 from upstreams.contrastive.wav2vec2 import Wav2Vec2Config
 from upstreams.generative.apc import APCConfig
@@ -44,7 +45,7 @@ RECIPES = {
     "apc": (RECIPE,),
     "mockingjay": (RECIPE,),
     "wav2vec2": (RECIPE,),
-    "hubert": (replace(RECIPE, clusters=CLUSTERS), replace(RECIPE, clusters=replace(CLUSTERS, layer=1))),
+    "hubert": (replace(RECIPE, targets=CLUSTERS), replace(RECIPE, targets=replace(CLUSTERS, layer=1))),
 }
 
 

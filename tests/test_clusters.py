@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from core.audio import read_audio
 from core.errors import TrainingError
 from core.manifest import Utterance
-from upstreams._pretraining.clusters import _mfcc_frames, load_targets, make_targets, quality, save_targets
-from upstreams._pretraining.contract import Clusters
+from upstreams._pretraining.clusters import Clusters, _mfcc_frames, quality
+from upstreams._pretraining.targets import Targets, TargetSource, load_targets, save_targets
 from upstreams._resolve import build_upstream
 from upstreams.predictive.hubert import Hubert
 
@@ -23,6 +23,10 @@ CPU = torch.device("cpu")
 
 def heard(*wavs: torch.Tensor) -> list[tuple[Utterance, torch.Tensor]]:
     return [(Utterance(str(number), Path(), "train"), wav) for number, wav in enumerate(wavs)]
+
+
+def made_of(rows, clusters: Clusters, frame: int = 320, previous=None, seed: int = 0) -> Targets:
+    return clusters.make(TargetSource(rows, frame, previous, seed, CPU))
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +51,14 @@ def test_mfcc_may_be_centred_by_recording():
 
 def test_every_frame_has_a_cluster_and_the_same_seed_gives_the_same(corpus):
     rows = corpus.split("train")
-    made = [make_targets(rows, Clusters(12, fit_frames=500), 320, None, seed, CPU) for seed in (0, 0, 1)]
-    assert set(made[0].clusters) == {row.id for row in rows}
+    made = [made_of(rows, Clusters(12, fit_frames=500), seed=seed) for seed in (0, 0, 1)]
+    assert set(made[0].frames) == {row.id for row in rows}
     for row in rows:
-        frames = made[0].clusters[row.id]
+        frames = made[0].frames[row.id]
         assert len(frames) == (len(read_audio(row.path)) - 400) // 320 + 1
-        assert torch.equal(frames, made[1].clusters[row.id])
+        assert torch.equal(frames, made[1].frames[row.id])
         assert 0 <= int(frames.min()) <= int(frames.max()) < 12
-    assert any(not torch.equal(made[0].clusters[row.id], made[2].clusters[row.id]) for row in rows)
+    assert any(not torch.equal(made[0].frames[row.id], made[2].frames[row.id]) for row in rows)
     # Words are square waves of one tone each, silence between them: clusters tell them apart.
     assert made[0].quality["word_purity"] > made[0].quality["word_chance"] + 0.1
 
@@ -63,11 +67,11 @@ def test_a_layer_of_an_upstream_is_clustered_padded_or_not(corpus):
     """k-means on frames that padding had touched would differ from that on recordings passed one by one."""
     rows = corpus.split("train")[:20]
     upstream = build_upstream("hubert")
-    found = make_targets(rows, Clusters(6, layer=1), 320, upstream, 0, CPU)
+    found = made_of(rows, Clusters(6, layer=1), previous=upstream)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("upstreams._pretraining.clusters.BATCH_SECONDS", 0.0)
-        alone = make_targets(rows, Clusters(6, layer=1), 320, upstream, 0, CPU)
-    same = [float((found.clusters[row.id] == alone.clusters[row.id]).float().mean()) for row in rows]
+        alone = made_of(rows, Clusters(6, layer=1), previous=upstream)
+    same = [float((found.frames[row.id] == alone.frames[row.id]).float().mean()) for row in rows]
     assert sum(same) / len(same) > 0.99
 
 
@@ -80,7 +84,7 @@ def test_a_layer_of_an_upstream_is_clustered_padded_or_not(corpus):
 def test_what_can_not_be_clustered_is_refused(clusters, frame, message, corpus):
     previous = None if clusters.layer is None else build_upstream("hubert")
     with pytest.raises(TrainingError, match=message):
-        make_targets(corpus.split("train"), clusters, frame, previous, 0, CPU)
+        made_of(corpus.split("train"), clusters, frame, previous)
 
 
 def test_the_worth_of_clusters_by_hand():
@@ -102,11 +106,11 @@ def test_the_worth_of_clusters_by_hand():
 
 
 def test_targets_come_back_under_their_digest_only(corpus, tmp_path):
-    made = make_targets(corpus.split("train"), Clusters(5), 320, None, 0, CPU)
+    made = made_of(corpus.split("train"), Clusters(5))
     path = tmp_path / "targets.safetensors"
     assert load_targets(path, "one") is None
     save_targets(path, made, "one")
     found = load_targets(path, "one")
     assert found.quality == made.quality
-    assert all(torch.equal(found.clusters[name], frames) for name, frames in made.clusters.items())
+    assert all(torch.equal(found.frames[name], frames) for name, frames in made.frames.items())
     assert load_targets(path, "two") is None

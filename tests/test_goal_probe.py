@@ -53,11 +53,11 @@ def test_test_rows_are_not_touched(small, monkeypatch):
 def test_training_goes_on_as_if_nobody_had_looked(small, tmp_path, monkeypatch):
     from small_pretraining import plan, small_sizes, weights
 
-    from upstreams._pretraining.plan import Circumstances, pretrain
+    from upstreams._pretraining.plan import PretrainingSettings, pretrain
 
     small_sizes(monkeypatch)
     what = plan("wav2vec2", steps=20)
     for name, watch in (("blind", None), ("watched", GoalProbe())):
-        pretrain(what, small, tmp_path / name, Circumstances(looks=4, watch=watch), device="cpu")
+        pretrain(what, small, tmp_path / name, PretrainingSettings(evaluations=4, evaluate=watch), device="cpu")
     blind, watched = (weights(what.checkpoint(tmp_path / name)) for name in ("blind", "watched"))
     assert all(torch.equal(tensor, watched[key]) for key, tensor in blind.items())

@@ -121,7 +121,10 @@ def without(content: dict, part: str, name: str) -> dict:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda: without(apc_content(), "model", "postnet.bias"), r"1 tensors are missing \(such as postnet.bias\)"),
+        (
+            lambda: without(apc_content(), "model", "rnn_layers.0.bias_ih_l0"),
+            r"1 tensors are missing \(such as rnn_layers\.0\.bias_ih_l0\)",
+        ),
         (lambda: apc_content() | {"config": {}}, r"recognised as .*APC.*KeyError: 'data'"),
         (lambda: apc_content(frame_length=20), "frame_length = 20 is not supported"),
         (lambda: apc_content(feat_dim=30), r"has shape \(48, 20\), the settings ask for \(48, 30\)"),

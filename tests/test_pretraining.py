@@ -20,11 +20,14 @@ from core.lengths import pad
 from core.manifest import Manifest
 from tasks.corpora._audio_folder import read_audio_folder
 from upstreams._base import UPSTREAMS
+from upstreams._encoders.mel_transformer import sinusoids
 from upstreams._pretraining import checkpoint as checkpoint_module
+from upstreams._pretraining.clusters import Clusters
 from upstreams._pretraining.contract import TrainingBatch
+from upstreams._pretraining.masks import mask_runs
 from upstreams._pretraining.options import parse_options
 from upstreams._pretraining.plan import (
-    Circumstances,
+    PretrainingSettings,
     is_done,
     planned,
     pretrain,
@@ -33,7 +36,7 @@ from upstreams._pretraining.plan import (
 from upstreams._resolve import build_upstream
 from upstreams.contrastive.wav2vec2 import Wav2Vec2
 from upstreams.generative.apc import APC, APCConfig
-from upstreams.generative.mockingjay import Mockingjay, mask_runs, sinusoids
+from upstreams.generative.mockingjay import Mockingjay
 from upstreams.predictive.hubert import Hubert
 
 NAMES = ("apc", "mockingjay", "wav2vec2", "hubert")
@@ -44,8 +47,15 @@ def small(monkeypatch):
     small_sizes(monkeypatch)
 
 
+def prepared(name: str):
+    upstream = UPSTREAMS.get(name).from_checkpoint(None)
+    upstream.prepare(upstream.recipes["tiny"][-1], 2)
+    return upstream.eval()
+
+
 def loss_of(upstream, wavs: torch.Tensor, lengths: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    return upstream.pretrain_loss(TrainingBatch(wavs, lengths), torch.Generator().manual_seed(seed)).loss
+    batch = TrainingBatch(wavs, lengths, torch.arange(len(wavs)))
+    return upstream.pretrain_loss(batch, torch.Generator().manual_seed(seed)).loss
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,13 +91,32 @@ def test_a_safetensors_file_holds_configuration_and_all_weights(name, corpus, tm
     built = build_upstream(f"{name}@{path}")
     assert built.configuration() == asdict(SMALL[name])
     stored = load_file(path)
-    assert set(stored) == set(built.state_dict())
-    assert all(torch.equal(stored[key], value) for key, value in built.state_dict().items())
+    assert set(stored) == set(built.encoder.state_dict())
+    assert all(torch.equal(stored[key], value) for key, value in built.encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(("name", "head"), [("apc", "postnet"), ("mockingjay", "spec_head")])
+def test_a_file_of_before_with_the_prediction_head_in_it_gives_the_same_hidden_states(name, head, tmp_path):
+    torch.manual_seed(0)
+    upstream = UPSTREAMS.get(name).untrained(SMALL[name]).freeze()
+    assert not any(key.startswith(head) for key in upstream.state_dict())
+    upstream.save(tmp_path / "new.safetensors", {})
+    old = tmp_path / "old.safetensors"
+    metadata = {checkpoint_module.FORMAT: json.dumps(checkpoint_module.read_metadata(tmp_path / "new.safetensors"))}
+    save_file({**upstream.encoder.state_dict(), f"{head}.weight": torch.ones(3)}, old, metadata)
+    loaded = build_upstream(f"{name}@{old}")
+    wavs, lengths = torch.randn(2, 9_000), torch.tensor([9_000, 9_000])
+    for one, other in zip(upstream.extract(wavs, lengths).layers, loaded.extract(wavs, lengths).layers, strict=True):
+        assert torch.equal(one, other)
+    assert loaded.digest() == build_upstream(f"{name}@{tmp_path / 'new.safetensors'}").digest()
+    assert loaded.num_params() == sum(each.numel() for each in upstream.encoder.parameters())
+    save_file({**upstream.encoder.state_dict(), "foreign.weight": torch.ones(3)}, old, metadata)
+    refused(f"{name}@{old}", "weights do not fit the stored configuration")
 
 
 @pytest.mark.parametrize("name", ["apc", "mockingjay"])
 def test_the_loss_does_not_see_padding(name):
-    upstream = build_upstream(name).eval()
+    upstream = prepared(name)
     wavs = [torch.randn(9_000), torch.randn(5_000)]
     padded, lengths = pad(wavs)
     longer = torch.cat([padded, torch.zeros(2, 4_000)], dim=1)
@@ -96,7 +125,7 @@ def test_the_loss_does_not_see_padding(name):
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_valid_frames():
-    upstream = build_upstream("apc").eval()
+    upstream = prepared("apc")
     wavs = [torch.randn(9_000), torch.randn(5_000)]
     batch = loss_of(upstream, *pad(wavs))
     alone = [loss_of(upstream, *pad([wav])) for wav in wavs]
@@ -107,11 +136,12 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_valid_frames():
 
 def test_apc_predicts_the_frame_that_comes_n_later():
     """With the network replaced by one that hands its input on, the loss is the distance of frames n apart."""
-    upstream = APC(APCConfig(num_layers=1, hidden_size=80, steps_ahead=3, cmvn=False)).eval()
-    upstream._layers = lambda mel: (mel,)
+    upstream = APC(APCConfig(num_layers=1, hidden_size=80, steps_ahead=3, cmvn=False))
+    upstream.prepare(RECIPE, 1)
+    upstream.encoder.layers = lambda mel, lengths: (mel,)
     upstream.postnet = torch.nn.Identity()
     wav = torch.randn(4_000)
-    mel = upstream._mel_of_one(wav)
+    mel = upstream.encoder.mel_of_one(wav)
     expected = (mel[:-3] - mel[3:]).abs().mean()
     loss = loss_of(upstream, wav[None], torch.tensor([4_000]))
     torch.testing.assert_close(loss, expected)
@@ -135,7 +165,7 @@ def test_another_training_is_not_overwritten(name, corpus, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_a_message(corpus, tmp_path, monkeypatch):
     def broken(self, batch, generator):
-        return APC_LOSS(self, batch, generator)._replace(loss=self.postnet.bias.sum() * float("nan"))
+        return replace(APC_LOSS(self, batch, generator), loss=self.postnet.bias.sum() * float("nan"))
 
     APC_LOSS = APC.pretrain_loss  # noqa: N806
     monkeypatch.setattr(APC, "pretrain_loss", broken)
@@ -159,7 +189,7 @@ def test_options_change_configuration_and_recipes():
     what = planned("hubert", "base", options=parse_options([*written, "layer=3"]))
     assert (what.config.num_layers, what.config.conv_channels, what.config.pre_norm) == (7, (8,) * 7, True)
     assert [recipe.learning_rate for recipe in what.recipes] == [3e-4, 3e-4]
-    assert [(recipe.clusters.count, recipe.clusters.layer) for recipe in what.recipes] == [(60, None), (60, 3)]
+    assert [(recipe.targets.count, recipe.targets.layer) for recipe in what.recipes] == [(60, None), (60, 3)]
     assert replace(what.config, num_layers=12, conv_channels=(512,) * 7, pre_norm=False) == Hubert.sizes["base"]
     with pytest.raises(UnknownNameError, match="unknown option of apc 'num_layer': did you mean 'num_layers'"):
         planned("apc", "tiny", options={"num_layer": "2"})
@@ -182,10 +212,23 @@ def test_options_change_configuration_and_recipes():
     ("apc", "betas", "0.9", "betas must be two proportions below 1"),
     ("apc", "crop_seconds", "0", "crop_seconds must be above 0"),
     ("apc", "steps", "0", "steps must be at least 1"),
+    ("apc", "optimiser", "lars", "optimiser must be one of adam, adamw, sgd"),
+    ("apc", "schedule", "triangle", "schedule must be one of constant, cosine, linear"),
 ])  # fmt: skip
 def test_options_that_can_not_be_are_refused_before_anything_is_computed(name, key, value, message):
     with pytest.raises(ContractError, match=rf"pretraining {name} with these options: .*{message}"):
         planned(name, "base", options={key: value})
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_another_optimiser_is_another_training(optimiser, corpus, tmp_path):
+    what = plan("apc", steps=40, optimiser=optimiser, schedule="constant", learning_rate=3e-3, weight_decay=0.01)
+    assert what.digest(corpus) != plan("apc", steps=40).digest(corpus)
+    notes = pretrain(what, corpus, tmp_path, device="cpu")
+    assert notes["loss_curve"][1] < notes["loss_curve"][0]
+    assert notes["figures"]["learning_rate"] == pytest.approx(3e-3)
+    other = pretrain(plan("apc", steps=40), corpus, tmp_path / "other", device="cpu")
+    assert other["loss_curve"] != notes["loss_curve"]
 
 
 def test_minutes_are_shared_out_as_the_audio_is():
@@ -216,16 +259,16 @@ def test_the_shortest_recordings_can_be_trained_on(name, tmp_path):
         soundfile.write(tmp_path / f"{number}.wav", 0.1 * np.random.default_rng(number).normal(size=samples), 16_000)
     made = plan(name, steps=2, batch_seconds=shortest / 16_000)
     if name == "hubert":
-        made = replace(made, recipes=tuple(replace(r, clusters=replace(r.clusters, count=2)) for r in made.recipes))
+        made = replace(made, recipes=tuple(replace(r, targets=replace(r.targets, count=2)) for r in made.recipes))
     notes = pretrain(made, read_audio_folder(tmp_path), tmp_path / "out", device="cpu")
     assert notes["audio_seconds"] == pytest.approx(2 * shortest / 16_000, abs=0.06)
 
 
 def test_the_summary_tells_how_it_went(corpus, tmp_path):
-    watch = iter([{"ks": 10.0}, {"ks": 30.0}])
-    circumstances = Circumstances(looks=2, watch=lambda upstream: next(watch))
-    notes = pretrain(plan("apc"), corpus, tmp_path, circumstances, device="cpu")
-    assert [look["step"] for look in notes["looks"]] == [30, 60]
+    found = iter([{"ks": 10.0}, {"ks": 30.0}])
+    settings = PretrainingSettings(evaluations=2, evaluate=lambda upstream: next(found))
+    notes = pretrain(plan("apc"), corpus, tmp_path, settings, device="cpu")
+    assert [each["step"] for each in notes["evaluations"]] == [30, 60]
     first, second = summary(Path("apc"), {**notes, "warnings": []})
     assert first.startswith(f"apc: loss {notes['loss_curve'][0]:.3f} -> {notes['loss_curve'][-1]:.3f} in 60 updates")
     assert second == "  ks of mini: 10.0 -> 30.0 %"
@@ -235,7 +278,7 @@ def test_the_summary_tells_how_it_went(corpus, tmp_path):
 @pytest.fixture
 def checkpoint(tmp_path):
     path = tmp_path / "apc.safetensors"
-    checkpoint_module.save(path, "apc", asdict(SMALL["apc"]), APC(SMALL["apc"]), {})
+    checkpoint_module.save(path, "apc", asdict(SMALL["apc"]), APC(SMALL["apc"]).encoder, {})
     return path
 
 
@@ -266,9 +309,9 @@ def test_checkpoints_of_another_architecture_are_refused(checkpoint):
     for text in ("{", '{"upstream": "apc"}', "[]"):
         save_file(tensors, foreign, {checkpoint_module.FORMAT: text})
         refused(f"apc@{foreign}", "metadata is damaged")
-    checkpoint_module.save(foreign, "apc", config | {"hidden_size": 16}, APC(SMALL["apc"]), {})
+    checkpoint_module.save(foreign, "apc", config | {"hidden_size": 16}, APC(SMALL["apc"]).encoder, {})
     refused(f"apc@{foreign}", "weights do not fit the stored configuration")
-    checkpoint_module.save(foreign, "apc", config | {"depth": 1}, APC(SMALL["apc"]), {})
+    checkpoint_module.save(foreign, "apc", config | {"depth": 1}, APC(SMALL["apc"]).encoder, {})
     refused(f"apc@{foreign}", "its configuration is not one of 'apc'")
 
 
@@ -326,14 +369,18 @@ def test_the_published_parameter_counts():
     """wav2vec 2.0 Base has 95.04 M in SUPERB's table. HuBERT Base has 94.68 M there, 94.70 M with the 504 entries of
     fairseq's dictionary; what both encoders have in common is torchaudio's count and the mask embedding."""
     wav2vec2 = Wav2Vec2(Wav2Vec2.sizes["base"])
-    assert wav2vec2.num_params() == 95_044_608
     encoder = 94_370_944 + 768
-    assert sum(parameter.numel() for parameter in wav2vec2.encoder.parameters()) == encoder
+    assert wav2vec2.num_params() == encoder  # what only training needs does not count
+    wav2vec2.prepare(Wav2Vec2.recipes["base"][0], 1)
+    assert wav2vec2.num_params() == encoder
+    assert sum(parameter.numel() for parameter in wav2vec2.parameters()) == 95_044_608
     del wav2vec2
-    hubert = Hubert(Hubert.sizes["base"], clusters=504)
-    assert sum(parameter.numel() for parameter in hubert.encoder.parameters()) == encoder
-    assert hubert.num_params() == encoder + 768 * 256 + 256 + 504 * 256
-    assert hubert.num_params() == pytest.approx(94.68e6, rel=3e-4)
+    hubert, recipe = Hubert(Hubert.sizes["base"]), Hubert.recipes["base"][0]
+    hubert.prepare(replace(recipe, targets=Clusters(504)), 1)
+    assert hubert.num_params() == encoder
+    whole = sum(parameter.numel() for parameter in hubert.parameters())
+    assert whole == encoder + 768 * 256 + 256 + 504 * 256
+    assert whole == pytest.approx(94.68e6, rel=3e-4)
 
 
 def test_a_plan_differs_where_the_checkpoint_could(corpus):

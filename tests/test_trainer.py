@@ -22,8 +22,10 @@ from small_pretraining import curve, plan, small_sizes, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from core.errors import CheckpointError, TrainingError
-from upstreams._pretraining.plan import Circumstances, pretrain
-from upstreams._pretraining.trainer import schedule, variation
+from upstreams._encoders.mel_gru import MelGRU
+from upstreams._pretraining.optimisers import SCHEDULES, rate_factor
+from upstreams._pretraining.plan import PretrainingSettings, pretrain
+from upstreams._pretraining.trainer import variation
 from upstreams.contrastive.wav2vec2 import Wav2Vec2
 from upstreams.generative.apc import APC
 from upstreams.predictive.hubert import Hubert
@@ -31,7 +33,7 @@ from upstreams.predictive.hubert import Hubert
 ROOT = Path(__file__).parent.parent
 SCRIPT = Path(__file__).parent / "pretrain_small.py"
 KILLS = int(os.environ.get("FROSTBENCH_KILLS", "2"))
-ALWAYS = Circumstances(save_seconds=0.0, looks=2)  # a state behind every update
+ALWAYS = PretrainingSettings(save_seconds=0.0, evaluations=2)  # a state behind every update
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +82,7 @@ def test_an_interrupted_training_goes_on_where_it_was(name, kind, corpus, tmp_pa
     assert heard[0] == 52  # what was done before is not done again
     assert "goes on at update 51" in " ".join(line for _, line in told)
     assert sum(amount for amount, _ in told) == pytest.approx(sum(r.steps * r.batch_seconds for r in what.recipes))
-    for key in ("loss_curve", "looks", "steps", "audio_seconds", "figures"):
+    for key in ("loss_curve", "evaluations", "steps", "audio_seconds", "figures"):
         assert broken[key] == straight[key], key
     expected = weights(what.checkpoint(tmp_path / "straight"))
     assert all(
@@ -207,23 +209,24 @@ def test_mixed_precision_computes_in_it_and_is_noted(corpus, tmp_path):
 
 
 def test_the_log_has_losses_rates_and_looks(corpus, tmp_path):
-    circumstances = Circumstances(looks=3, watch=lambda upstream: {"ks": 12.5})
-    notes = pretrain(plan("wav2vec2"), corpus, tmp_path, circumstances, device="cpu")
+    settings = PretrainingSettings(evaluations=3, evaluate=lambda upstream: {"ks": 12.5})
+    notes = pretrain(plan("wav2vec2"), corpus, tmp_path, settings, device="cpu")
     log = EventAccumulator(str(tmp_path / "logs" / "wav2vec2-small"))
     log.Reload()
     assert {"train/loss", "train/contrastive", "train/code_perplexity", "train/learning_rate", "train/gradient_norm",
-            "train/audio_seconds_per_second", "look/ks", "look/variation"} <= set(log.Tags()["scalars"])  # fmt: skip
+            "train/audio_seconds_per_second", "evaluation/ks",
+            "evaluation/variation"} <= set(log.Tags()["scalars"])  # fmt: skip
     losses = [event.value for event in log.Scalars("train/loss")]
     assert losses == pytest.approx(notes["loss_curve"], abs=1e-4)
-    assert [event.step for event in log.Scalars("look/ks")] == [20, 40, 60]
+    assert [event.step for event in log.Scalars("evaluation/ks")] == [20, 40, 60]
 
 
 def test_a_constant_representation_is_named(corpus, tmp_path, monkeypatch):
-    def constant(self, mel):
-        return tuple(torch.ones(*mel.shape[:2], 32) + 0 * self.postnet.bias.sum() for _ in range(2))
+    def constant(self, mel, lengths):
+        return tuple(torch.ones(*mel.shape[:2], 32) for _ in range(2))
 
-    monkeypatch.setattr(APC, "_layers", constant)
-    notes = pretrain(plan("apc", steps=20), corpus, tmp_path, Circumstances(looks=2), device="cpu")
+    monkeypatch.setattr(MelGRU, "layers", constant)
+    notes = pretrain(plan("apc", steps=20), corpus, tmp_path, PretrainingSettings(evaluations=2), device="cpu")
     assert len(notes["warnings"]) == 1  # said once
     assert notes["warnings"][0].startswith("constant representation: 0.00 % of the last layer's energy differs")
 
@@ -238,13 +241,15 @@ def test_a_solved_loss_that_learns_nothing_is_named(name, figure, said, corpus, 
 
     def loss(self, batch, generator):
         found = whole(self, batch, generator)
-        return found._replace(figures={**found.figures, figure: torch.tensor(0.5)})
+        return replace(found, figures={**found.figures, figure: torch.tensor(0.5)})
 
     monkeypatch.setattr(kind, "pretrain_loss", loss)
     notes = pretrain(plan(name, steps=40), corpus, tmp_path, device="cpu")
     assert any(said in warning for warning in notes["warnings"])
     healthy = {"code_perplexity": 12.0, "prediction_perplexity": 5.0}
-    assert kind.untrained(plan(name).config, plan(name).recipes[0]).collapsed(healthy) is None
+    made = kind.untrained(plan(name).config)
+    made.prepare(plan(name).recipes[0], 1)
+    assert made.collapsed(healthy, 0.5) is None
 
 
 def test_variation_is_what_is_left_without_the_mean():
@@ -255,18 +260,31 @@ def test_variation_is_what_is_left_without_the_mean():
     assert variation(torch.zeros(4, 3)) == 0.0
 
 
-@given(warmup=st.floats(0.01, 0.5), steps=st.integers(2, 500))
-def test_the_rate_rises_to_its_peak_and_falls_to_zero(warmup, steps):
-    rates = [schedule(step / steps, (step + 1) / steps, warmup) for step in range(steps)]
+@given(name=st.sampled_from(["linear", "cosine"]), warmup=st.floats(0.01, 0.5), steps=st.integers(2, 500))
+def test_the_rate_rises_to_its_peak_and_falls_to_zero(name, warmup, steps):
+    rates = [rate_factor(name, step / steps, (step + 1) / steps, warmup) for step in range(steps)]
     assert all(0 < rate <= 1 for rate in rates)
     peak = rates.index(max(rates))
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert abs(peak / steps - warmup) <= 2 / steps
-    assert schedule(1.0, 1.0, warmup) == 0
+    assert rate_factor(name, 1.0, 1.0, warmup) == 0
 
 
-def test_replaced_recipes_keep_their_clusters():
+def test_schedules_in_the_middle_and_at_their_ends():
+    """By hand: a warm-up of 0.2, then 0.8 that fall; half of these are done at 0.6, three quarters at 0.8."""
+    expected = {
+        "linear": (0.5, 1.0, 0.5, 0.25),
+        "cosine": (0.5, 1.0, 0.5, 0.14644661),
+        "constant": (0.5, 1.0, 1.0, 1.0),
+    }
+    for name, factors in expected.items():
+        found = [rate_factor(name, done, then, 0.2) for done, then in ((0.0, 0.1), (0.2, 0.3), (0.6, 0.7), (0.8, 0.9))]
+        assert found == pytest.approx(factors), name
+    assert set(expected) == set(SCHEDULES)
+
+
+def test_replaced_recipes_keep_their_targets():
     """`replace` in these tests changes what it names only."""
-    assert [recipe.clusters.layer for recipe in plan("hubert", steps=3).recipes] == [None, 1]
+    assert [recipe.targets.layer for recipe in plan("hubert", steps=3).recipes] == [None, 1]
     assert replace(plan("apc"), seed=3).recipes == plan("apc").recipes

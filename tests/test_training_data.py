@@ -116,7 +116,7 @@ def test_long_recordings_are_read_in_pieces_once_memory_is_full(tmp_path, monkey
         soundfile.write(tmp_path / f"{number}.wav", wav, 16_000, subtype="FLOAT")
     rows = read_audio_folder(tmp_path).utterances
     kept = first(data(rows, crop=0.5), 6)
-    monkeypatch.setattr("upstreams._pretraining.data.MEMORY_SAMPLES", 0)
+    monkeypatch.setattr("upstreams._pretraining.data.KEPT_SAMPLES", 0)
     asked = []
     read = data_module.read_audio
     monkeypatch.setattr(data_module, "read_audio", lambda *where: asked.append(where[1:]) or read(*where))
@@ -128,7 +128,7 @@ def test_long_recordings_are_read_in_pieces_once_memory_is_full(tmp_path, monkey
 def test_a_piece_does_not_hold_on_to_its_file(tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(441_000), 44_100)
     piece = Utterance("piece", tmp_path / "long.wav", "train", {}, 0, 16_000, 32_000)
-    memory = data_module._Memory()
+    memory = data_module._Recordings()
     assert memory.read(piece, 0, None).untyped_storage().nbytes() == 4 * 16_000
 
 

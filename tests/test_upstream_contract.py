@@ -20,7 +20,7 @@ from core.hidden_states import HiddenStates
 from upstreams import _checks
 from upstreams._base import UPSTREAMS, Upstream, UpstreamCard
 from upstreams._encoders import kaldi
-from upstreams._pretraining.contract import PretrainLoss, TrainableUpstream
+from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream
 from upstreams._resolve import build_upstream
 from upstreams.generative.apc import APC
 from upstreams.spectral.fbank import Fbank
@@ -234,18 +234,41 @@ class Lenient(Broken):
     card = UpstreamCard(name="broken", title="broken", paper="none", tolerance=1.0)
 
 
-class RandomLoss(Broken, TrainableUpstream):
+class Scaled(Broken):
     def __init__(self):
-        TrainableUpstream.__init__(self, {})
-        self.weight = torch.nn.Parameter(torch.ones(1))
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+
+class SoundLoss(TrainableUpstream):
+    """Trains the one parameter there is; those below do it wrongly."""
+
+    card = Broken.card
+    recipes = {"tiny": (PretrainRecipe(1, 1.0, 1e-3),)}
+
+    def __init__(self):
+        super().__init__({}, Scaled())
+
+    def prepare(self, recipe, recordings):
+        self.head = torch.nn.Linear(1, 1)
 
     def pretrain_loss(self, batch, generator):
-        return PretrainLoss(self.weight.sum() * torch.rand(1), {})
+        return PretrainLoss(self.head(self.encoder.scale).sum())
 
 
-class DeadLoss(RandomLoss):
+class RandomLoss(SoundLoss):
     def pretrain_loss(self, batch, generator):
-        return PretrainLoss(batch.wavs.mean().requires_grad_(), {})
+        return PretrainLoss(self.encoder.scale.sum() * torch.rand(1))
+
+
+class DeadLoss(SoundLoss):
+    def pretrain_loss(self, batch, generator):
+        return PretrainLoss(self.head(torch.ones(1)).sum())
+
+
+class KeepsGradients(SoundLoss):
+    def pretrain_loss(self, batch, generator):
+        return PretrainLoss(self.encoder.scale.sum(), kept={"keys": self.encoder.scale})
 
 
 BREAKERS = [
@@ -266,6 +289,7 @@ BREAKERS = [
     (Remembers, "check_digest_is_stable"),
     (RandomLoss, "check_pretrain_loss_trains"),
     (DeadLoss, "check_pretrain_loss_trains"),
+    (KeepsGradients, "check_pretrain_loss_trains"),
 ]
 
 
@@ -274,6 +298,13 @@ def test_an_upstream_that_breaks_a_promise_is_found(kind, broken):
     built = kind().freeze()
     assert _checks.run_check(getattr(_checks, broken), built).error is not None
     assert not _checks.run_check(getattr(_checks, broken), built).passed
+
+
+def test_a_loss_with_a_head_of_its_own_passes_and_leaves_the_upstream_as_it_was():
+    built = SoundLoss().freeze()
+    assert _checks.run_check(_checks.check_pretrain_loss_trains, built).passed
+    assert not hasattr(built, "head")
+    assert not built.encoder.scale.requires_grad
 
 
 def test_every_check_is_seen_failing():
@@ -308,7 +339,7 @@ def test_the_digest_follows_weights_configuration_and_code(monkeypatch):
 
     plain = digest(lambda built: None)
     assert plain == build_upstream("apc").digest()
-    assert plain != digest(lambda built: built.postnet.bias.data.add_(1e-6))
+    assert plain != digest(lambda built: built.encoder.rnn_layers[0].bias_ih_l0.data.add_(1e-6))
     assert plain != digest(lambda built: setattr(built, "config", replace(built.config, steps_ahead=3)))
     monkeypatch.setattr(APC, "card", replace(APC.card, title="another"))
     assert plain == digest(lambda built: None)
@@ -325,7 +356,7 @@ def test_bins_that_are_silent_all_the_time_are_not_blown_up(name):
     spectrum[len(spectrum) // 2 :] = 0
     narrow = torch.fft.irfft(spectrum)
     narrow = (narrow * 2**12).round() / 2**20  # so faint that the empty bins lie at the floor of the logarithm
-    normalised = built.encode if name == "fbank_cmvn" else built._mel
+    normalised = built.encode if name == "fbank_cmvn" else built.encoder.mel
     features = normalised(narrow[None], torch.tensor([len(narrow)])).layers[0]
     assert features.abs().max() < 30
     constant = torch.full((50, 3), -15.942385)

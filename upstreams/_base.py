@@ -103,6 +103,11 @@ class Upstream(nn.Module, ABC):
         return cls()
 
     @property
+    def inference_module(self) -> nn.Module:
+        """What computes the hidden states: its tensors are counted and digested, others serve training alone."""
+        return self
+
+    @property
     def display_name(self) -> str:
         """The name in tables."""
         return self.label or self.card.name
@@ -157,8 +162,8 @@ class Upstream(nn.Module, ABC):
 
     @final
     def num_params(self) -> int:
-        """Number of parameters."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        """Number of parameters that compute hidden states."""
+        return sum(parameter.numel() for parameter in self.inference_module.parameters())
 
     @final
     def digest(self) -> str:
@@ -168,7 +173,7 @@ class Upstream(nn.Module, ABC):
                 "name": self.card.name,
                 "code": _code_version(type(self)),
                 "configuration": self.configuration(),
-                "weights": tensors_digest(self.state_dict()),
+                "weights": tensors_digest(self.inference_module.state_dict()),
                 "preprocessing": PREPROCESSING,
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -138,28 +139,24 @@ def check_digest_is_stable(upstream: Upstream) -> None:
 
 
 def check_pretrain_loss_trains(upstream: Upstream) -> None:
-    """Where it can be trained, the loss is finite, repeatable and reaches a parameter."""
+    """Where it can be trained, the loss is finite, repeatable and reaches the encoder."""
     if not isinstance(upstream, TrainableUpstream):
         return
-    wavs = _wavs(upstream)
-    if upstream.equal_lengths:
-        wavs = [wav[: 4 * upstream.min_training_samples] for wav in wavs if len(wav) >= upstream.min_training_samples]
-        wavs = [wav[: min(map(len, wavs))] for wav in wavs]
-    padded, lengths = pad(wavs)
-    targets = None
-    if upstream.num_targets:
-        frames = upstream.frame_lengths(lengths).tolist()
-        targets = [torch.arange(count) % upstream.num_targets for count in frames]
-    batch = TrainingBatch(padded, lengths, targets)
-    upstream.requires_grad_(True)
-    try:
-        losses = [upstream.pretrain_loss(batch, torch.Generator().manual_seed(0)).loss for _ in range(2)]
-        gradients = torch.autograd.grad(losses[0], list(upstream.parameters()), allow_unused=True)
-    finally:
-        upstream.freeze()
-    require(bool(torch.isfinite(losses[0])), f"pretrain_loss is {losses[0].item()}")
-    require(torch.equal(losses[0], losses[1]), "pretrain_loss is random beyond its generator")
-    require(any(gradient is not None for gradient in gradients), "pretrain_loss reaches no parameter")
+    trained, batch = copy.deepcopy(upstream), _training_batch(upstream)
+    recipe = next(iter(upstream.recipes.values()))[-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trained.requires_grad_(True)
+        trained.prepare(recipe, len(batch.rows))
+    trained.eval()
+    losses = [trained.pretrain_loss(batch, torch.Generator().manual_seed(0)) for _ in range(2)]
+    parameters = [parameter for parameter in trained.encoder.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(losses[0].loss, parameters, allow_unused=True)
+    require(bool(torch.isfinite(losses[0].loss)), f"pretrain_loss is {losses[0].loss.item()}")
+    require(torch.equal(losses[0].loss, losses[1].loss), "pretrain_loss is random beyond its generator")
+    require(any(gradient is not None for gradient in gradients), "pretrain_loss reaches no parameter of the encoder")
+    asking = [name for name, tensor in losses[0].kept.items() if tensor.requires_grad]
+    require(not asking, f"pretrain_loss keeps {asking[:1]} with their gradient: detach them")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -193,6 +190,20 @@ def _wav(samples: int, seed: int) -> torch.Tensor:
 def _wavs(upstream: Upstream) -> list[torch.Tensor]:
     lengths = (SAMPLE_RATE, 7_578, upstream.min_samples + 3 * upstream.downsample_rate, 12_345)
     return [_wav(length, seed) for seed, length in enumerate(lengths)]
+
+
+def _training_batch(upstream: TrainableUpstream) -> TrainingBatch:
+    wavs = _wavs(upstream)
+    if upstream.equal_lengths:
+        wavs = [wav[: 4 * upstream.min_training_samples] for wav in wavs if len(wav) >= upstream.min_training_samples]
+        wavs = [wav[: min(map(len, wavs))] for wav in wavs]
+    wavs = [wavs[number % len(wavs)] for number in range(max(len(wavs), upstream.min_utterances))]
+    padded, lengths = pad(wavs)
+    recipe = next(iter(upstream.recipes.values()))[-1]
+    targets = None
+    if recipe.targets is not None:
+        targets = [recipe.targets.example(frames) for frames in upstream.frame_lengths(lengths).tolist()]
+    return TrainingBatch(padded, lengths, torch.arange(len(wavs)), targets)
 
 
 def _extract(upstream: Upstream, wavs: list[torch.Tensor]) -> HiddenStates:

@@ -13,7 +13,7 @@ from frostbench.jobs.local import devices_here
 from frostbench.jobs.progress import Watcher
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
 from tasks.corpora._base import CORPORA, open_corpus
-from upstreams._pretraining.plan import Circumstances, Pretraining, cost_of, pretrain
+from upstreams._pretraining.plan import Pretraining, PretrainingSettings, cost_of, pretrain
 from upstreams._pretraining.processes import is_first_process, many_processes
 
 
@@ -32,7 +32,7 @@ def pretrain_all(
     plans: Sequence[Pretraining],
     manifest: Manifest,
     folder: Path,
-    circumstances: Circumstances,
+    settings: PretrainingSettings,
     runner: Executor,
     watcher: Watcher,
 ) -> list[Outcome]:
@@ -42,13 +42,13 @@ def pretrain_all(
         plans: what to train.
         manifest: its train split is heard.
         folder: of the checkpoints.
-        circumstances: states, looks.
+        settings: states and evaluations.
         runner: not yet entered.
         watcher: is told how it goes.
 
     Raises: ManifestError: recordings that can't be read; names all of them.
     """
-    jobs = [_job(plan, manifest, folder, circumstances) for plan in plans]
+    jobs = [_job(plan, manifest, folder, settings) for plan in plans]
     with runner:
         _begin(plans, manifest, watcher)
         return runner.run(jobs, watcher.advance, watcher.done, watcher.say)
@@ -58,7 +58,7 @@ def pretrain_together(
     plans: Sequence[Pretraining],
     manifest: Manifest,
     folder: Path,
-    circumstances: Circumstances,
+    settings: PretrainingSettings,
     device: str | None,
     watcher: Watcher,
 ) -> list[Outcome]:
@@ -73,7 +73,7 @@ def pretrain_together(
     counter = ProgressCounter(watcher.advance, watcher.say)
     outcomes = []
     for number, plan in enumerate(plans):
-        job = _job(plan, manifest, folder, circumstances)
+        job = _job(plan, manifest, folder, settings)
         outcomes.append(
             Outcome(job, run_job(number, job, devices_here(device)[0], lambda message: counter.take(*message)))
         )
@@ -90,8 +90,8 @@ def require_processes_that_fit(workers: int | None, is_ray: bool) -> bool:
     return many_processes()
 
 
-def _job(plan: Pretraining, manifest: Manifest, folder: Path, circumstances: Circumstances) -> Job:
-    return Job(f"pretraining {plan.upstream}", pretrain, (plan, manifest, folder, circumstances))
+def _job(plan: Pretraining, manifest: Manifest, folder: Path, settings: PretrainingSettings) -> Job:
+    return Job(f"pretraining {plan.upstream}", pretrain, (plan, manifest, folder, settings))
 
 
 def _begin(plans: Sequence[Pretraining], manifest: Manifest, watcher: Watcher) -> None:

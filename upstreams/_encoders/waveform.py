@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from core.audio import SAMPLE_RATE
 from core.digest import folder_written_then_renamed, write_json
 from core.errors import CheckpointError
-from core.hidden_states import HiddenStates
-from upstreams._base import Upstream
-from upstreams._encoders.conv_transformer import ConvTransformer, frames_after
+from upstreams._base import UPSTREAMS, Upstream
+from upstreams._encoders.conv_transformer import ConvTransformer
 from upstreams._pretraining.contract import TrainableUpstream
+from upstreams._pretraining.masks import mask_spans
 
 NOTES_FILE = "frostbench.json"
 FORMAT = "frostbench-pretraining-1"
@@ -42,7 +39,7 @@ class WaveformConfig:
         hidden_size: of the transformer.
         num_heads: of its attention.
         feedforward_size: of its blocks.
-        position_kernel: frames that the positional convolution sees.
+        position_kernel: frames that the positional convolution reads.
         position_groups: of that convolution.
         pre_norm: layer norm before attention and feed-forward instead of behind them.
         dropout: of the transformer.
@@ -120,7 +117,7 @@ TINY: dict[str, Any] = {
 class WaveformUpstream(TrainableUpstream):
     """Hidden states are the input of the first block and the output of every block: num_layers + 1.
 
-    A subclass makes `encoder`, transformers' model of the network, and writes the loss.
+    A subclass says which of transformers' networks it trains, and writes the loss.
 
     Args:
         config: sizes of the network and of its training task.
@@ -130,35 +127,23 @@ class WaveformUpstream(TrainableUpstream):
     equal_lengths: ClassVar[bool] = True  # padding would reach the group norm over time
 
     def __init__(self, config: WaveformConfig) -> None:
-        super().__init__(config)
-        self.num_layers = config.num_layers + 1
-        self.hidden_size = config.hidden_size
-        self.downsample_rate = prod(config.conv_strides)
-        self._convolutions = list(zip(config.conv_kernels, config.conv_strides, strict=True))
-        self.min_samples = 1
-        for kernel, stride in reversed(self._convolutions):
-            self.min_samples = (self.min_samples - 1) * stride + kernel
+        super().__init__(config, ConvTransformer(self.network(config), do_normalize=False))
+        self.encoder.model.feature_extractor.register_forward_hook(self._features_made)
         self._penalty: torch.Tensor | None = None
 
-    @property
+    @classmethod
     @abstractmethod
-    def encoder(self) -> Any:
-        """transformers' model, without what only its training needs."""
-
-    @property
-    @abstractmethod
-    def saved_model(self) -> Any:
-        """transformers' model as it is saved."""
+    def network(cls, config: WaveformConfig) -> Any:
+        """transformers' model with random weights, without what only its training needs."""
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None) -> Upstream:
         """Loads a folder that `pretrain` wrote, as `hf:` would; without one the weights are untrained."""
-        from upstreams.pretrained.huggingface import from_transformers
-
         if checkpoint is None:
             return super().from_checkpoint(None)
         notes = cls.read_notes(Path(checkpoint))
-        loaded = from_transformers(str(Path(checkpoint).absolute()))
+        # The folder is one of save_pretrained: it is the upstream that `hf:` makes of it, with the same digest.
+        loaded = UPSTREAMS.get("hf").from_checkpoint(str(Path(checkpoint).absolute()))
         iteration = "" if notes.get("last", True) else f" iteration {notes['iteration']}"
         loaded.label = f"{cls.card.name}{iteration}"
         return loaded
@@ -187,7 +172,7 @@ class WaveformUpstream(TrainableUpstream):
 
         transformers.logging.disable_progress_bar()
         with folder_written_then_renamed(path) as temporary:
-            self.saved_model.save_pretrained(temporary)
+            self.encoder.model.save_pretrained(temporary)
             transformers.Wav2Vec2FeatureExtractor(
                 feature_size=1, sampling_rate=SAMPLE_RATE, padding_value=0.0, do_normalize=False,
                 return_attention_mask=self.config.pre_norm,
@@ -200,17 +185,9 @@ class WaveformUpstream(TrainableUpstream):
             }
             write_json(temporary / NOTES_FILE, content)
 
-    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
-        """See Upstream.frame_lengths."""
-        return frames_after(self._convolutions, wav_lengths)
-
-    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        """See Upstream.encode."""
-        return ConvTransformer(self.encoder, do_normalize=False).encode(wavs, wav_lengths)
-
     @property
     def min_training_samples(self) -> int:
-        """A span and a frame beside it."""
+        """As many as give a span and a frame beside it."""
         return self.min_samples + self.config.mask_frames * self.downsample_rate
 
     @property
@@ -218,12 +195,7 @@ class WaveformUpstream(TrainableUpstream):
         """See TrainableUpstream.skips_layers."""
         return self.config.layer_drop > 0
 
-    def watch_features(self) -> None:
-        """Called once by the constructor of a subclass: the penalty and the gradient of the convolutions."""
-        self.encoder.feature_extractor.register_forward_hook(self._features_made)
-
     def _features_made(self, module: Any, inputs: Any, output: torch.Tensor) -> None:
-        del module, inputs
         if self.training and output.requires_grad:
             self._penalty = output.float().square().mean()
             output.register_hook(self._scaled)
@@ -232,25 +204,10 @@ class WaveformUpstream(TrainableUpstream):
         return gradient * self.config.conv_gradient
 
     def feature_penalty(self) -> torch.Tensor | float:
-        """Of the features last made in training, weighted; keeps fp16 in range, as in fairseq."""
+        """Weighted mean square of the features last made in training; keeps fp16 in range, as in fairseq."""
         penalty, self._penalty = self._penalty, None
         return 0.0 if penalty is None else self.config.feature_penalty * penalty
 
-    def mask(self, batch: int, frames: int) -> np.ndarray:
-        """Spans to mask, bool (batch, frames); draws from numpy, so inside `numpy_seeded`."""
-        from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
-
-        spans = (self.config.mask_proportion, self.config.mask_frames)
-        return _compute_mask_indices((batch, frames), *spans, min_masks=1).astype(bool)
-
-
-@contextmanager
-def numpy_seeded(generator: torch.Generator) -> Iterator[None]:
-    """transformers draws masks and distractors from numpy's global state: inside, it follows from the generator."""
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    state = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(state)
+    def mask(self, batch: int, frames: int, generator: torch.Generator) -> torch.Tensor:
+        """Spans to mask, bool (batch, frames)."""
+        return mask_spans(batch, frames, self.config.mask_proportion, self.config.mask_frames, generator)

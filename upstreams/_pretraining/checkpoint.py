@@ -65,13 +65,19 @@ def configuration_for(path: Path, name: str, kind: type[Config]) -> Config:
         raise CheckpointError(f"{path}: its configuration is not one of '{name}' ({error}); train it anew") from None
 
 
-def load_weights(path: Path, module: nn.Module) -> None:
+def load_weights(path: Path, module: nn.Module, ignored: tuple[str, ...] = ()) -> None:
     """Loads a checkpoint's weights, all of them and no others.
+
+    Args:
+        path: of the checkpoint.
+        module: whose weights they become.
+        ignored: beginnings of names that older files hold besides.
 
     Raises: CheckpointError: names or shapes do not fit.
     """
     with safe_open(path, framework="pt") as file:
-        tensors: dict[str, torch.Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        names = [name for name in file.keys() if not name.startswith(ignored)]  # noqa: SIM118
+        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in names}
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

@@ -1,19 +1,16 @@
-"""Targets for masked prediction: k-means over frames, by MFCC or by a layer of an earlier upstream (HuBERT's)."""
+"""Clusters as targets: k-means over frames, by MFCC or by a layer of an earlier upstream (HuBERT's)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from core.audio import SAMPLE_RATE, read_audio
-from core.digest import written_then_renamed
 from core.errors import TrainingError
 from core.feature_cache import Kind
 from core.manifest import Utterance, slots_of
@@ -21,7 +18,7 @@ from upstreams._base import Upstream
 from upstreams._encoders import kaldi
 from upstreams._extraction.clips import Clip, is_long
 from upstreams._extraction.encoding import FrozenUpstream
-from upstreams._pretraining.contract import Clusters
+from upstreams._pretraining.targets import TargetRecipe, Targets, TargetSource
 
 KMEANS = {  # those of HuBERT's authors, but 3 starts instead of 20
     "init": "k-means++",
@@ -33,61 +30,73 @@ KMEANS = {  # those of HuBERT's authors, but 3 starts instead of 20
     "tol": 0.0,
 }
 BATCH_SECONDS = 16.0  # of audio that passes an upstream at a time
-WORD_LABELS = ("keyword",)  # labels that a whole recording has, and that its sound alone tells
+WORD_LABELS = ("keyword",)  # labels that a whole recording has, and that follow from its sound alone
 FRAMES: Kind = "frames"
-Heard = tuple[Utterance, torch.Tensor]  # and its waveform
-FrameMaker = Callable[[Sequence[Heard]], list[torch.Tensor]]
+Recording = tuple[Utterance, torch.Tensor]  # with its waveform
+FrameMaker = Callable[[Sequence[Recording]], list[torch.Tensor]]
 
 
 @dataclass(frozen=True)
-class Targets:
-    """A cluster for every frame.
+class Clusters(TargetRecipe):
+    """A cluster for every frame: k-means over frames of the training recordings.
 
     Attributes:
-        clusters: utterance id -> int32 (frames,).
-        quality: what the clusters are worth, see `quality`.
+        count: of the clusters.
+        layer: of the upstream that the iteration before gave, 0 is the input of the first block; None takes MFCC.
+        fit_frames: k-means is fitted on about so many frames, those of randomly drawn recordings.
+        centred: MFCC have their mean over each recording taken out first, and with it rooms and channels.
     """
 
-    clusters: Mapping[str, torch.Tensor]
-    quality: Mapping[str, float]
+    count: int
+    layer: int | None = None
+    fit_frames: int = 1_000_000
+    centred: bool = False
 
+    title: ClassVar[str] = "clusters"
+    option_names: ClassVar[Mapping[str, str]] = {"count": "clusters"}
 
-def make_targets(
-    utterances: Sequence[Utterance],
-    clusters: Clusters,
-    frame_samples: int,
-    previous: Upstream | None,
-    seed: int,
-    device: torch.device,
-) -> Targets:
-    """Fits k-means on a sample of the recordings and gives every frame of all of them its cluster.
+    @property
+    def needs_previous(self) -> bool:
+        """See TargetRecipe.needs_previous."""
+        return self.layer is not None
 
-    Args:
-        utterances: of the train split, without those that are too short.
-        clusters: how many, and of what.
-        frame_samples: samples of a frame of the upstream that will predict them.
-        previous: the upstream whose layer is clustered; None for MFCC.
-        seed: of the sample and of k-means.
-        device: where the earlier upstream computes.
+    def problem(self, num_layers: int) -> str | None:
+        """See TargetRecipe.problem."""
+        if self.count < 2:
+            return "clusters must be at least 2"
+        if self.layer is not None and not 0 <= self.layer < num_layers:
+            return f"layer {self.layer} can't be clustered, 0 to {num_layers - 1} can: add --set layer=NUMBER"
+        return None
 
-    Raises: TrainingError: there are fewer frames than clusters, or frames do not fit those of the upstream.
-    """
-    frames_of = _mfcc_frames(frame_samples, clusters.centred) if previous is None else _layer_frames(
-        previous, clusters.layer, frame_samples, device
-    )  # fmt: skip
-    order = torch.randperm(len(utterances), generator=torch.Generator().manual_seed(seed)).tolist()
-    sample: dict[str, torch.Tensor] = {}
-    held = 0
-    for utterance, frames in _all_frames([utterances[place] for place in order], frames_of):
-        sample[utterance.id] = frames
-        held += len(frames)
-        if held >= clusters.fit_frames:
-            break
-    model = _fitted(torch.cat(list(sample.values())).numpy(), clusters.count, seed)
-    others = [utterance for utterance in utterances if utterance.id not in sample]
-    found = {name: _assigned(model, frames) for name, frames in sample.items()}
-    found |= {utterance.id: _assigned(model, frames) for utterance, frames in _all_frames(others, frames_of)}
-    return Targets(found, quality(found, utterances, clusters.count))
+    def make(self, source: TargetSource) -> Targets:
+        """Fits k-means on a sample of the recordings and gives every frame of all of them its cluster, int32.
+
+        Raises: TrainingError: there are fewer frames than clusters, or frames do not fit those of the upstream.
+        """
+        frames_of = self._frame_maker(source)
+        order = torch.randperm(len(source.utterances), generator=torch.Generator().manual_seed(source.seed)).tolist()
+        sample: dict[str, torch.Tensor] = {}
+        held = 0
+        for utterance, frames in _all_frames([source.utterances[place] for place in order], frames_of):
+            sample[utterance.id] = frames
+            held += len(frames)
+            if held >= self.fit_frames:
+                break
+        model = _fitted(torch.cat(list(sample.values())).numpy(), self.count, source.seed)
+        others = [utterance for utterance in source.utterances if utterance.id not in sample]
+        found = {name: _assigned(model, frames) for name, frames in sample.items()}
+        found |= {utterance.id: _assigned(model, frames) for utterance, frames in _all_frames(others, frames_of)}
+        return Targets(found, quality(found, source.utterances, self.count))
+
+    def example(self, frames: int) -> torch.Tensor:
+        """See TargetRecipe.example."""
+        return torch.arange(frames) % self.count
+
+    def _frame_maker(self, source: TargetSource) -> FrameMaker:
+        if self.layer is None:
+            return _mfcc_frames(source.frame_samples, self.centred)
+        assert source.previous is not None, "the training loads it where needs_previous says so"
+        return _layer_frames(source.previous, self.layer, source.frame_samples, source.device)
 
 
 def _fitted(frames: np.ndarray, count: int, seed: int) -> Any:
@@ -107,7 +116,7 @@ def _assigned(model: Any, frames: torch.Tensor) -> torch.Tensor:
 
 def _all_frames(utterances: Sequence[Utterance], frames_of: FrameMaker) -> Iterator[tuple[Utterance, torch.Tensor]]:
     """Utterances with their frames, in the order given; short ones pass together."""
-    batch: list[Heard] = []
+    batch: list[Recording] = []
     for utterance in utterances:
         wav = read_audio(utterance.path, utterance.start, utterance.stop)
         if is_long(len(wav)):  # passes alone, in pieces
@@ -120,7 +129,7 @@ def _all_frames(utterances: Sequence[Utterance], frames_of: FrameMaker) -> Itera
     yield from _framed(batch, frames_of)
 
 
-def _framed(batch: Sequence[Heard], frames_of: FrameMaker) -> Iterable[tuple[Utterance, torch.Tensor]]:
+def _framed(batch: Sequence[Recording], frames_of: FrameMaker) -> Iterable[tuple[Utterance, torch.Tensor]]:
     return zip((utterance for utterance, _ in batch), frames_of(batch) if batch else [], strict=True)
 
 
@@ -132,7 +141,7 @@ def _mfcc_frames(frame_samples: int, centred: bool) -> FrameMaker:
             f"frames of {frame_samples} samples can't take MFCC as targets: 160 or a multiple is needed"
         )
 
-    def frames_of(batch: Sequence[Heard]) -> list[torch.Tensor]:
+    def frames_of(batch: Sequence[Recording]) -> list[torch.Tensor]:
         cepstra = [kaldi.mfcc(wav) for _, wav in batch]
         if centred:
             cepstra = [each - each.mean(dim=0) for each in cepstra]
@@ -141,8 +150,8 @@ def _mfcc_frames(frame_samples: int, centred: bool) -> FrameMaker:
     return frames_of
 
 
-def _layer_frames(upstream: Upstream, layer: int | None, frame_samples: int, device: torch.device) -> FrameMaker:
-    if layer is None or not 0 <= layer < upstream.num_layers:
+def _layer_frames(upstream: Upstream, layer: int, frame_samples: int, device: torch.device) -> FrameMaker:
+    if not 0 <= layer < upstream.num_layers:
         raise TrainingError(
             f"layer {layer} can't be clustered: the upstream before has layers 0 to {upstream.num_layers - 1}"
         )
@@ -153,8 +162,8 @@ def _layer_frames(upstream: Upstream, layer: int | None, frame_samples: int, dev
 
     frozen, kinds = FrozenUpstream(upstream, device), frozenset({FRAMES})
 
-    def frames_of(batch: Sequence[Heard]) -> list[torch.Tensor]:
-        clips = [Clip(heard.id, heard.path, len(wav), kinds, heard.start, heard.stop) for heard, wav in batch]
+    def frames_of(batch: Sequence[Recording]) -> list[torch.Tensor]:
+        clips = [Clip(row.id, row.path, len(wav), kinds, row.start, row.stop) for row, wav in batch]
         rows = frozen.rows(clips, [wav for _, wav in batch], kinds)[FRAMES]
         return [row[:, layer].contiguous() for row in rows]
 
@@ -171,13 +180,13 @@ def quality(clusters: Mapping[str, torch.Tensor], utterances: Sequence[Utterance
 
     Returns: "perplexity", the number of clusters in even use; "used", how many occur; and where recordings have a word
         for a label, "word_purity": the proportion of their frames that lie in a cluster most of whose frames are of the
-        same word, and "word_chance", the same if all frames lay in one cluster.
+        same word, and "word_chance", that proportion if all frames lay in one cluster.
     """
     counts = torch.zeros(count, dtype=torch.int64)
     for frames in clusters.values():
         counts += torch.bincount(frames.long(), minlength=count)
     shares = counts[counts > 0] / counts.sum()
-    told = {"perplexity": float((-(shares * shares.log()).sum()).exp()), "used": float((counts > 0).sum())}
+    found = {"perplexity": float((-(shares * shares.log()).sum()).exp()), "used": float((counts > 0).sum())}
     for label in WORD_LABELS:
         pairs: Counter[tuple[int, str]] = Counter()
         for utterance in utterances:
@@ -185,9 +194,9 @@ def quality(clusters: Mapping[str, torch.Tensor], utterances: Sequence[Utterance
                 word = str(slots_of(utterance.labels[label], label))
                 pairs.update((cluster, word) for cluster in clusters[utterance.id].tolist())
         if pairs:
-            told["word_purity"] = _purity(pairs)
-            told["word_chance"] = _purity(Counter((0, word) for _, word in pairs.elements()))
-    return told
+            found["word_purity"] = _purity(pairs)
+            found["word_chance"] = _purity(Counter((0, word) for _, word in pairs.elements()))
+    return found
 
 
 def _purity(pairs: Counter[tuple[int, str]]) -> float:
@@ -195,23 +204,3 @@ def _purity(pairs: Counter[tuple[int, str]]) -> float:
     for (cluster, _), number in pairs.items():
         largest[cluster] = max(largest.get(cluster, 0), number)
     return sum(largest.values()) / pairs.total()
-
-
-def save_targets(path: Path, targets: Targets, digest: str) -> None:
-    """Writes targets atomically."""
-    metadata = {"digest": digest, **{name: repr(value) for name, value in targets.quality.items()}}
-    with written_then_renamed(path) as temporary:
-        save_file(dict(targets.clusters), temporary, metadata)
-
-
-def load_targets(path: Path, digest: str) -> Targets | None:
-    """Targets that `save_targets` wrote under the same digest; None where there are none."""
-    from safetensors import safe_open
-
-    if not path.is_file():
-        return None
-    with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata())
-    if metadata.pop("digest") != digest:
-        return None
-    return Targets(load_file(path), {name: float(value) for name, value in metadata.items()})

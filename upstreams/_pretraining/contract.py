@@ -1,35 +1,23 @@
-"""The contract of upstreams that can be trained from scratch: a loss on batches, sizes, recipes, and files."""
+"""The contract of upstreams that can be trained from scratch: an encoder, an objective, sizes, recipes and files."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
+from torch import nn
 
 from core.audio import SAMPLE_RATE
+from core.hidden_states import HiddenStates
 from upstreams._base import Upstream
+from upstreams._encoders.network import Network, take_sizes
 from upstreams._pretraining import checkpoint as checkpoints
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """What is to be predicted, where that is found by clustering: k-means over frames of the training recordings.
-
-    Attributes:
-        count: of the clusters.
-        layer: of the upstream that the iteration before gave, 0 is the input of the first block; None takes MFCC.
-        fit_frames: k-means is fitted on about so many frames, those of randomly drawn recordings.
-        centred: MFCC have their mean over each recording taken out first, and with it rooms and channels.
-    """
-
-    count: int
-    layer: int | None = None
-    fit_frames: int = 1_000_000
-    centred: bool = False
+from upstreams._pretraining.optimisers import OPTIMISERS, SCHEDULES
+from upstreams._pretraining.targets import TargetRecipe
 
 
 @dataclass(frozen=True)
@@ -39,18 +27,21 @@ class PretrainRecipe:
     Attributes:
         steps: optimiser updates.
         batch_seconds: audio of an update, padding included.
-        learning_rate: peak, reached after the warm-up and then decayed linearly to zero.
+        learning_rate: peak, reached after the warm-up; what follows is the schedule's.
         warmup: proportion of the training.
         clip: largest gradient norm; 0 does not clip.
-        weight_decay: AdamW's.
-        betas: AdamW's.
-        epsilon: AdamW's.
+        weight_decay: of the optimiser.
+        betas: of the optimiser; the first is the momentum of sgd.
+        epsilon: of the optimiser.
         crop_seconds: longer recordings give a random piece of this length, another one each time; never more than a
             micro-batch holds.
         micro_batches: parts of an update's audio that are computed one after the other, or by as many processes. Their
             losses are averaged. They decide the result, not the number of processes.
         minutes: where above zero, training ends after so long instead of after `steps`.
-        clusters: the targets, for those that need some.
+        targets: what is computed from the recordings before training begins, for losses that predict something else
+            than their own input.
+        optimiser: adam, adamw or sgd.
+        schedule: of the learning rate behind the warm-up: linear and cosine fall to zero, constant stays.
     """
 
     steps: int
@@ -64,7 +55,9 @@ class PretrainRecipe:
     crop_seconds: float = 15.0
     micro_batches: int = 1
     minutes: float = 0.0
-    clusters: Clusters | None = None
+    targets: TargetRecipe | None = None
+    optimiser: str = "adamw"
+    schedule: str = "linear"
 
     @property
     def micro_batch_seconds(self) -> float:
@@ -81,7 +74,8 @@ class PretrainRecipe:
             "learning_rate must be above 0": self.learning_rate > 0,
             "warmup must be a proportion below 1": 0 <= self.warmup < 1,
             "betas must be two proportions below 1": len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),
-            "clusters must be at least 2": self.clusters is None or self.clusters.count >= 2,
+            f"optimiser must be one of {', '.join(OPTIMISERS)}": self.optimiser in OPTIMISERS,
+            f"schedule must be one of {', '.join(SCHEDULES)}": self.schedule in SCHEDULES,
         }
         return next((words for words, is_met in wanted.items() if not is_met), None)
 
@@ -92,28 +86,56 @@ class TrainingBatch(NamedTuple):
     Attributes:
         wavs: float32 (batch, samples) at 16 kHz, zero on padding.
         wav_lengths: valid samples, int64 (batch,).
-        targets: cluster of every frame, int64 (frames,) for each utterance; None where the recipe has no clusters.
-        step: of the training, from 1: some losses have a temperature that falls.
+        rows: the place of each recording among those that are trained on, int64 (batch,).
+        targets: what the recipe's targets have for every frame of each utterance, (frames, ...): int64 or float32;
+            None where the recipe has none.
+        step: of the training, from 1.
+        done: proportion of the training that was done before this update, by updates or by the clock.
     """
 
     wavs: torch.Tensor
     wav_lengths: torch.Tensor
+    rows: torch.Tensor
     targets: list[torch.Tensor] | None = None
     step: int = 1
+    done: float = 0.0
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """The same batch on a device."""
+        targets = None if self.targets is None else [each.to(device) for each in self.targets]
+        return self._replace(
+            wavs=self.wavs.to(device),
+            wav_lengths=self.wav_lengths.to(device),
+            rows=self.rows.to(device),
+            targets=targets,
+        )
 
 
-class PretrainLoss(NamedTuple):
-    """A scalar to go down, and what else tells how it goes, as scalars without gradient."""
+@dataclass(frozen=True)
+class PretrainLoss:
+    """What a loss found.
+
+    Attributes:
+        loss: a scalar to go down.
+        figures: what else describes the training, scalars without gradient.
+        kept: what `after_update` is to be given, without gradient: tensors (count, ...), of any count.
+    """
 
     loss: torch.Tensor
-    figures: dict[str, torch.Tensor]
+    figures: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    kept: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class TrainableUpstream(Upstream):
-    """An upstream that `pretrain` can train. A subclass takes its configuration, and no more, as its only argument.
+    """An upstream that `pretrain` can train: an encoder, which is kept, and an objective, which trains it.
+
+    All modules and buffers besides `encoder` serve training alone (heads, codebooks, queues, teachers): `prepare` makes
+    them, they are part of the state that an interrupted training goes on from, and neither saved nor counted nor
+    digested. A subclass takes its configuration, and no more, as its only argument.
 
     Args:
         config: sizes of the network and of its training task.
+        encoder: a module that keeps the contract of a network.
 
     Attributes:
         config_type: dataclass of the network's sizes and its training task.
@@ -121,35 +143,66 @@ class TrainableUpstream(Upstream):
         recipes: name of a size -> how it is trained, a recipe an iteration: each starts from fresh weights, and may
             take its targets from the upstream that the one before gave.
         file_suffix: of what `save` writes; empty for a folder.
+        formerly_saved: beginnings of the names of tensors that older files hold besides the encoder's.
         equal_lengths: the utterances of a batch are cut to its shortest, so that the loss sees no padding.
+        min_utterances: a micro-batch holds at least so many.
+        frames_differ: whether frames of one utterance have to differ in a healthy encoder; losses on one vector an
+            utterance say no.
     """
 
     config_type: ClassVar[type[Any]]
     sizes: ClassVar[Mapping[str, Any]]
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]]
     file_suffix: ClassVar[str] = ".safetensors"
+    formerly_saved: ClassVar[tuple[str, ...]] = ()
     equal_lengths: ClassVar[bool] = False
+    min_utterances: ClassVar[int] = 1
+    frames_differ: ClassVar[bool] = True
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, encoder: Network) -> None:
         super().__init__()
         self.config = config
+        self.encoder: Any = encoder
+        take_sizes(self, encoder)
 
     @classmethod
-    def untrained(cls, config: Any, recipe: PretrainRecipe) -> Self:
-        """With random weights, as the recipe's training begins."""
-        del recipe  # for those whose targets are counted in it
-        return cls(config)
+    def untrained(cls, config: Any) -> Self:
+        """An upstream with random weights, without what only training needs."""
+        return cls(config)  # type: ignore[call-arg]  # a subclass makes its encoder itself
+
+    @property
+    def inference_module(self) -> nn.Module:
+        """See Upstream.inference_module."""
+        return self.encoder
+
+    def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
+        """Makes what only training needs; called once, before the optimiser is made.
+
+        Args:
+            recipe: by which it will be trained.
+            recordings: how many it will be trained on; `TrainingBatch.rows` are below that.
+
+        Raises: ContractError: the recipe lacks what the loss needs.
+        """
+
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """See Upstream.encode."""
+        return self.encoder.encode(wavs, wav_lengths)
+
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        """See Upstream.frame_lengths."""
+        return self.encoder.frame_lengths(wav_lengths)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None) -> Upstream:
         """Loads what `save` wrote; without a checkpoint the weights are untrained, and the name says so."""
         if checkpoint is None:
-            upstream = cls.untrained(cls.sizes["tiny"], cls.recipes["tiny"][-1])
+            upstream = cls.untrained(cls.sizes["tiny"])
             upstream.label = f"{cls.card.name} (untrained)"
             return upstream
         path = Path(checkpoint)
-        upstream = cls(checkpoints.configuration_for(path, cls.card.name, cls.config_type))
-        checkpoints.load_weights(path, upstream)
+        upstream = cls.untrained(checkpoints.configuration_for(path, cls.card.name, cls.config_type))
+        checkpoints.load_weights(path, upstream.encoder, cls.formerly_saved)
         return upstream
 
     @classmethod
@@ -161,8 +214,8 @@ class TrainableUpstream(Upstream):
         return dict(checkpoints.read_metadata(path)["notes"])
 
     def save(self, path: Path, notes: Mapping[str, Any]) -> None:
-        """Writes weights, configuration and notes (how it was trained) atomically."""
-        checkpoints.save(path, self.card.name, self.configuration(), self, notes)
+        """Writes the encoder's weights, the configuration and notes (how it was trained) atomically."""
+        checkpoints.save(path, self.card.name, self.configuration(), self.encoder, notes)
 
     def configuration(self) -> Mapping[str, Any]:
         """See Upstream.configuration."""
@@ -170,22 +223,31 @@ class TrainableUpstream(Upstream):
 
     @abstractmethod
     def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
-        """The self-supervised loss of a batch.
+        """The self-supervised loss of a batch; it changes no state, which is what `after_update` is for.
 
         Args:
             batch: of waveforms.
             generator: the source of randomness for masks; dropout draws from torch's own, which is seeded as well.
         """
 
-    def collapsed(self, figures: Mapping[str, float]) -> str | None:
-        """What is wrong where the figures of the loss say that it is solved without learning anything; else None."""
-        del figures
-        return None
+    def after_update(self, kept: Mapping[str, torch.Tensor], done: float) -> None:
+        """Changes state between two updates, such as a queue, a memory bank or a teacher; without gradient.
 
-    @property
-    def num_targets(self) -> int:
-        """How many clusters are told apart; 0 where the loss needs no targets."""
-        return 0
+        Every one of several processes is given the same tensors, so all make the same change.
+
+        Args:
+            kept: what the losses of this update kept, those of all micro-batches joined in their order.
+            done: proportion of the training that was done before this update.
+        """
+
+    def collapsed(self, figures: Mapping[str, float], done: float) -> str | None:
+        """What is wrong where the figures of the loss say that it is solved without learning anything; else None.
+
+        Args:
+            figures: means over the last updates.
+            done: proportion of the training that is done.
+        """
+        return None
 
     @property
     def min_training_samples(self) -> int:

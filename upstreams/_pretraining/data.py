@@ -1,7 +1,7 @@
-"""What a training hears: a plan of micro-batches without end that follows from a seed, read ahead of the computation.
+"""The data of a training: a plan of micro-batches without end that follows from a seed, read ahead of the computation.
 
 An update takes so many micro-batches as its recipe says, whoever computes them. Crops and masks follow from seed,
-update and micro-batch. So neither an interruption nor the number of processes changes what is heard.
+update and micro-batch. So neither an interruption nor the number of processes changes the data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.lengths import pad
 from core.manifest import Utterance
 from upstreams._pretraining.contract import PretrainRecipe, TrainableUpstream, TrainingBatch, samples_of
 
-MEMORY_SAMPLES = 1 << 28  # 4.6 hours of decoded audio are kept, a gigabyte; the rest is decoded again each epoch
+KEPT_SAMPLES = 1 << 28  # 4.6 hours of decoded audio are kept, a gigabyte; the rest is decoded again each epoch
 HEADER_THREADS = 8
 # Equal lengths are multiples of so many frames: on a CPU, an update of a shape not seen before takes 30 % longer, and
 # memory for what is prepared for it.
@@ -35,7 +35,7 @@ class Position(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What one process hears for one update.
+    """What one process trains on in one update.
 
     Attributes:
         batches: number of a micro-batch in the update -> the micro-batch, those of this process.
@@ -67,7 +67,8 @@ class TrainingData:
         min_samples: shorter recordings are left out.
         frame_samples: where targets or equal lengths are wanted, crops begin at multiples of it.
         equal_lengths: the utterances of a micro-batch are cut to its shortest.
-        targets: for each utterance the cluster of every frame; None without clusters.
+        targets: utterance id -> what is to be predicted at every frame, (frames, ...); None without targets.
+        min_utterances: a micro-batch holds at least so many.
     """
 
     utterances: Sequence[Utterance]
@@ -77,6 +78,7 @@ class TrainingData:
     frame_samples: int
     equal_lengths: bool = False
     targets: Mapping[str, torch.Tensor] | None = None
+    min_utterances: int = 1
     _epochs: dict[int, list[list[int]]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -88,7 +90,7 @@ class TrainingData:
         seed: int,
         targets: Mapping[str, torch.Tensor] | None = None,
     ) -> TrainingData:
-        """What this upstream needs to hear."""
+        """The data as this upstream needs them."""
         return cls(
             utterances,
             recipe,
@@ -97,21 +99,23 @@ class TrainingData:
             upstream.downsample_rate,
             upstream.equal_lengths,
             targets,
+            upstream.min_utterances,
         )
 
     @cached_property
     def _whole(self) -> list[int]:
-        """Samples of every recording, as far as headers tell."""
+        """Samples of every recording, as its header says."""
         return header_lengths(self.utterances)
 
     @cached_property
     def _lengths(self) -> list[int]:
-        """The same after cropping."""
+        """Samples of every recording after cropping."""
         return [min(length, self._crop_samples) for length in self._whole]
 
     @property
     def _crop_samples(self) -> int:
-        return samples_of(min(self.recipe.crop_seconds, self.recipe.micro_batch_seconds))
+        """So short that a micro-batch has room for as many utterances as it must hold."""
+        return samples_of(min(self.recipe.crop_seconds, self.recipe.micro_batch_seconds / self.min_utterances))
 
     @cached_property
     def _usable(self) -> list[int]:
@@ -141,6 +145,7 @@ class TrainingData:
                 batches.append([])
                 longest = self._lengths[place]
             batches[-1].append(place)
+        batches = _filled(batches, self.min_utterances)
         return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
     def _next(self, position: Position) -> tuple[list[list[int]], Position]:
@@ -157,7 +162,7 @@ class TrainingData:
         return taken, Position(epoch, place)
 
     def updates(self, first: int, position: Position, process: int = 0, processes: int = 1) -> Iterator[Update]:
-        """What a process hears, update by update without end, read one ahead.
+        """What a process trains on, update by update without end, read one ahead.
 
         Args:
             first: number of the first update, from 1.
@@ -165,31 +170,31 @@ class TrainingData:
             process: number of this process; it gets every `processes`-th micro-batch.
             processes: how many share the work.
         """
-        memory = _Memory()
+        recordings = _Recordings()
         with ThreadPoolExecutor(1) as reader:
             step = first
             batches, after = self._next(position)
-            ahead = reader.submit(self._read, memory, step, batches, process, processes)
+            ahead = reader.submit(self._read, recordings, step, batches, process, processes)
             while True:
                 here, position = ahead, after
                 batches, after = self._next(position)
                 step += 1
-                ahead = reader.submit(self._read, memory, step, batches, process, processes)
-                heard = here.result()
-                seconds = sum(int(batch.wav_lengths.sum()) for batch in heard.values()) / SAMPLE_RATE
-                yield Update(heard, seconds, position)
+                ahead = reader.submit(self._read, recordings, step, batches, process, processes)
+                found = here.result()
+                seconds = sum(int(batch.wav_lengths.sum()) for batch in found.values()) / SAMPLE_RATE
+                yield Update(found, seconds, position)
 
     def _read(
-        self, memory: _Memory, step: int, batches: Sequence[Sequence[int]], process: int, processes: int
+        self, recordings: _Recordings, step: int, batches: Sequence[Sequence[int]], process: int, processes: int
     ) -> dict[int, TrainingBatch]:
         return {
-            number: self._batch(memory, step, number, batches[number])
+            number: self._batch(recordings, step, number, batches[number])
             for number in range(process, len(batches), processes)
         }
 
-    def _batch(self, memory: _Memory, step: int, number: int, places: Sequence[int]) -> TrainingBatch:
+    def _batch(self, recordings: _Recordings, step: int, number: int, places: Sequence[int]) -> TrainingBatch:
         generator = torch.Generator().manual_seed(seed_of(self.seed, step, number))
-        pieces = [self._piece(memory, place, generator) for place in places]
+        pieces = [self._piece(recordings, place, generator) for place in places]
         if self.equal_lengths:
             shortest = min(len(wav) for wav, _ in pieces)
             most = max(self.min_samples, shortest - shortest % (STEP_FRAMES * self.frame_samples))
@@ -201,31 +206,46 @@ class TrainingData:
         targets = None
         if self.targets is not None:
             targets = [
-                self.targets[self.utterances[place].id][start // self.frame_samples :].long()
+                _as_targets(self.targets[self.utterances[place].id][start // self.frame_samples :])
                 for place, (_, start) in zip(places, pieces, strict=True)
             ]
-        return TrainingBatch(padded, lengths, targets, step)
+        return TrainingBatch(padded, lengths, torch.tensor(places), targets, step)
 
-    def _piece(self, memory: _Memory, place: int, generator: torch.Generator) -> tuple[torch.Tensor, int]:
+    def _piece(self, recordings: _Recordings, place: int, generator: torch.Generator) -> tuple[torch.Tensor, int]:
         """A recording, or a random piece of a long one, and where it begins."""
         most = self._crop_samples
         if self._whole[place] <= most:
-            return memory.read(self.utterances[place], 0, None)[:most], 0
+            return recordings.read(self.utterances[place], 0, None)[:most], 0
         # Headers may be a few samples off: the last frame is left out.
         start = self._start(self._whole[place] - self.frame_samples, most, generator)
-        return memory.read(self.utterances[place], start, start + most), start
+        return recordings.read(self.utterances[place], start, start + most), start
 
     def _start(self, samples: int, most: int, generator: torch.Generator) -> int:
         choices = max(0, samples - most) // self.frame_samples + 1
         return int(torch.randint(choices, (1,), generator=generator)) * self.frame_samples
 
 
-class _Memory:
+def _filled(batches: list[list[int]], least: int) -> list[list[int]]:
+    """Micro-batches that hold too few joined with the one before, or the first with the one behind."""
+    filled: list[list[int]] = []
+    for batch in batches:
+        if filled and (len(batch) < least or len(filled[-1]) < least):
+            filled[-1] += batch
+        else:
+            filled.append(batch)
+    return filled
+
+
+def _as_targets(frames: torch.Tensor) -> torch.Tensor:
+    return frames.float() if frames.is_floating_point() else frames.long()
+
+
+class _Recordings:
     """Decoded recordings, up to a bound; of those beyond it no more is read than is wanted."""
 
     def __init__(self) -> None:
         self._wavs: dict[str, torch.Tensor] = {}
-        self._room = MEMORY_SAMPLES
+        self._room = KEPT_SAMPLES
 
     def read(self, utterance: Utterance, start: int, stop: int | None) -> torch.Tensor:
         """The samples of an utterance from `start` to `stop`, counted from its own beginning."""
@@ -244,7 +264,7 @@ class _Memory:
 
 
 def header_lengths(utterances: Sequence[Utterance]) -> list[int]:
-    """Samples of every recording at 16 kHz, as far as headers tell."""
+    """Samples of every recording at 16 kHz, as its header says."""
 
     def length(utterance: Utterance) -> int:
         samples = int(duration_seconds(utterance.path) * SAMPLE_RATE)

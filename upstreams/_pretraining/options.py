@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from core.errors import ContractError
-from upstreams._pretraining.contract import Clusters
 
 
 def parse_options(written: Sequence[str]) -> dict[str, str]:
@@ -23,28 +22,36 @@ def parse_options(written: Sequence[str]) -> dict[str, str]:
 
 
 def option_names(value: Any) -> list[str]:
-    """Fields of a dataclass that can be set by option; clusters are known by their number, and by their own fields."""
-    names = []
-    for field in fields(value):
-        held = getattr(value, field.name)
-        if isinstance(held, Clusters):
-            names += ["clusters", *(name for name in option_names(held) if name != "count")]
-        elif held is not None:
-            names.append(field.name)
-    return names
+    """What can be set by option in a dataclass and in the dataclasses that it holds."""
+    return list(_paths(value))
 
 
 def with_option(value: Any, key: str, text: str) -> Any:
-    """A dataclass with a field changed, where it has that field."""
-    if key not in option_names(value):
-        return value
-    if isinstance(getattr(value, "clusters", None), Clusters) and key not in {field.name for field in fields(value)}:
-        return replace(value, clusters=with_option(value.clusters, key, text))
-    if key == "clusters":
-        return replace(value, clusters=with_option(value.clusters, "count", text))
-    old = getattr(value, key)
+    """A dataclass with a field changed, where it or one that it holds has that field."""
+    path = _paths(value).get(key)
+    return value if path is None else _with(value, path, key, text)
+
+
+def _paths(value: Any) -> dict[str, tuple[str, ...]]:
+    """Name of an option -> the fields that lead to it; what is None can't be told how to be read, and is left out."""
+    names: Mapping[str, str] = getattr(value, "option_names", {})
+    found: dict[str, tuple[str, ...]] = {}
+    for field in fields(value):
+        held = getattr(value, field.name)
+        if is_dataclass(held):
+            found |= {name: (field.name, *path) for name, path in _paths(held).items() if name not in found}
+        elif held is not None:
+            found[names.get(field.name, field.name)] = (field.name,)
+    return found
+
+
+def _with(value: Any, path: tuple[str, ...], key: str, text: str) -> Any:
+    name, *rest = path
+    old = getattr(value, name)
+    if rest:
+        return replace(value, **{name: _with(old, tuple(rest), key, text)})
     try:
-        return replace(value, **{key: _parsed(text, old)})
+        return replace(value, **{name: _parsed(text, old)})
     except ValueError:
         raise ContractError(f"{key}={text}: not a value like {old!r}, which it has now") from None
 

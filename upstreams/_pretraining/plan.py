@@ -16,12 +16,13 @@ from core.errors import CheckpointError, ContractError, TrainingError
 from core.manifest import Manifest, Utterance
 from core.registry import unknown_name
 from upstreams._base import UPSTREAMS
-from upstreams._pretraining.clusters import Targets, load_targets, make_targets, save_targets
 from upstreams._pretraining.contract import PretrainRecipe, TrainableUpstream, trainable
 from upstreams._pretraining.data import TrainingData, header_lengths
 from upstreams._pretraining.options import option_names, with_option
 from upstreams._pretraining.processes import Mixed, first_process_first
-from upstreams._pretraining.trainer import LOG_EVERY, Conduct, Course, Trainer, Watch, read_state
+from upstreams._pretraining.state import Evaluate, TrainerSettings, TrainingState, read_state
+from upstreams._pretraining.targets import Targets, TargetSource, load_targets, save_targets
+from upstreams._pretraining.trainer import LOG_EVERY, Trainer
 
 WORK = ".training"  # folder beside the checkpoints for what an interrupted training goes on from
 LOGS = "logs"  # folder beside the checkpoints for TensorBoard
@@ -50,16 +51,18 @@ class Pretraining:
 
     @property
     def kind(self) -> type[TrainableUpstream]:
-        """The class behind the name."""
+        """The class of the upstream."""
         return _kind(self.upstream)
 
     def iteration(self, number: int) -> Pretraining:
-        """The part up to an iteration, from 1."""
+        """This pretraining as far as an iteration, from 1."""
         return replace(self, recipes=self.recipes[:number])
 
     def digest(self, manifest: Manifest) -> str:
         """sha256 of everything that decides the checkpoint."""
-        return digest_of({"pretraining": self, "version": self.kind.card.version, "corpus": manifest.digest})
+        targets = [type(recipe.targets).__name__ for recipe in self.recipes]
+        content = {"pretraining": self, "targets": targets, "version": self.kind.card.version}
+        return digest_of({**content, "corpus": manifest.digest})
 
     def checkpoint(self, folder: Path, number: int | None = None) -> Path:
         """Where the checkpoint of an iteration, the last if None, is written."""
@@ -68,18 +71,18 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class PretrainingSettings:
     """What does not decide the checkpoint.
 
     Attributes:
         save_seconds: between two states from which an interrupted training goes on.
-        looks: how often it is watched.
-        watch: see Conduct.
+        evaluations: how often `evaluate` is called.
+        evaluate: see TrainerSettings.
     """
 
     save_seconds: float = 120.0
-    looks: int = 4
-    watch: Watch | None = None
+    evaluations: int = 4
+    evaluate: Evaluate | None = None
 
 
 def _kind(name: str) -> type[TrainableUpstream]:
@@ -131,39 +134,39 @@ def planned(
             replace(recipe, minutes=minutes * part / sum(audio)) for recipe, part in zip(recipes, audio, strict=True)
         ]
     made = Pretraining(name, size, config, tuple(recipes), seed, mixed_precision)
-    if options:
-        _require_possible(made)
+    _require_possible(made, built=bool(options))
     return made
 
 
-def _require_possible(pretraining: Pretraining) -> None:
-    """Builds the networks without weights, and looks at the recipes: better now than after an iteration."""
+def _require_possible(pretraining: Pretraining, built: bool) -> None:
+    """Examines the recipes and, where `built`, the networks without weights: better now than after an iteration."""
     words = f"pretraining {pretraining.upstream} with these options"
     for recipe in pretraining.recipes:
         if (problem := recipe.problem()) is not None:
             raise ContractError(f"{words}: {problem}; correct --set")
+        if not built:
+            continue
         try:
             with torch.device("meta"):
-                network = pretraining.kind.untrained(pretraining.config, recipe)
+                network = pretraining.kind.untrained(pretraining.config)
+                network.prepare(recipe, recordings=1)
         except Exception as error:  # each network has its own way to say that sizes do not fit
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ContractError(
                 f"{words}: no such network can be built ({reason[-1].strip()}); correct --set"
             ) from error
-        layer = recipe.clusters.layer if recipe.clusters is not None else None
-        if layer is not None and not 0 <= layer < network.num_layers:
-            raise ContractError(
-                f"{words}: layer {layer} can't be clustered, 0 to {network.num_layers - 1} can: add --set layer=NUMBER"
-            )
+        unfit = None if recipe.targets is None else recipe.targets.problem(network.num_layers)
+        if unfit is not None:
+            raise ContractError(f"{words}: {unfit}; correct --set")
 
 
 def summary(path: Path, notes: Mapping[str, Any]) -> list[str]:
-    """What a person should know of a finished training: how loss and looks went, and what is wrong."""
+    """What a person should know of a finished training: loss, evaluations, and what is wrong."""
     curve = notes["loss_curve"]
-    heard = f"{notes['audio_seconds'] / 3600:.1f} h of audio in {notes['wall_seconds'] / 60:.1f} min"
-    lines = [f"{path}: loss {curve[0]:.3f} -> {curve[-1]:.3f} in {notes['steps']} updates, {heard}"]
-    for name in [name for name in (notes["looks"] or [{}])[-1] if name not in {"step", "variation"}]:
-        lines.append(f"  {name} of mini: {' -> '.join(f'{look[name]:.1f}' for look in notes['looks'])} %")
+    audio = f"{notes['audio_seconds'] / 3600:.1f} h of audio in {notes['wall_seconds'] / 60:.1f} min"
+    lines = [f"{path}: loss {curve[0]:.3f} -> {curve[-1]:.3f} in {notes['steps']} updates, {audio}"]
+    for name in [name for name in (notes["evaluations"] or [{}])[-1] if name not in {"step", "variation"}]:
+        lines.append(f"  {name} of mini: {' -> '.join(f'{each[name]:.1f}' for each in notes['evaluations'])} %")
     return lines + [f"  WARNING: {warning}" for warning in notes["warnings"]]
 
 
@@ -183,7 +186,7 @@ def pretrain(
     pretraining: Pretraining,
     manifest: Manifest,
     folder: Path,
-    circumstances: Circumstances = Circumstances(),
+    settings: PretrainingSettings = PretrainingSettings(),
     *,
     device: str,
     advance: Advance = lambda amount, line="": None,
@@ -192,9 +195,9 @@ def pretrain(
 
     Args:
         pretraining: what and how.
-        manifest: its train split is heard; labels are only looked at to tell what clusters are worth.
+        manifest: its train split is trained on; labels only serve to say what targets are worth.
         folder: of the checkpoints.
-        circumstances: precision, states, looks.
+        settings: states and evaluations.
         device: where to train.
         advance: called with the audio-seconds, as the recipes count them, done since the last call, and a line on how
             it goes.
@@ -208,7 +211,7 @@ def pretrain(
         if is_done(path, pretraining.iteration(number), manifest):
             advance(cost_of(recipe))
         else:
-            _Iteration(pretraining, manifest, folder, circumstances, number, device).run(advance)
+            _Iteration(pretraining, manifest, folder, settings, number, device).run(advance)
     return pretraining.kind.read_notes(pretraining.checkpoint(folder))
 
 
@@ -222,7 +225,7 @@ class _Iteration:
     pretraining: Pretraining
     manifest: Manifest
     folder: Path
-    circumstances: Circumstances
+    settings: PretrainingSettings
     number: int
     device: str
 
@@ -236,38 +239,46 @@ class _Iteration:
         return f"{self.pretraining.upstream}{f' {self.number}/{len(self.pretraining.recipes)}' if several else ''}"
 
     def run(self, advance: Advance) -> None:
-        recipe, seed = self._recipe, self.pretraining.seed
+        recipe = self._recipe
         path = self.pretraining.checkpoint(self.folder, self.number)
         work = self.folder / WORK / path.name
         digest = self.pretraining.iteration(self.number).digest(self.manifest)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            upstream = self.pretraining.kind.untrained(self.pretraining.config, recipe)
         read_state(work / "state.pt", digest)  # another training's is refused before anything is computed
-        utterances = self._usable(upstream.min_training_samples)
+        upstream, utterances = self._fresh()
         with first_process_first(self.device):
             targets = self._targets(work, digest, utterances, upstream, advance)
-        conduct = Conduct(
+        settings = TrainerSettings(
             self._name,
             digest,
             work / "state.pt",
             self.folder / LOGS / path.stem,
             self.device,
             self.pretraining.mixed_precision,
-            self.circumstances.save_seconds,
-            self.circumstances.watch,
-            self.circumstances.looks,
+            self.settings.save_seconds,
+            self.settings.evaluate,
+            self.settings.evaluations,
             lambda share, line: advance(share * cost_of(recipe), line),
         )
-        data = TrainingData.of(utterances, upstream, recipe, seed, None if targets is None else targets.clusters)
-        trainer = Trainer(upstream, recipe, data, conduct)
-        course = trainer.train()
+        frames = None if targets is None else targets.frames
+        data = TrainingData.of(utterances, upstream, recipe, self.pretraining.seed, frames)
+        trainer = Trainer(upstream, recipe, data, settings)
+        state = trainer.train()
         if trainer.is_main:
-            upstream.cpu().save(path, self._notes(digest, course, targets))
+            upstream.cpu().save(path, self._notes(digest, state, targets))
             shutil.rmtree(work, ignore_errors=True)
         trainer.wait()
 
-    def _usable(self, samples: int) -> list[Utterance]:
+    def _fresh(self) -> tuple[TrainableUpstream, list[Utterance]]:
+        """The upstream as training begins, and what it is trained on."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.pretraining.seed)
+            upstream = self.pretraining.kind.untrained(self.pretraining.config)
+            utterances = self._usable(upstream)
+            upstream.prepare(self._recipe, len(utterances))
+        return upstream, utterances
+
+    def _usable(self, upstream: TrainableUpstream) -> list[Utterance]:
+        samples, least = upstream.min_training_samples, upstream.min_utterances
         rows = self.manifest.split("train")
         usable = [row for row, length in zip(rows, header_lengths(rows), strict=True) if length >= samples]
         if not usable:
@@ -275,35 +286,36 @@ class _Iteration:
                 f"{self.manifest.source}: every recording is shorter than {samples / SAMPLE_RATE:.2f} s, "
                 f"what {self.pretraining.upstream} needs; there is nothing to train on"
             )
+        if len(usable) < least:
+            raise TrainingError(
+                f"{self.manifest.source}: {len(usable)} recordings are long enough, but {self.pretraining.upstream} "
+                f"compares at least {least} with each other; add recordings"
+            )
         return usable
 
     def _targets(
         self, work: Path, digest: str, utterances: Sequence[Utterance], upstream: TrainableUpstream, advance: Advance
     ) -> Targets | None:
-        clusters = self._recipe.clusters
-        if clusters is None:
+        wanted = self._recipe.targets
+        if wanted is None:
             return None
         found = load_targets(work / "targets.safetensors", digest)
         if found is None:
-            advance(0.0, f"{self._name}: finding {clusters.count} clusters")
+            advance(0.0, f"{self._name}: computing {wanted.title}")
             previous = None
-            if clusters.layer is not None:
+            if wanted.needs_previous:
                 before = self.pretraining.checkpoint(self.folder, self.number - 1)
                 previous = self.pretraining.kind.from_checkpoint(str(before)).freeze().to(self.device)
-            found = make_targets(
-                utterances,
-                clusters,
-                upstream.downsample_rate,
-                previous,
-                self.pretraining.seed,
-                torch.device(self.device),
+            source = TargetSource(
+                utterances, upstream.downsample_rate, previous, self.pretraining.seed, torch.device(self.device)
             )
+            found = wanted.make(source)
             save_targets(work / "targets.safetensors", found, digest)
-        told = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.quality.items())
-        advance(0.0, f"{self._name}: {clusters.count} clusters, {told}")
+        quality = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in found.quality.items())
+        advance(0.0, f"{self._name}: {wanted.title}, {quality}")
         return found
 
-    def _notes(self, digest: str, course: Course, targets: Targets | None) -> dict[str, Any]:
+    def _notes(self, digest: str, state: TrainingState, targets: Targets | None) -> dict[str, Any]:
         notes = {
             "pretraining": digest,
             "size": self.pretraining.size,
@@ -313,13 +325,13 @@ class _Iteration:
             "seed": self.pretraining.seed,
             "mixed_precision": self.pretraining.mixed_precision,
             "corpus": {"name": self.manifest.name, "digest": self.manifest.digest},
-            "steps": course.step,
-            "audio_seconds": round(course.audio_seconds, 1),
-            "wall_seconds": round(course.seconds, 1),
-            "loss_curve": [round(entry["loss"], 5) for entry in course.curve],
-            "figures": {name: float(f"{value:.5g}") for name, value in course.curve[-1].items()},
-            "looks": course.looks,
-            "warnings": course.warnings,
+            "steps": state.step,
+            "audio_seconds": round(state.audio_seconds, 1),
+            "wall_seconds": round(state.seconds, 1),
+            "loss_curve": [round(entry["loss"], 5) for entry in state.curve],
+            "figures": {name: float(f"{value:.5g}") for name, value in state.curve[-1].items()},
+            "evaluations": state.evaluations,
+            "warnings": state.warnings,
             "log_every": LOG_EVERY,
         }
-        return notes if targets is None else {**notes, "clusters": dict(targets.quality)}
+        return notes if targets is None else {**notes, "targets": dict(targets.quality)}

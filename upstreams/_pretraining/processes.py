@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Mixed = Literal["no", "bf16", "fp16"]
+Tensors = Mapping[str, torch.Tensor]
 
 
 def open_accelerator(name: str, device: str, mixed_precision: Mixed, skips_layers: bool) -> Accelerator:
@@ -52,15 +53,30 @@ def many_processes() -> bool:
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of them that writes and tells."""
+    """Whether this is the process that writes and reports, of one or several."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
 def first_process_first(device: str) -> Iterator[None]:
-    """Of several processes, the others enter when the first has left: what it wrote they find."""
+    """Lets the first of several processes through alone; the others enter when it has left, and find what it wrote."""
     from accelerate import PartialState
 
     # Clustering may take the first one hours, in which the others wait.
     with PartialState(cpu=device == "cpu", timeout=timedelta(days=7)).main_process_first():
         yield
+
+
+def gathered(parts: Mapping[int, Tensors], processes: int) -> list[Tensors]:
+    """What the micro-batches of an update gave, those of all processes in the order of their numbers, on the CPU.
+
+    Args:
+        parts: number of a micro-batch -> named tensors, those of this process.
+        processes: how many train together; every one of them is given the same.
+    """
+    found = {number: {name: each.cpu() for name, each in part.items()} for number, part in parts.items()}
+    if processes > 1:
+        from accelerate.utils import gather_object
+
+        found = dict(gather_object(list(found.items())))
+    return [found[number] for number in sorted(found)]

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
+from torch.nn import functional
 
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream, numpy_seeded
+from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
+from upstreams._pretraining.masks import draw_distractors
+from upstreams._pretraining.quantiser import GumbelQuantiser
 
-DEAD_CODEBOOK = 0.05  # of the codes: where fewer are in even use, the loss is mostly solved by telling nothing apart
+DEAD_CODEBOOK = 0.05  # of the codes: where fewer are in even use, most frames have the same codes
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,15 @@ TINY_CONFIG = Wav2Vec2Config(**TINY, codes=64, code_size=64, distractors=25, gum
 
 
 @register_upstream(
-    UpstreamCard(name="wav2vec2", title="Contrast of masked, quantised frames, transformer", paper="arXiv:2006.11477")
+    UpstreamCard(
+        name="wav2vec2",
+        title="Contrast of masked, quantised frames, transformer",
+        paper="arXiv:2006.11477",
+        version=2,
+    )
 )
 class Wav2Vec2(WaveformUpstream):
-    """transformers' Wav2Vec2ForPreTraining; without a checkpoint its tiny size with random weights."""
+    """transformers' Wav2Vec2Model; without a checkpoint its tiny size with random weights."""
 
     config_type = Wav2Vec2Config
     sizes: ClassVar[Mapping[str, Wav2Vec2Config]] = {"base": Wav2Vec2Config(), "tiny": TINY_CONFIG}
@@ -81,56 +90,55 @@ class Wav2Vec2(WaveformUpstream):
 
     def __init__(self, config: Wav2Vec2Config = TINY_CONFIG) -> None:
         super().__init__(config)
+
+    @classmethod
+    def network(cls, config: WaveformConfig) -> Any:
+        """See WaveformUpstream.network."""
         import transformers  # takes seconds, and most commands never build one
 
-        self.model = transformers.Wav2Vec2ForPreTraining(
-            transformers.Wav2Vec2Config(
-                **config.for_transformers(),
-                num_codevector_groups=config.codebooks,
-                num_codevectors_per_group=config.codes,
-                codevector_dim=config.code_size,
-                proj_codevector_dim=config.projection_size,
-                num_negatives=config.distractors,
-                contrastive_logits_temperature=config.temperature,
-                diversity_loss_weight=config.diversity,
-                feat_quantizer_dropout=config.feature_dropout,
-            )
-        )
-        self.watch_features()
+        return transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**config.for_transformers()))
 
-    @property
-    def encoder(self) -> Any:
-        """See WaveformUpstream.encoder."""
-        return self.model.wav2vec2
-
-    @property
-    def saved_model(self) -> Any:
-        """See WaveformUpstream.saved_model; the quantiser goes with it, as in published checkpoints."""
-        return self.model
+    def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
+        """See TrainableUpstream.prepare."""
+        config = self.config
+        self.dropout = nn.Dropout(config.feature_dropout)
+        self.quantiser = GumbelQuantiser(config.conv_channels[-1], config.codebooks, config.codes, config.code_size)
+        self.project_context = nn.Linear(config.hidden_size, config.projection_size)
+        self.project_codes = nn.Linear(config.code_size, config.projection_size)
 
     def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """Contrastive and diversity loss of the masked frames, per masked frame; recordings are of one length."""
-        from transformers.models.wav2vec2.modeling_wav2vec2 import _sample_negative_indices
+        config = self.config
+        mask = self.mask(len(batch.wavs), int(self.frame_lengths(batch.wav_lengths)[0]), generator)
+        distractors = draw_distractors(mask, config.distractors, generator).to(batch.wavs.device)
+        mask = mask.to(batch.wavs.device)
+        outputs = self.encoder.model(batch.wavs, mask_time_indices=mask)
+        temperature = max(config.gumbel_start * config.gumbel_decay**batch.step, config.gumbel_end)
+        quantised = self.quantiser(self.dropout(outputs.extract_features[mask]), temperature)
+        context = self.project_context(outputs.last_hidden_state[mask])
+        contrastive = self._contrastive(context, self.project_codes(quantised.codes), distractors)
+        codes = config.codebooks * config.codes
+        diversity = config.diversity * (codes - quantised.perplexity) / codes
+        figures = {"contrastive": contrastive.detach(), "code_perplexity": quantised.perplexity.detach()}
+        return PretrainLoss(contrastive + diversity + self.feature_penalty(), figures)
 
-        shape = len(batch.wavs), int(self.frame_lengths(batch.wav_lengths)[0])
-        with numpy_seeded(generator):
-            mask = self.mask(*shape)
-            distractors = _sample_negative_indices(shape, self.config.distractors, mask)
-        temperature = self.config.gumbel_start * self.config.gumbel_decay**batch.step
-        self.model.set_gumbel_temperature(max(temperature, self.config.gumbel_end))
-        outputs = self.model(
-            batch.wavs,
-            mask_time_indices=torch.from_numpy(mask).to(batch.wavs.device),
-            sampled_negative_indices=torch.from_numpy(distractors).to(batch.wavs.device),
-        )
-        masked = int(mask.sum())
-        figures = {
-            "contrastive": outputs.contrastive_loss / masked,
-            "code_perplexity": outputs.codevector_perplexity,
-        }
-        return PretrainLoss(outputs.loss / masked + self.feature_penalty(), figures)
+    def _contrastive(self, context: torch.Tensor, true: torch.Tensor, distractors: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of the true codes among the distractors, by cosines.
 
-    def collapsed(self, figures: Mapping[str, float]) -> str | None:
+        Args:
+            context: float (masked, projection_size).
+            true: codes of the same frames, float (masked, projection_size).
+            distractors: their places among the masked frames, int64 (masked, count).
+        """
+        others = true[distractors]  # (masked, count, projection_size)
+        candidates = torch.cat([true[:, None], others], dim=1)
+        logits = functional.cosine_similarity(context.float()[:, None], candidates.float(), dim=2)
+        logits = logits / self.config.temperature
+        same = (others == true[:, None]).all(dim=2)  # a distractor of the same codes would be no false answer
+        logits = logits.masked_fill(functional.pad(same, (1, 0)), float("-inf"))
+        return functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+
+    def collapsed(self, figures: Mapping[str, float], done: float) -> str | None:
         """See TrainableUpstream.collapsed."""
         codes, used = self.config.codebooks * self.config.codes, figures["code_perplexity"]
         if used >= DEAD_CODEBOOK * codes:

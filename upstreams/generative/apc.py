@@ -13,12 +13,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._encoders import kaldi
-from upstreams._encoders.mel import GenerativeUpstream
-from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
+from upstreams._encoders.mel_gru import MelGRU
+from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream, TrainingBatch
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,15 @@ class APCConfig:
 
 @register_upstream(
     UpstreamCard(
-        name="apc", title="Autoregressive predictive coding, one-way GRUs", paper="arXiv:1904.03240", version=2
+        name="apc", title="Autoregressive predictive coding, one-way GRUs", paper="arXiv:1904.03240", version=3
     )
 )
-class APC(GenerativeUpstream):
-    """Hidden states are the outputs of the GRU layers, residual connections included; time never runs backwards."""
+class APC(TrainableUpstream):
+    """See MelGRU for what the hidden states are."""
 
     config_type = APCConfig
     batch_seconds = 64.0
+    formerly_saved = ("postnet.",)
     sizes: ClassVar[Mapping[str, APCConfig]] = {"base": APCConfig(), "tiny": APCConfig(hidden_size=256)}
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 100 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.
@@ -53,44 +52,32 @@ class APC(GenerativeUpstream):
     }
 
     def __init__(self, config: APCConfig = APCConfig()) -> None:
-        super().__init__(config)
-        self.num_layers = config.num_layers
-        self.hidden_size = config.hidden_size
-        inputs = [config.num_mel_bins] + [config.hidden_size] * (config.num_layers - 1)
-        self.rnn_layers = nn.ModuleList(nn.GRU(size, config.hidden_size, batch_first=True) for size in inputs)
-        self.dropout = nn.Dropout(config.dropout)
-        self.postnet = nn.Linear(config.hidden_size, config.num_mel_bins)
+        encoder = MelGRU(
+            config.num_layers,
+            config.hidden_size,
+            config.num_mel_bins,
+            dropout=config.dropout,
+            residual=config.residual,
+            window_type=config.window_type,
+            cmvn=config.cmvn,
+        )
+        super().__init__(config, encoder)
+
+    def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
+        """See TrainableUpstream.prepare."""
+        self.postnet = nn.Linear(self.config.hidden_size, self.config.num_mel_bins)
 
     @property
     def min_training_samples(self) -> int:
         """A frame, and the one it predicts."""
         return self.min_samples + self.config.steps_ahead * self.downsample_rate
 
-    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        """See Upstream.encode."""
-        mel = self._mel(wavs, wav_lengths)
-        return HiddenStates(self._layers(mel.layers[0]), mel.lengths)
-
     def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """L1 distance between the prediction and the frame `steps_ahead` later, per valid frame and mel bin."""
-        mel = self._mel(batch.wavs, batch.wav_lengths)
+        mel = self.encoder.mel(batch.wavs, batch.wav_lengths)
         ahead = self.config.steps_ahead
-        predicted = self.postnet(self._layers(mel.layers[0][:, :-ahead])[-1])
-        mask = padding_mask((mel.lengths - ahead).clamp(min=0), predicted.shape[1])[:, :, None]
+        lengths = (mel.lengths - ahead).clamp(min=0)
+        predicted = self.postnet(self.encoder.layers(mel.layers[0][:, :-ahead], lengths)[-1])
+        mask = padding_mask(lengths, predicted.shape[1])[:, :, None]
         errors = (predicted - mel.layers[0][:, ahead:]).abs().masked_fill(mask, 0)
-        return PretrainLoss(errors.sum() / ((~mask).sum() * self.config.num_mel_bins), {})
-
-    def _mel(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        return kaldi.batch_of(self._mel_of_one, wavs, wav_lengths)
-
-    def _mel_of_one(self, wav: torch.Tensor) -> torch.Tensor:
-        mel = kaldi.fbank(wav, self.config.num_mel_bins, self.config.window_type)
-        return kaldi.cmvn(mel) if self.config.cmvn else mel
-
-    def _layers(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        layers: list[torch.Tensor] = []
-        for rnn in self.rnn_layers:
-            inputs = layers[-1] if layers else mel
-            outputs = self.dropout(rnn(inputs)[0])
-            layers.append(outputs + inputs if layers and self.config.residual else outputs)
-        return tuple(layers)
+        return PretrainLoss(errors.sum() / ((~mask).sum() * self.config.num_mel_bins))

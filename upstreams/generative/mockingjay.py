@@ -1,12 +1,10 @@
 """Mockingjay: masked acoustic modelling with a bidirectional transformer (Liu et al., ICASSP 2020, arXiv:1910.12638).
 
-Runs of frames are hidden and the network reconstructs them from both sides. Blocks are BERT's: post-norm, GELU,
-sinusoidal positions added before the first layer norm.
+Runs of frames are hidden and the network reconstructs them from both sides.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,12 +12,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from core.hidden_states import HiddenStates
-from core.lengths import padding_mask
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._encoders import kaldi
-from upstreams._encoders.mel import GenerativeUpstream
-from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
+from upstreams._encoders.mel_transformer import NORM_EPSILON, MelTransformer
+from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream, TrainingBatch
+from upstreams._pretraining.masks import mask_runs
 
 
 @dataclass(frozen=True)
@@ -38,13 +34,14 @@ class MockingjayConfig:
 
 @register_upstream(
     UpstreamCard(
-        name="mockingjay", title="Masked reconstruction, bidirectional transformer", paper="arXiv:1910.12638", version=2
+        name="mockingjay", title="Masked reconstruction, bidirectional transformer", paper="arXiv:1910.12638", version=3
     )
 )
-class Mockingjay(GenerativeUpstream):
-    """Hidden states are the input of the first block and the output of every block: num_layers + 1."""
+class Mockingjay(TrainableUpstream):
+    """See MelTransformer for what the hidden states are."""
 
     config_type = MockingjayConfig
+    formerly_saved = ("spec_head.",)
     sizes: ClassVar[Mapping[str, MockingjayConfig]] = {
         "base": MockingjayConfig(),
         "tiny": MockingjayConfig(num_layers=3, hidden_size=256, num_heads=4, feedforward_size=1024),
@@ -55,93 +52,31 @@ class Mockingjay(GenerativeUpstream):
     }
 
     def __init__(self, config: MockingjayConfig = MockingjayConfig()) -> None:
-        super().__init__(config)
-        self.num_layers = config.num_layers + 1
-        self.hidden_size = config.hidden_size
-        self.spec_transform = nn.Linear(config.num_mel_bins, config.hidden_size)
-        self.input_norm = nn.LayerNorm(config.hidden_size, eps=1e-12)  # BERT's epsilon
-        self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                config.hidden_size,
-                config.num_heads,
-                config.feedforward_size,
-                config.dropout,
-                activation="gelu",
-                layer_norm_eps=1e-12,
-                batch_first=True,
-            )
-            for _ in range(config.num_layers)
+        encoder = MelTransformer(
+            config.num_layers,
+            config.hidden_size,
+            config.num_heads,
+            config.feedforward_size,
+            config.num_mel_bins,
+            config.dropout,
         )
-        self.spec_head = nn.Sequential(
-            nn.Linear(config.hidden_size, config.hidden_size),
-            nn.GELU(),
-            nn.LayerNorm(config.hidden_size, eps=1e-12),
-            nn.Linear(config.hidden_size, config.num_mel_bins),
-        )
+        super().__init__(config, encoder)
 
-    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        """See Upstream.encode."""
-        mel = self._mel(wavs, wav_lengths)
-        return HiddenStates(self._layers(mel.layers[0], mel.lengths), mel.lengths)
+    def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
+        """See TrainableUpstream.prepare."""
+        self.spec_head = nn.Sequential(
+            nn.Linear(self.config.hidden_size, self.config.hidden_size),
+            nn.GELU(),
+            nn.LayerNorm(self.config.hidden_size, eps=NORM_EPSILON),
+            nn.Linear(self.config.hidden_size, self.config.num_mel_bins),
+        )
 
     def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """L1 distance between reconstruction and original on the chosen frames, per frame and mel bin."""
-        mel = self._mel(batch.wavs, batch.wav_lengths)
+        mel = self.encoder.mel(batch.wavs, batch.wav_lengths)
         original = mel.layers[0]
         chosen, altered = mask_runs(
             original, mel.lengths, self.config.mask_proportion, self.config.mask_frames, generator
         )
-        predicted = self.spec_head(self._layers(altered, mel.lengths)[-1])
-        return PretrainLoss((predicted - original).abs()[chosen].mean(), {})
-
-    def _mel(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
-        return kaldi.batch_of(lambda wav: kaldi.cmvn(kaldi.fbank(wav, self.config.num_mel_bins)), wavs, wav_lengths)
-
-    def _layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        positions = sinusoids(mel.shape[1], self.hidden_size).to(mel)
-        layers = [self.dropout(self.input_norm(self.spec_transform(mel) + positions))]
-        mask = padding_mask(lengths, mel.shape[1])
-        for block in self.blocks:
-            layers.append(block(layers[-1], src_key_padding_mask=mask))
-        return tuple(layers)
-
-
-def sinusoids(length: int, size: int) -> torch.Tensor:
-    """Sinusoidal positions (length, size): even columns sine, odd ones cosine (Vaswani et al., 2017)."""
-    rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000) / size))
-    angles = torch.arange(length)[:, None] * rates[None, :]
-    return torch.stack([angles.sin(), angles.cos()], dim=2).reshape(length, size)
-
-
-def mask_runs(
-    frames: torch.Tensor, lengths: torch.Tensor, proportion: float, run: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Chooses runs of consecutive frames and alters them, one way an utterance as in the paper.
-
-    80 % of the utterances have their chosen frames zeroed, 10 % replaced by other frames of their own, 10 % keep them.
-
-    Args:
-        frames: float (batch, frames, size).
-        lengths: valid frames, int64 (batch,).
-        proportion: of the frames to choose, about.
-        run: frames a run; shorter utterances are chosen whole.
-        generator: source of randomness.
-
-    Returns: chosen, bool (batch, frames), never on padding; the altered frames, shaped as `frames`.
-    """
-    chosen = torch.zeros(frames.shape[:2], dtype=torch.bool)
-    altered = frames.clone()
-    for row, length in enumerate(lengths.tolist()):
-        runs = max(1, round(length * proportion / run))
-        starts = torch.randperm(max(1, length - run + 1), generator=generator)[:runs]
-        positions = (starts[:, None] + torch.arange(run)).flatten().unique()
-        positions = positions[positions < length]
-        chosen[row, positions] = True
-        dice = float(torch.rand(1, generator=generator))
-        if dice < 0.8:
-            altered[row, positions] = 0
-        elif dice < 0.9:
-            others = torch.randint(length, (len(positions),), generator=generator)
-            altered[row, positions] = frames[row, others]
-    return chosen.to(frames.device), altered
+        predicted = self.spec_head(self.encoder.layers(altered, mel.lengths)[-1])
+        return PretrainLoss((predicted - original).abs()[chosen].mean())

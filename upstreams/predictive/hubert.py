@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from core.errors import ContractError
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream, numpy_seeded
-from upstreams._pretraining.contract import Clusters, PretrainLoss, PretrainRecipe, TrainingBatch
+from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream
+from upstreams._pretraining.clusters import Clusters
+from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
+from upstreams._pretraining.quantiser import perplexity
 
 ONE_ANSWER = 2.0  # clusters in even use among the predictions: below it, frames are hardly told apart
 
@@ -30,7 +32,7 @@ class HubertConfig(WaveformConfig):
     unmasked_weight: float = 0.0
 
 
-# Minutes suffice only if what the convolutions should hear is learned from frames that are seen, too.
+# Minutes suffice only if the convolutions learn from frames that are not masked, too.
 TINY_CONFIG = HubertConfig(**TINY, unmasked_weight=0.5)
 BASE_RECIPE = PretrainRecipe(
     steps=250_000,
@@ -43,7 +45,7 @@ BASE_RECIPE = PretrainRecipe(
     epsilon=1e-6,
     crop_seconds=15.625,
     micro_batches=32,
-    clusters=Clusters(100),
+    targets=Clusters(100),
 )
 TINY_RECIPE = PretrainRecipe(
     steps=1_000,
@@ -53,78 +55,63 @@ TINY_RECIPE = PretrainRecipe(
     weight_decay=0.01,
     betas=(0.9, 0.98),
     epsilon=1e-6,
-    clusters=Clusters(100, fit_frames=100_000, centred=True),
+    targets=Clusters(100, fit_frames=100_000, centred=True),
 )
 
 
 @register_upstream(
-    UpstreamCard(name="hubert", title="Prediction of masked frames' clusters, transformer", paper="arXiv:2106.07447")
+    UpstreamCard(
+        name="hubert",
+        title="Prediction of masked frames' clusters, transformer",
+        paper="arXiv:2106.07447",
+        version=2,
+    )
 )
 class Hubert(WaveformUpstream):
-    """transformers' HubertModel; without a checkpoint its tiny size with random weights.
-
-    Args:
-        config: sizes of the network and of its training task.
-        clusters: how many are told apart.
-    """
+    """transformers' HubertModel; without a checkpoint its tiny size with random weights."""
 
     config_type = HubertConfig
     sizes: ClassVar[Mapping[str, HubertConfig]] = {"base": HubertConfig(), "tiny": TINY_CONFIG}
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
-        "base": (BASE_RECIPE, replace(BASE_RECIPE, steps=400_000, clusters=Clusters(500, layer=6))),
-        "tiny": (TINY_RECIPE, replace(TINY_RECIPE, steps=1_500, clusters=Clusters(100, layer=2, fit_frames=100_000))),
+        "base": (BASE_RECIPE, replace(BASE_RECIPE, steps=400_000, targets=Clusters(500, layer=6))),
+        "tiny": (TINY_RECIPE, replace(TINY_RECIPE, steps=1_500, targets=Clusters(100, layer=2, fit_frames=100_000))),
     }
 
-    def __init__(self, config: HubertConfig = TINY_CONFIG, clusters: int = 100) -> None:
+    def __init__(self, config: HubertConfig = TINY_CONFIG) -> None:
         super().__init__(config)
-        import transformers  # takes seconds, and most commands never build one
-
-        self.model = transformers.HubertModel(transformers.HubertConfig(**config.for_transformers()))
-        self.final_proj = nn.Linear(config.hidden_size, config.projection_size)
-        # Not uniform between 0 and 1 as in fairseq, where all begin with nearly the same direction.
-        self.cluster_embeddings = nn.Parameter(torch.randn(clusters, config.projection_size))
-        self.watch_features()
 
     @classmethod
-    def untrained(cls, config: HubertConfig, recipe: PretrainRecipe) -> Self:
-        """See TrainableUpstream.untrained.
+    def network(cls, config: WaveformConfig) -> Any:
+        """See WaveformUpstream.network."""
+        import transformers  # takes seconds, and most commands never build one
 
-        Raises: ContractError: the recipe has no clusters.
+        return transformers.HubertModel(transformers.HubertConfig(**config.for_transformers()))
+
+    def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
+        """See TrainableUpstream.prepare.
+
+        Raises: ContractError: the recipe's targets are no clusters.
         """
-        if recipe.clusters is None:
+        if not isinstance(recipe.targets, Clusters):
             raise ContractError("hubert: its recipe names no clusters, and there is nothing else to predict")
-        return cls(config, recipe.clusters.count)
-
-    @property
-    def encoder(self) -> Any:
-        """See WaveformUpstream.encoder."""
-        return self.model
-
-    @property
-    def saved_model(self) -> Any:
-        """See WaveformUpstream.saved_model; the head stays behind, as in published checkpoints."""
-        return self.model
-
-    @property
-    def num_targets(self) -> int:
-        """See TrainableUpstream.num_targets."""
-        return len(self.cluster_embeddings)
+        self.final_proj = nn.Linear(self.config.hidden_size, self.config.projection_size)
+        # Not uniform between 0 and 1 as in fairseq, where all begin with nearly the same direction.
+        self.cluster_embeddings = nn.Parameter(torch.randn(recipe.targets.count, self.config.projection_size))
 
     def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """Cross-entropy of the masked frames' clusters, by cosines; recordings are of one length."""
         frames = int(self.frame_lengths(batch.wav_lengths)[0])
         if batch.targets is None or any(len(target) < frames for target in batch.targets):
             raise ContractError(f"hubert: its loss needs a cluster for each of {frames} frames of every utterance")
-        with numpy_seeded(generator):
-            mask = torch.from_numpy(self.mask(len(batch.wavs), frames)).to(batch.wavs.device)
-        hidden = self.model(batch.wavs, mask_time_indices=mask).last_hidden_state
+        mask = self.mask(len(batch.wavs), frames, generator).to(batch.wavs.device)
+        hidden = self.encoder.model(batch.wavs, mask_time_indices=mask).last_hidden_state
         targets = torch.stack([target[:frames] for target in batch.targets])
         logits = self._logits(hidden[mask])
         loss = functional.cross_entropy(logits, targets[mask])
         predictions = logits.detach().argmax(dim=1)
         figures = {
             "accuracy": (predictions == targets[mask]).float().mean(),
-            "prediction_perplexity": _perplexity(predictions, self.num_targets),
+            "prediction_perplexity": perplexity(self._shares(predictions)),
             "masked": loss.detach(),
         }
         if self.config.unmasked_weight:
@@ -138,14 +125,15 @@ class Hubert(WaveformUpstream):
         codes = functional.normalize(self.cluster_embeddings.float(), dim=1)
         return functional.linear(predicted, codes) / self.config.temperature
 
-    def collapsed(self, figures: Mapping[str, float]) -> str | None:
+    def _shares(self, predictions: torch.Tensor) -> torch.Tensor:
+        """How often each cluster is predicted, (clusters,)."""
+        count = len(self.cluster_embeddings)
+        return torch.bincount(predictions, minlength=count).float() / len(predictions)
+
+    def collapsed(self, figures: Mapping[str, float], done: float) -> str | None:
         """See TrainableUpstream.collapsed."""
         used = figures["prediction_perplexity"]
         if used >= ONE_ANSWER:
             return None
-        return f"one answer for all frames: {used:.1f} of {self.num_targets} clusters among the predictions"
-
-
-def _perplexity(predictions: torch.Tensor, count: int) -> torch.Tensor:
-    shares = torch.bincount(predictions, minlength=count).float() / len(predictions)
-    return torch.xlogy(shares, shares).sum().neg().exp()
+        count = len(self.cluster_embeddings)
+        return f"one answer for all frames: {used:.1f} of {count} clusters among the predictions"

@@ -14,7 +14,7 @@ import torch
 from core.errors import CheckpointError
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.conv_transformer import MODEL_TYPES, ConvTransformer
-from upstreams.pretrained._network import NetworkUpstream
+from upstreams._encoders.network import NetworkUpstream
 from upstreams.pretrained._whisper import WhisperEncoder
 
 # Training-time tensors that checkpoints may lack: they mask inputs and play no part here.

@@ -8,24 +8,25 @@ padding changes nothing, which s3prl holds only for Kaldi features and layer-nor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from core.errors import CheckpointError
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders import kaldi
-from upstreams.generative.apc import APC, APCConfig
+from upstreams._encoders.mel_gru import MelGRU
+from upstreams._encoders.network import Network, NetworkUpstream
 from upstreams.pretrained import _fairseq, _s3prl_files, _s3prl_transformer, _transformers_model
-from upstreams.pretrained._network import Network, NetworkUpstream
 
-# What `upstreams.generative.apc` computes; anything else in a file's audio settings would change the features.
+# What MelGRU computes; anything else in a file's audio settings would change the features.
 APC_AUDIO: Mapping[str, tuple[Any, ...]] = {
     "feat_type": ("fbank",),
     "frame_length": (kaldi.WIN_LENGTH / 16,),  # milliseconds at 16 kHz
     "frame_shift": (kaldi.HOP_LENGTH / 16,),
     "decode_wav": (False,),
 }
+# Only on the way to the loss: VQ-APC's quantiser, which sits behind the states that are reported, and the prediction.
+APC_UNUSED = ("vq_layers.", "postnet.")
 
 
 @register_upstream(
@@ -34,7 +35,7 @@ APC_AUDIO: Mapping[str, tuple[Any, ...]] = {
         title="Checkpoint file of s3prl: s3prl-ckpt:FILE",
         paper="APC arXiv:1904.03240, VQ-APC arXiv:2005.08392, Mockingjay arXiv:1910.12638, TERA arXiv:2007.06028, "
         "wav2vec 2.0 arXiv:2006.11477, HuBERT arXiv:2106.07447",
-        version=2,
+        version=3,
     )
 )
 class S3PRLCheckpoint(NetworkUpstream):
@@ -65,14 +66,13 @@ class S3PRLCheckpoint(NetworkUpstream):
 
 def _apc(source: str, content: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
     audio, paras = dict(content["config"]["data"]["audio"]), content["config"]["model"]["paras"]
-    config = APCConfig(
-        num_layers=int(paras["num_layers"]),
-        hidden_size=int(paras["hidden_size"]),
-        dropout=float(paras["dropout"]),
-        residual=bool(paras["residual"]),
-        num_mel_bins=int(audio.pop("feat_dim")),
-        cmvn=bool(audio.pop("cmvn", True)),
-    )
+    sizes: dict[str, Any] = {
+        "num_layers": int(paras["num_layers"]),
+        "hidden_size": int(paras["hidden_size"]),
+        "num_mel_bins": int(audio.pop("feat_dim")),
+        "residual": bool(paras["residual"]),
+        "cmvn": bool(audio.pop("cmvn", True)),
+    }
     for name, value in audio.items():
         if value not in APC_AUDIO.get(name, ()):
             known = ", ".join(f"{key} {values[0]:g}" for key, values in APC_AUDIO.items() if key.startswith("frame"))
@@ -80,11 +80,10 @@ def _apc(source: str, content: Mapping[str, Any]) -> tuple[Network, dict[str, An
                 f"{source}: audio setting {name} = {value!r} is not supported, only fbank with {known} ms; "
                 f"with s3prl installed try s3prl:apc_local@FILE"
             )
-    # The quantiser of VQ-APC sits behind the states that are reported, and on the way to the loss only.
-    tensors = {name: tensor for name, tensor in content["model"].items() if not name.startswith("vq_layers.")}
-    network = APC(config)
+    tensors = {name: tensor for name, tensor in content["model"].items() if not name.startswith(APC_UNUSED)}
+    network = MelGRU(**sizes)
     _transformers_model.load(source, network, tensors)
-    return network, {"kind": "apc", **asdict(config)}
+    return network, {"kind": "apc", **sizes}
 
 
 def _transformer(source: str, content: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:

@@ -37,7 +37,7 @@ from core.hidden_states import HiddenStates
 from core.lengths import pad, unpad
 from core.registry import unknown_name
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams.pretrained._network import NetworkUpstream
+from upstreams._encoders.network import NetworkUpstream
 
 PAPER = "SUPERB, arXiv:2105.01051; each upstream's own paper is in s3prl's documentation"
 Module = TypeVar("Module", bound=nn.Module)

@@ -17,8 +17,8 @@ import torch
 from core.errors import CheckpointError
 from core.registry import unknown_name
 from upstreams._base import UpstreamCard, register_upstream
+from upstreams._encoders.network import NetworkUpstream
 from upstreams.pretrained import _s3prl_files, _transformers_model
-from upstreams.pretrained._network import NetworkUpstream
 
 WEIGHTS_URL = "https://download.pytorch.org/torchaudio/models/"
 NAMES: tuple[tuple[str, str], ...] = (

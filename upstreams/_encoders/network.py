@@ -1,4 +1,4 @@
-"""What the loaders of other people's weights share: a network that keeps the contract, dressed as an upstream."""
+"""What a network has to offer to stand behind an upstream, and the upstream that adds nothing to one."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ class Network(Protocol):
         """See Upstream.encode."""
 
 
+def take_sizes(upstream: Upstream, network: Network) -> None:
+    """Gives an upstream the sizes of the network behind it."""
+    upstream.num_layers = network.num_layers
+    upstream.hidden_size = network.hidden_size
+    upstream.downsample_rate = network.downsample_rate
+    upstream.min_samples = network.min_samples
+    upstream.window_samples = network.window_samples
+
+
 class NetworkUpstream(Upstream):
     """An upstream whose work is done by a network. A subclass writes `from_checkpoint`.
 
@@ -55,11 +64,7 @@ class NetworkUpstream(Upstream):
         self.network = network
         self.label = label
         self.config = config
-        self.num_layers = network.num_layers
-        self.hidden_size = network.hidden_size
-        self.downsample_rate = network.downsample_rate
-        self.min_samples = network.min_samples
-        self.window_samples = network.window_samples
+        take_sizes(self, network)
 
     def configuration(self) -> Mapping[str, Any]:
         """See Upstream.configuration."""

@@ -1,0 +1,70 @@
+"""A bidirectional transformer on log mel frames; blocks are BERT's: post-norm, GELU, sinusoidal positions added."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from core.lengths import padding_mask
+from upstreams._encoders.mel import MelEncoder
+
+NORM_EPSILON = 1e-12  # BERT's
+
+
+class MelTransformer(MelEncoder):
+    """Hidden states are the input of the first block and the output of every block: num_blocks + 1.
+
+    Args:
+        num_blocks: of the transformer.
+        hidden_size: of its blocks.
+        num_heads: of its attention.
+        feedforward_size: of its blocks.
+        num_mel_bins: of each frame.
+        dropout: of the input and of the blocks.
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        hidden_size: int,
+        num_heads: int,
+        feedforward_size: int,
+        num_mel_bins: int = 80,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(num_mel_bins)
+        self.num_layers = num_blocks + 1
+        self.hidden_size = hidden_size
+        self.spec_transform = nn.Linear(num_mel_bins, hidden_size)
+        self.input_norm = nn.LayerNorm(hidden_size, eps=NORM_EPSILON)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                hidden_size,
+                num_heads,
+                feedforward_size,
+                dropout,
+                activation="gelu",
+                layer_norm_eps=NORM_EPSILON,
+                batch_first=True,
+            )
+            for _ in range(num_blocks)
+        )
+
+    def layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See MelEncoder.layers."""
+        positions = sinusoids(mel.shape[1], self.hidden_size).to(mel)
+        layers = [self.dropout(self.input_norm(self.spec_transform(mel) + positions))]
+        mask = padding_mask(lengths, mel.shape[1])
+        for block in self.blocks:
+            layers.append(block(layers[-1], src_key_padding_mask=mask))
+        return tuple(layers)
+
+
+def sinusoids(length: int, size: int) -> torch.Tensor:
+    """Sinusoidal positions (length, size): even columns sine, odd ones cosine (Vaswani et al., 2017)."""
+    rates = torch.exp(torch.arange(0, size, 2) * (-math.log(10_000) / size))
+    angles = torch.arange(length)[:, None] * rates[None, :]
+    return torch.stack([angles.sin(), angles.cos()], dim=2).reshape(length, size)
