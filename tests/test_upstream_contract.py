@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -244,7 +245,7 @@ class SoundLoss(TrainableUpstream):
     """Trains the one parameter there is; those below do it wrongly."""
 
     card = Broken.card
-    recipes = {"tiny": (PretrainRecipe(1, 1.0, 1e-3),)}
+    recipes: ClassVar = {"tiny": (PretrainRecipe(1, 1.0, 1e-3),)}
 
     def __init__(self):
         super().__init__({}, Scaled())
