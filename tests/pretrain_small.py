@@ -10,6 +10,7 @@ def main() -> None:
     import pytest
     import torch
     from accelerate import PartialState
+    from queue_method import QueueMethod, register
     from small_pretraining import plan, small_sizes
 
     from core.manifest import read_manifest
@@ -21,6 +22,7 @@ def main() -> None:
     values = {key: float(value) for key, value in (change.split("=") for change in changes)}
     with pytest.MonkeyPatch.context() as patch:
         small_sizes(patch)
+        register(patch)
         settings = PretrainingSettings(save_seconds=0.0, evaluations=0)
         what = plan(name)
         of_recipe = {key: int(values.pop(key)) for key in list(values) if key in PretrainRecipe.__dataclass_fields__}
@@ -30,6 +32,8 @@ def main() -> None:
         rank, count = PartialState(cpu=True).process_index, PartialState(cpu=True).num_processes
         with (Path(folder) / "processes").open("a") as file:
             file.write(f"{rank}/{count}\n")
+        if name == "queue_method":  # with what is not saved
+            torch.save(QueueMethod.last.state_dict(), Path(folder) / f"state-{rank}of{count}.pt")
 
 
 if __name__ == "__main__":

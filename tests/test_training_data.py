@@ -105,6 +105,35 @@ def test_crops_of_one_length_begin_at_frames_and_take_their_targets_along(crop, 
     assert len(starts) > 5
 
 
+def test_a_batch_says_which_recordings_it_holds(rows):
+    for update in first(data(rows, parts=2), 6):
+        for batch in update.batches.values():
+            assert batch.rows.dtype == torch.int64
+            for place, wav, length in zip(batch.rows.tolist(), batch.wavs, batch.wav_lengths.tolist(), strict=True):
+                assert torch.equal(wav[:length], read_audio(rows[place].path))
+
+
+@pytest.mark.parametrize("least", [1, 2, 5, 11])
+def test_a_micro_batch_holds_as_many_as_the_loss_compares(least, rows):
+    recipe = PretrainRecipe(1, 4.0, 1e-3, micro_batches=2)
+    made = TrainingData(rows, recipe, 0, 400, FRAME, min_utterances=least)
+    for epoch in range(3):
+        batches = made._epoch(epoch)
+        assert min(map(len, batches)) >= least
+        assert sorted(place for batch in batches for place in batch) == list(range(len(rows)))
+        over = [batch for batch in batches if max(made._lengths[place] for place in batch) * len(batch) > 2 * 16_000]
+        assert len(over) <= (least > 1)  # the one that took in a small one
+
+
+def test_targets_that_are_floats_stay_so(rows):
+    targets = {row.id: torch.full((1_000, 3), float(place)) for place, row in enumerate(rows)}
+    batch = first(data(rows, equal=True, targets=targets), 1)[0].batches[0]
+    for place, target in zip(batch.rows.tolist(), batch.targets, strict=True):
+        assert target.dtype == torch.float32
+        assert target.shape[1:] == (3,)
+        assert float(target[0, 0]) == place
+
+
 def test_a_micro_batch_holds_no_more_than_its_seconds(rows):
     for update in first(data(rows, seconds=0.4, parts=2), 10):
         assert all(batch.wavs.numel() <= 0.2 * 16_000 for batch in update.batches.values())

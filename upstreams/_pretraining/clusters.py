@@ -52,19 +52,23 @@ class Clusters(TargetRecipe):
     fit_frames: int = 1_000_000
     centred: bool = False
 
-    title: ClassVar[str] = "clusters"
     option_names: ClassVar[Mapping[str, str]] = {"count": "clusters"}
+
+    @property
+    def title(self) -> str:
+        """See TargetRecipe.title."""
+        return f"{self.count} clusters"
 
     @property
     def needs_previous(self) -> bool:
         """See TargetRecipe.needs_previous."""
         return self.layer is not None
 
-    def problem(self, num_layers: int) -> str | None:
+    def problem(self, num_layers: int | None = None) -> str | None:
         """See TargetRecipe.problem."""
         if self.count < 2:
             return "clusters must be at least 2"
-        if self.layer is not None and not 0 <= self.layer < num_layers:
+        if self.layer is not None and num_layers is not None and not 0 <= self.layer < num_layers:
             return f"layer {self.layer} can't be clustered, 0 to {num_layers - 1} can: add --set layer=NUMBER"
         return None
 

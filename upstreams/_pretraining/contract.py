@@ -77,7 +77,8 @@ class PretrainRecipe:
             f"optimiser must be one of {', '.join(OPTIMISERS)}": self.optimiser in OPTIMISERS,
             f"schedule must be one of {', '.join(SCHEDULES)}": self.schedule in SCHEDULES,
         }
-        return next((words for words, is_met in wanted.items() if not is_met), None)
+        unfit = None if self.targets is None else self.targets.problem()
+        return next((words for words, is_met in wanted.items() if not is_met), unfit)
 
 
 class TrainingBatch(NamedTuple):

@@ -53,23 +53,26 @@ class TargetRecipe(ABC):
     """How targets are made: a frozen dataclass, whose fields are options of `pretrain` and enter its digest.
 
     Attributes:
-        title: what they are called in messages.
         option_names: field -> the name it has as an option, where that is another one.
     """
 
-    title: ClassVar[str]
     option_names: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What they are called in messages, such as "100 clusters"."""
 
     @property
     def needs_previous(self) -> bool:
         """Whether they are made from the upstream that the iteration before gave."""
         return False
 
-    def problem(self, num_layers: int) -> str | None:
+    def problem(self, num_layers: int | None = None) -> str | None:
         """What can't be made; None where all is well.
 
         Args:
-            num_layers: of the upstream, which is also that of the iteration before.
+            num_layers: of the upstream, which is also that of the iteration before; None where it is not built yet.
         """
         return None
 
