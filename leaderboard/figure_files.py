@@ -17,6 +17,8 @@ from leaderboard.board import Leaderboard
 from leaderboard.figures import Figure, figures_of
 
 PIXELS_PER_UNIT = 2  # of the PNG: sharp in print
+FONTS = Path(__file__).parent / "_fonts"
+FONT_FAMILY = "DejaVu Sans"  # only its condensed faces are in FONTS; they are as wide as CHARACTER_WIDTH reckons with
 
 
 def standalone(figure: Figure) -> str:
@@ -64,6 +66,24 @@ def style() -> str:
     return re.sub(r"var\((--[\w-]+)\)", lambda found: colours[found[1]], sheet)
 
 
+def png_of(drawing: str) -> bytes:
+    """An SVG drawing as PNG, with the fonts of this package alone, so that no machine's fonts change or lack its text.
+
+    Args:
+        drawing: as `standalone` makes it; a character that is not in the fonts becomes a box.
+    """
+    return bytes(
+        resvg_py.svg_to_bytes(
+            svg_string=drawing,
+            zoom=PIXELS_PER_UNIT,
+            skip_system_fonts=True,
+            font_dirs=[str(FONTS)],
+            font_family=FONT_FAMILY,
+            sans_serif_family=FONT_FAMILY,
+        )
+    )
+
+
 def write_figures(leaderboard: Leaderboard, folder: Path) -> list[Path]:
     """Writes every figure of every board as SVG and PNG, named after the board and the figure.
 
@@ -79,7 +99,7 @@ def write_figures(leaderboard: Leaderboard, folder: Path) -> list[Path]:
             with written_then_renamed(folder / f"{stem}.svg") as temporary:
                 temporary.write_text(drawing, encoding="utf-8")
             with written_then_renamed(folder / f"{stem}.png") as temporary:
-                temporary.write_bytes(bytes(resvg_py.svg_to_bytes(svg_string=drawing, zoom=PIXELS_PER_UNIT)))
+                temporary.write_bytes(png_of(drawing))
             written += [folder / f"{stem}.svg", folder / f"{stem}.png"]
     return written
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import re
 import struct
+import tomllib
 import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from made_boards import board, leaderboard, with_published
+from markupsafe import escape
+from PIL import Image
 
 from leaderboard._charts import Point, Series, compact, pareto_front
 from leaderboard._heat_map import Matrix, heat_map
 from leaderboard._svg import Scale, element, shortened
 from leaderboard.board import Board, Confusion
-from leaderboard.figure_files import standalone, style, write_figures
+from leaderboard.figure_files import png_of, standalone, style, write_figures
 from leaderboard.figures import MOST_LABELS, figures_of, frequent_confusions
 
+ROOT = Path(__file__).parent.parent
 HOSTILE = ("<script>alert(1)</script>", "]]></svg>", "a\x00b\ud800c", '"><img src=x onerror=alert(1)>', "{{ 7 * 7 }}")
 
 
@@ -170,7 +178,45 @@ def test_png_has_the_drawing_in_it(tmp_path):
         box = ET.parse(vector).getroot().get("viewBox", "").split()
         assert content.startswith(b"\x89PNG")
         assert (width, height) == pytest.approx((2 * float(box[2]), 2 * float(box[3])), abs=2)
-        assert len(content) > 5_000
+
+
+def pixels(png: bytes) -> np.ndarray:
+    """Grey levels, (height, width)."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=np.int16)
+
+
+TEXT = re.compile(r"(<text[^>]*>)([^<]*)</text>")
+
+
+def test_every_text_has_pixels_in_the_png():
+    for figure in figures_of(board(upstreams=2, tasks=2)):
+        drawing = standalone(figure)
+        whole, words = pixels(png_of(drawing)), list(TEXT.finditer(drawing))
+        assert escape(figure.title) in [word[2] for word in words]
+        for word in words:
+            changed = whole != pixels(png_of(drawing[: word.start(2)] + drawing[word.end(2) :]))
+            assert changed.sum() > 10, f"'{word[2]}' of {figure.name} is not drawn"
+        title = whole[2 * 24 : 2 * 44, 2 * 24 : 2 * 24 + 10 * len(figure.title)]
+        assert (title < 100).mean() > 0.05, "ink where the title belongs"
+
+
+def test_a_png_does_not_depend_on_the_fonts_of_the_machine(monkeypatch, tmp_path):
+    figure = figures_of(board(upstreams=2, tasks=1))[0]
+    textless = TEXT.sub(r"\1</text>", standalone(figure))
+    monkeypatch.setattr("leaderboard.figure_files.FONTS", tmp_path)
+    assert png_of(standalone(figure)) == png_of(textless), "without the package's fonts no other font steps in"
+
+
+def test_an_installation_has_what_the_leaderboard_reads():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = settings["tool"]["setuptools"]["package-data"]["leaderboard"]
+    folder = ROOT / "leaderboard"
+    installed = {path for pattern in patterns for path in folder.glob(pattern)}
+    there = {path for path in folder.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there == installed
+    assert {path.name for path in installed} >= {
+        "DejaVuSansCondensed.ttf", "DejaVuSansCondensed-Bold.ttf", "LICENSE.txt",
+    }  # fmt: skip
 
 
 def test_two_boards_do_not_overwrite_each_other(tmp_path):
