@@ -23,6 +23,7 @@ from downstreams._base import HEADS, FeatureShape
 from downstreams._data import load_examples
 from downstreams._recipe import Recipe
 from downstreams._training import Downstream, TrainingRun, train
+from frostbench.jobs.base import set_up_worker
 from tasks._base import TASKS
 from tasks._rows import clips_of, task_rows
 from tasks.corpora._base import open_corpus
@@ -40,8 +41,7 @@ class Reached(Exception):  # noqa: N818
 def main() -> None:
     """Measures and prints."""
     options = _options()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # as Frostbench's workers do
+    set_up_worker(1)
     report = Report("asr_recipes", options.quick, facts={**vars(options)})
     fast = replace(TASK.recipe("fast"), **({"steps": 20, "eval_every": 10} if options.quick else {}))
     superb = replace(TASK.recipe("superb"), eval_every=10 if options.quick else options.look)

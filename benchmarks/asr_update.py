@@ -36,6 +36,7 @@ from downstreams._recipe import Recipe
 from downstreams._spec_augment import augment
 from downstreams._training import Downstream, TrainingRun, clip_in_step, train
 from downstreams.labels._base import Labels
+from frostbench.jobs.base import set_up_worker
 from tasks._base import TASKS
 from tasks.corpora._base import open_corpus
 from upstreams._base import Upstream
@@ -50,8 +51,7 @@ UPDATES = {"superb": 8, "fast": 40}  # of one measurement: the one look at valid
 def main() -> None:
     """Measures and prints."""
     options = _options()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)  # as Frostbench's workers do
+    set_up_worker(1)
     report = Report("asr_update", options.quick, facts={**vars(options)})
     recipe = TASKS.get("asr").recipe(options.recipe)
     batches = 1 if options.quick else options.batches or UPDATES[options.recipe]

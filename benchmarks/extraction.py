@@ -21,6 +21,7 @@ from core.audio import SAMPLE_RATE, read_audio
 from core.feature_cache import Kind
 from core.lengths import pad, padding_mask
 from core.manifest import Manifest
+from frostbench.jobs.base import set_up_worker
 from upstreams._base import Upstream
 from upstreams._extraction.fill import caches_of, extract, lay_out
 from upstreams._resolve import build_upstream
@@ -32,8 +33,7 @@ NAIVE_BATCH = 8
 def main() -> None:
     """Measures and prints."""
     options = _options()
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)  # as Frostbench's workers do
+    set_up_worker(options.threads)  # both sides compute as Frostbench's workers do
     recordings = 8 if options.quick else options.recordings
     report = Report("extraction", options.quick)
     with scratch() as folder:

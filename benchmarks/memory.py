@@ -15,6 +15,7 @@ import torch
 from benchmarks._material import clips, mixed_lengths, save_hubert, scratch, speech_corpus
 from benchmarks._measure import Ratio, Report, parser, python
 from core.manifest import read_manifest
+from frostbench.jobs.base import set_up_worker
 from upstreams._extraction.fill import caches_of, extract, lay_out
 from upstreams._resolve import build_upstream
 
@@ -54,7 +55,7 @@ def main() -> None:
 
 def child(corpus: Path, model: Path, cache: Path) -> dict[str, int]:
     """Extracts frames of a corpus; bytes of resident memory once loaded, and at the peak."""
-    torch.set_num_threads(1)
+    set_up_worker(1)
     upstream = build_upstream(f"hf:{model}")
     caches = caches_of(cache, upstream.digest(), {"frames"})
     loaded = resident_bytes()

@@ -1,38 +1,50 @@
-"""Freed memory: used again by a process that extracts or trains heads, given back by one that pretrains."""
+"""Freed memory is kept in worker processes alone. How much that saves is measured by benchmarks/kept_memory.py."""
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
+import ctypes
 
+import jobs
 import pytest
+import torch
 
-FAULTS = """
-import resource, torch
-from upstreams._memory import keep_freed_memory, release_memory
-torch.set_num_threads(1)
-{first}
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.empty({megabytes} << 18).fill_(1.0)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-{between}
-print(faults() / ({megabytes} << 8))
-"""
+from frostbench.jobs.base import Job, set_up_worker
+from frostbench.jobs.local import LocalExecutor
+from upstreams._extraction.fill import extract
+from upstreams._memory import M_MMAP_THRESHOLD, keep_freed_memory, release_memory
+from upstreams._resolve import build_upstream
 
 
-def share_of_new_pages(first: str, between: str = "", megabytes: int = 50) -> float:
-    """Of a tensor that is made a second time, in a fresh process."""
-    code = FAULTS.format(first=first, between=between, megabytes=megabytes)
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(ended.stdout)
+@pytest.fixture
+def asked(monkeypatch) -> list[tuple[object, ...]]:
+    """What the C library is asked to do; nothing is done."""
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr("upstreams._memory._libc", lambda *call: calls.append(call))
+    return calls
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library does as it likes")
-def test_freed_memory_is_kept_up_to_a_size_and_released_when_asked():
-    assert share_of_new_pages("keep_freed_memory()") < 0.1
-    assert share_of_new_pages("") > 0.9, "this is why"
-    assert share_of_new_pages("keep_freed_memory()", megabytes=100) > 0.9, "blocks above 64 MB go back at once"
-    assert share_of_new_pages("keep_freed_memory()", "release_memory()") > 0.5
+def test_a_worker_keeps_freed_memory(asked, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda on: None)
+    set_up_worker(1)
+    assert [call[:2] for call in asked if call[1] == M_MMAP_THRESHOLD] == [("mallopt", M_MMAP_THRESHOLD)]
+
+
+def test_the_process_of_a_caller_keeps_its_own_ways(asked):
+    with LocalExecutor("cpu", workers=1) as executor:
+        (outcome,) = executor.run([Job("tell", jobs.tell, (1,))], lambda amount: None)
+    assert outcome.value == 1
+    assert extract(build_upstream("fbank"), [], {}, torch.device("cpu")) == 0
+    assert asked == []
+
+
+@pytest.mark.parametrize("missing", ["library", "function"])
+def test_another_c_library_does_as_it_likes(missing, monkeypatch):
+    def load(name: str) -> object:
+        if missing == "library":
+            raise OSError(f"{name}: no such file")
+        return object()
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    keep_freed_memory()
+    release_memory()

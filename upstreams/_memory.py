@@ -14,8 +14,12 @@ LARGE_BYTES = 64 << 20  # above it, memory comes from the system and goes back a
 def keep_freed_memory() -> None:
     """Lets this process use freed memory again, where glibc gives blocks above 32 MB back as soon as they are free.
 
-    The system fills every page with zeros before it hands it out, which takes 4 to 12 % of an extraction: the first
-    convolution of a batch of 8 s gives 52 MB. Longer recordings give larger blocks, which still go back.
+    It holds for the whole process, so only `set_up_worker` calls it, in a process that was started to run jobs.
+
+    The system fills every page with zeros before it hands it out, which takes about 8 % of an extraction's CPU time:
+    the first convolution of a batch of 8 s gives 52 MB. Longer recordings give larger blocks, which still go back. No
+    single block is sure to be used again: torch asks for aligned memory, for which glibc wants a little more than the
+    block, so a small one that was put in the gap sends it elsewhere. `benchmarks/kept_memory.py` measures the sum.
     """
     _libc("mallopt", M_MMAP_THRESHOLD, LARGE_BYTES)
     _libc("mallopt", M_TRIM_THRESHOLD, KEPT_BYTES)

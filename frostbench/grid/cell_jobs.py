@@ -38,7 +38,6 @@ from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._extraction.fill import extract
 from upstreams._facts import UpstreamFacts
-from upstreams._memory import keep_freed_memory
 from upstreams._resolve import build_upstream
 
 
@@ -83,7 +82,6 @@ def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device:
     data = _load_splits(cell, ("train", "valid"), labels, folders, device)
     metric = get_metric(cell.task.metric)
     references = [labels.reference(example.label) for example in cell.examples["valid"]]
-    keep_freed_memory()
     started = time.monotonic()
     models = [_new_downstream(cell, labels) for cell, _ in todo]
     candidates = train_together(

@@ -16,6 +16,7 @@ import torch
 
 from core.digest import STORAGE_ERRNOS
 from core.errors import BenchmarkError
+from upstreams._memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +139,14 @@ def outcome_of(job: Job, result: Callable[[], Any]) -> Outcome:
 
 
 def set_up_worker(threads: int) -> None:
-    """What holds for every process that runs jobs, so that results do not depend on where they were made."""
+    """What holds for every process of ours that runs jobs, so that results do not depend on where they were made.
+
+    It changes the whole process, and so is for a process that was started to run jobs, never for the caller's own.
+    """
     torch.set_num_threads(threads)
     # Saturated LSTM gates give subnormal gradients, which make an update on FBANK six times as slow on a CPU.
     torch.set_flush_denormal(True)
+    keep_freed_memory()
 
 
 def _unexpected(job: Job, error: Exception) -> Outcome:

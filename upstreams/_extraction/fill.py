@@ -20,7 +20,6 @@ from core.feature_cache import FeatureCache, Features, Kind, caches_of, missing
 from upstreams._base import Precision, Upstream
 from upstreams._extraction.clips import GPU_BATCHES, Clip, clip_key, is_long, lay_out
 from upstreams._extraction.encoding import FrozenUpstream
-from upstreams._memory import keep_freed_memory
 
 __all__ = ["Clip", "caches_of", "clip_key", "extract", "lay_out", "unfinished"]
 
@@ -58,7 +57,6 @@ def extract(
     Returns: how many clips passed the upstream.
     Raises: ContractError: a clip is shorter than the upstream's shortest input, or its hidden states are not finite.
     """
-    keep_freed_memory()
     encoder = FrozenUpstream(upstream.to(device), device, precision)
     todo = unfinished(batches, caches)
     if device.type != "cpu":
