@@ -197,9 +197,9 @@ def grid(folder: Path, corpus: Path, upstream: object, tasks: tuple[object, ...]
 
 
 def where(kind: str, request: pytest.FixtureRequest) -> dict[str, object]:
-    """The options of a run with as many workers as there are cores, so that each has one."""
+    """The options of a run with a worker a core; two at least, since a single one would be this very process."""
     if kind == "local":
-        return {"executor": kind, "workers": os.cpu_count()}
+        return {"executor": kind, "workers": max(2, os.cpu_count() or 1)}
     return {"executor": kind, "ray-address": request.getfixturevalue("cluster"), "workers": 2}
 
 
