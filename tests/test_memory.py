@@ -8,10 +8,10 @@ import jobs
 import pytest
 import torch
 
+from core.memory import M_MMAP_THRESHOLD, keep_freed_memory, release_memory
 from frostbench.jobs.base import Job, set_up_worker
 from frostbench.jobs.local import LocalExecutor
 from upstreams._extraction.fill import extract
-from upstreams._memory import M_MMAP_THRESHOLD, keep_freed_memory, release_memory
 from upstreams._resolve import build_upstream
 
 
@@ -19,7 +19,7 @@ from upstreams._resolve import build_upstream
 def asked(monkeypatch) -> list[tuple[object, ...]]:
     """What the C library is asked to do; nothing is done."""
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr("upstreams._memory._libc", lambda *call: calls.append(call))
+    monkeypatch.setattr("core.memory._libc", lambda *call: calls.append(call))
     return calls
 
 

@@ -16,7 +16,7 @@ import torch
 
 from core.digest import STORAGE_ERRNOS
 from core.errors import BenchmarkError
-from upstreams._memory import keep_freed_memory
+from core.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from core.errors import TrainingError
 from core.lengths import unpad
-from upstreams._memory import release_memory
+from core.memory import release_memory
 from upstreams._pretraining.contract import PretrainRecipe, TrainableUpstream, TrainingBatch
 from upstreams._pretraining.data import TrainingData, Update, seed_of
 from upstreams._pretraining.optimisers import build_optimiser, rate_factor
