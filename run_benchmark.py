@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,31 +30,30 @@ from core.errors import BenchmarkError, RecordError
 from core.manifest import Manifest, summarise, validate
 from core.metrics import get_metric
 from core.records import RecordStore
+from core.registry import load_module
 from downstreams._base import HEADS
+from frostbench.api import evaluate
 from frostbench.cache_space import clear, entries
-from frostbench.grid.cell_jobs import Folders
-from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames, format_bytes, parse_size
-from frostbench.grid.plan import Grid
-from frostbench.grid.run import Report, run_grid
+from frostbench.entries import checked_head, entries_in, subject_of
+from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames, format_bytes
 from frostbench.jobs.local import devices_here
 from frostbench.jobs.open import open_executor
 from frostbench.jobs.progress import TerminalWatcher, Watcher
 from frostbench.prediction import as_text, load_predictor
 from frostbench.pretraining.goal_probe import GoalProbe
 from frostbench.pretraining.run import open_recordings, pretrain_all, pretrain_together, require_processes_that_fit
+from frostbench.results import Results
 from leaderboard import bundles, exports, verification
 from leaderboard.aggregate import leaderboard
 from leaderboard.figure_files import write_figures
 from leaderboard.page import page
-from leaderboard.tables import READING, markdown, rich_tables, svg
-from tasks._base import TASKS, resolve_task
+from leaderboard.tables import READING, rich_tables, svg, to_markdown
+from tasks._base import TASKS
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
-from upstreams._checks import CHECKS, run_check
 from upstreams._pretraining.options import parse_options
 from upstreams._pretraining.plan import PretrainingSettings, is_done, planned, summary
 from upstreams._pretraining.processes import Mixed, is_first_process
-from upstreams._resolve import build_upstream
 
 NO_FOLDER_ERRNOS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # a file where a folder is meant
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -82,10 +80,10 @@ class Format(StrEnum):
 
 
 WRITERS = {
-    Format.markdown: markdown,
-    Format.csv: exports.csv,
-    Format.json: exports.json,
-    Format.latex: exports.latex,
+    Format.markdown: to_markdown,
+    Format.csv: exports.to_csv,
+    Format.json: exports.to_json,
+    Format.latex: exports.to_latex,
 }
 CORPUS_HELP = "Name of a corpus, folder with a metadata.jsonl, that file, hf:ORG/NAME[:CONFIG] or hf:FOLDER."
 Corpus = Annotated[str, typer.Option(help=CORPUS_HELP)]
@@ -120,18 +118,29 @@ def list_entries() -> None:
 
 @app.command()
 def check(
-    upstream: Annotated[str, typer.Argument(help="NAME[@CHECKPOINT], hf:ID_OR_FOLDER or FILE.py:CLASS.")],
+    entry: Annotated[
+        str, typer.Argument(help="An upstream as `run` takes it, a head, a task, or FILE.py:NAME of any of them.")
+    ],
+    corpus: Annotated[str | None, typer.Option(help=f"Check a task on it, too. {CORPUS_HELP}")] = None,
+    root: Root = None,
 ) -> None:
-    """Test an upstream against the contract that makes its results trustworthy."""
-    built = build_upstream(upstream)
-    sizes = f"{built.num_layers} layers of {built.hidden_size}, {built.downsample_rate} samples a frame"
-    heading = f"{built.display_name}: {sizes}, {built.num_params():,} parameters"
-    out.print(heading, markup=False, highlight=False, soft_wrap=True)  # a table's title is broken at its width
+    """Test an upstream, head or task against the contract that makes its results trustworthy.
+
+    FILE.py alone lists what is in it.
+    """
+    if entry.endswith(".py"):
+        table = Table(show_header=False)
+        for kind, name in entries_in(load_module(Path(entry))):
+            table.add_row(kind, escape(f"{entry}:{name}"))
+        out.print(table)
+        return
+    subject = subject_of(entry, None if corpus is None else open_corpus(corpus, root))
+    out.print(subject.title, markup=False, highlight=False, soft_wrap=True)  # a table's title is broken at its width
     table = Table(show_header=False)
-    results = [run_check(each, built) for each in CHECKS]
+    results = [each.run() for each in subject.checks]
     for result in results:
         verdict = "[green]passed[/]" if result.passed else "[red]FAILED[/]"
-        note = f"known failure: {built.card.known_failures[result.check]}" if result.expected else result.error
+        note = f"known failure: {subject.known_failures[result.check]}" if result.expected else result.error
         table.add_row(verdict, result.check, escape(note or ""))
     out.print(table)
     if not all(result.passed for result in results):
@@ -240,7 +249,8 @@ def run(  # noqa: PLR0913
     seed: Annotated[list[int], typer.Option(help="Of head training; several.")] = [0],  # noqa: B006
     recipe: Annotated[str | None, typer.Option(help="Recipe of the tasks; each task's default if left out.")] = None,
     head: Annotated[
-        str | None, typer.Option(help="Another head for the tasks, to see what the ranking owes to theirs.")
+        str | None,
+        typer.Option(help="Another head for the tasks, or FILE.py:CLASS, to see what the ranking owes to theirs."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Rows a split, for a quick try; stays off the leaderboard.")
@@ -265,41 +275,45 @@ def run(  # noqa: PLR0913
     ray_address: RayAddress = None,
 ) -> None:
     """Evaluate frozen upstreams on tasks. Finished cells are skipped, so the same command goes on where it was."""
-    runner = open_executor(executor, ray_address, device, workers, [cache, output])
-    tasks = [resolve_task(name) for name in dict.fromkeys(task)]
-    grid = Grid(
-        tuple(upstream),
-        tuple(each.with_head(head) if head else each for each in tasks),
-        tuple(dict.fromkeys(seed)),
-        recipe,
-        limit,
-        exact,
-        precision,
-        frames,
-        parse_size(cache_limit),
-    )
-    manifest = open_corpus(corpus, root, columns, cache)
-    _warn(replace(manifest, missing=()))  # a run without them is refused in the same words
     with TerminalWatcher(err) as watcher:
-        report = run_grid(grid, manifest, Folders(cache, output), runner, watcher)
-    _show(report, output)
-    if report.failures:
+        results = evaluate(
+            upstream,
+            task,
+            corpus=corpus,
+            root=root,
+            columns=columns,
+            seeds=seed,
+            recipe=recipe,
+            head=head,
+            limit=limit,
+            exact=exact,
+            precision=precision,
+            frames=frames,
+            cache_limit=cache_limit,
+            output=output,
+            cache=cache,
+            device=device,
+            workers=workers,
+            executor=executor.value,
+            ray_address=ray_address,
+            progress=watcher,
+            raise_error=False,
+        )
+    _show(results)
+    if results.failures:
         raise typer.Exit(1)
 
 
-def _show(report: Report, output: Path) -> None:
-    store = RecordStore(output)
-    runs = [cell.run for cell in report.cells if cell.run in store]
-    if runs:
-        for table in rich_tables(leaderboard(store, custom=True, only=runs)):
-            out.print(table)
-    for name, error in report.failures:
+def _show(results: Results) -> None:
+    for table in rich_tables(results.board):
+        out.print(table)
+    for name, error in results.failures:
         err.print(f"failed: {name}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-    for name, clips in report.passed.items():
+    for name, clips in results.passed.items():
         err.print(f"{name}: {clips} clips passed it, each once", markup=False, highlight=False, soft_wrap=True)
     out.print(
-        f"{report.computed} cells computed, {report.skipped} were there, "
-        f"{len(report.cells) - report.skipped - report.computed} failed; records in {output / 'records'}",
+        f"{results.computed} cells computed, {results.skipped} were there, "
+        f"{results.failed} failed; records in {results.folder / 'records'}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -396,11 +410,14 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Recordings.")],
     run: Annotated[str, typer.Option(help="The beginning of a run's digest: the name of its record.")],
     upstream: Annotated[str | None, typer.Option(help="Where its upstream lies, if not where it did.")] = None,
+    head: Annotated[str | None, typer.Option(help="FILE.py:CLASS of a head of one's own.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     output: Output = Path("results"),
     device: Device = None,
 ) -> None:
     """Let a trained head tell the keyword, speaker, intent or transcript of recordings of your own."""
+    if head is not None:
+        checked_head(head)
     predictor = load_predictor(RecordStore(output), run, upstream, torch.device(devices_here(device)[0]))
     record = predictor.record
     answers = [(str(file), predictor.predict(file)) for file in files]

@@ -9,7 +9,8 @@
     ├── TrainingError      training can't go on: NaN loss, no trainable example
     ├── CacheError         the feature cache can't be read or written
     ├── RecordError        a result record is damaged or contradicts another
-    └── MetricError        a metric is not defined on the predictions it was given
+    ├── MetricError        a metric is not defined on the predictions it was given
+    └── EvaluationError    cells of a grid failed; the others are recorded
 
 Every message says what was wrong with which value, where, and what to do. The CLI prints it and exits with 2.
 """
@@ -53,3 +54,18 @@ class RecordError(BenchmarkError):
 
 class MetricError(BenchmarkError):
     """A metric is not defined on the predictions it was given."""
+
+
+class EvaluationError(BenchmarkError):
+    """Cells of a grid failed; the others are recorded.
+
+    Attributes:
+        failures: (name of the job, error), each once.
+    """
+
+    def __init__(self, message: str, failures: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(message, failures)
+        self.failures = failures
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -70,6 +70,7 @@ class Manifest:
         notes: what a user should know but need not mend, such as counts that differ from the official ones.
         missing: parts that are not there and how to get them; what is there can be looked at, but not be run.
         memory: folder where digests of audio files are remembered; None computes them each time.
+        known_failures: check of the task contract -> reason why it can't hold on this corpus as it was published.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     memory: Path | None = None
+    known_failures: Mapping[str, str] = field(default_factory=dict)
 
     def require_complete(self) -> None:
         """Refuses a corpus of which parts are missing.

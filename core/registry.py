@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from core.errors import BenchmarkError, ContractError, UnknownNameError
 
 Entry = TypeVar("Entry")
+BY_PATH = "plugin_"  # begins the name of a module that was loaded by its path
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
@@ -44,11 +45,11 @@ class Registry(Generic[Entry]):
         self._discovered = False
 
     def add(self, name: str, entry: Entry) -> None:
-        """Registers an entry.
+        """Registers an entry; a class that is defined anew, as by a notebook's cell run twice, replaces itself.
 
         Raises: BenchmarkError: the name is taken by another entry.
         """
-        if self._entries.get(name, entry) is not entry:
+        if not _is_same_definition(self._entries.get(name, entry), entry):
             raise BenchmarkError(f"{self.kind} '{name}' is registered twice: rename one of them")
         self._entries[name] = entry
 
@@ -82,6 +83,19 @@ class Registry(Generic[Entry]):
             self.add(point.name, point.load())
 
 
+def _is_same_definition(known: object, entry: object) -> bool:
+    if known is entry:
+        return True
+    if not (isinstance(known, type) and isinstance(entry, type)):
+        return False
+    return (known.__module__, known.__qualname__) == (entry.__module__, entry.__qualname__)
+
+
+def is_loaded_by_path(module: str) -> bool:
+    """Whether a module's name was made by `load_module`, so that it can't be imported by that name elsewhere."""
+    return module.startswith(BY_PATH)
+
+
 def load_module(path: Path) -> ModuleType:
     """Imports a user's Python file under a name made from its path; twice the same file is one module.
 
@@ -89,7 +103,7 @@ def load_module(path: Path) -> ModuleType:
     """
     if not path.is_file():
         raise ContractError(f"{path}: no such file; name the Python file of your plug-in")
-    name = f"plugin_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    name = f"{BY_PATH}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -13,7 +13,8 @@ from core.errors import BenchmarkError, CheckpointError, RecordError
 from core.feature_cache import Kind
 from core.records import NAME_LENGTH, RecordStore, ResultRecord
 from downstreams._training import Downstream, downstream_of, load_trained
-from upstreams._base import Precision
+from frostbench.instances import built
+from upstreams._base import Precision, Upstream
 from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._facts import UpstreamFacts
@@ -63,13 +64,15 @@ def find_run(store: RecordStore, run: str) -> ResultRecord:
     return store.read(found[0])
 
 
-def load_predictor(store: RecordStore, run: str, upstream: str | None, device: torch.device) -> Predictor:
+def load_predictor(
+    store: RecordStore, run: str, upstream: str | Upstream | type[Upstream] | None, device: torch.device
+) -> Predictor:
     """Builds what a run trained.
 
     Args:
         store: the folder of results.
         run: beginning of its digest.
-        upstream: specification of the upstream, where it lies elsewhere than when the head was trained.
+        upstream: specification of the upstream, where it lies elsewhere than when the head was trained; or an object.
         device: where to compute.
 
     Raises: RecordError: no such run. CheckpointError: the head was changed, or the upstream is another one.
@@ -81,17 +84,24 @@ def load_predictor(store: RecordStore, run: str, upstream: str | None, device: t
     trained, description = load_trained(path)
     spec = upstream or record.circumstances["upstream_spec"]
     try:
-        built = build_upstream(spec)
+        upstream = build_upstream(spec) if isinstance(spec, str) else built(spec).freeze()
     except BenchmarkError as error:
         raise CheckpointError(f"{error}; if the upstream of this run lies elsewhere, add --upstream") from None
     precision: Precision = record.upstream["precision"]
-    if UpstreamFacts.of(spec, built, precision).digest != record.upstream["digest"]:
+    if (
+        UpstreamFacts.of(str(record.circumstances["upstream_spec"]), upstream, precision).digest
+        != record.upstream["digest"]
+    ):
         raise CheckpointError(
-            f"upstream '{spec}' is another one than the head was trained on ({record.upstream['name']}, digest "
+            f"upstream '{_named(spec)}' is another one than the head was trained on ({record.upstream['name']}, digest "
             f"{record.upstream['digest'][:NAME_LENGTH]}): name the same weights with --upstream"
         )
     downstream = downstream_of(description, trained.state).to(device).eval()
-    return Predictor(record, FrozenUpstream(built.to(device), device, precision), downstream)
+    return Predictor(record, FrozenUpstream(upstream.to(device), device, precision), downstream)
+
+
+def _named(upstream: object) -> str:
+    return upstream if isinstance(upstream, str) else type(upstream).__qualname__
 
 
 def as_text(prediction: Any) -> str:

@@ -187,5 +187,11 @@ def _corrected(run: SeedRun) -> tuple[float, ...]:
     return tuple(part / sum(parts) for part in parts) if sum(parts) > 0 else ()
 
 
+def layers_of(record: ResultRecord) -> list[tuple[float, float | None]]:
+    """Weight and norm-corrected weight of each layer; the latter is None where the norms are unknown."""
+    run = _seed_run(record)
+    return list(zip(run.layer_weights, _corrected(run) or [None] * len(run.layer_weights), strict=True))
+
+
 def _mean_over_seeds(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(map(mean, zip(*rows, strict=True))) if len({len(row) for row in rows}) == 1 else ()

@@ -2,114 +2,50 @@
 
 from __future__ import annotations
 
-import csv as csv_files
 import dataclasses
-import json as json_files
+import json
 from collections.abc import Iterator
-from io import StringIO
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from core.errors import RecordError
+from leaderboard import frames
 from leaderboard.board import Board, Cell, Column, Leaderboard
-from leaderboard.tables import CellText, has_scores, headings, lines
+from leaderboard.tables import CellText, text_frame
 
-COLUMNS = (
-    "upstream", "task", "corpus", "metric", "direction", "mean", "std", "seeds", "test_utterances", "learning_rate",
-    "params", "low", "high", "rank", "letters", "speakers", "head", "recipe", "board", "score", "gflops_per_second",
-    "source",
-)  # fmt: skip
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
          "↑": r"$\uparrow$", "↓": r"$\downarrow$", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}  # fmt: skip
 # Hugging Face's names of what the tasks are; a task of one's own is audio classification, or recognition with WER.
 HUB_TASKS = {"wer": "automatic-speech-recognition", "cer": "automatic-speech-recognition"}
 
 
-def csv(board: Leaderboard) -> str:
+def to_csv(board: Leaderboard) -> str:
     """Tidy CSV, one row a cell; published values have the source `published`."""
-    text = StringIO()
-    writer = csv_files.DictWriter(text, COLUMNS, lineterminator="\n", restval="")
-    writer.writeheader()
-    for each in (*board.boards, *board.variants):
-        for row in each.rows:
-            known = {"upstream": row.name, "params": row.params, "board": each.title, "recipe": each.recipe}
-            known |= {"score": _rounded(row.score), "gflops_per_second": _rounded(row.gflops_per_second)}
-            for column in each.columns:
-                if column.task in row.cells:
-                    cell = row.cells[column.task]
-                    writer.writerow({**_of_column(column), **_of_cell(cell), **known, "source": "measured"})
-        for published in each.published:
-            known = {"upstream": published.name, "params": published.params, "board": each.title}
-            known |= {"score": _rounded(published.score), "source": "published"}
-            for column in each.columns:
-                if column.task in published.values:
-                    writer.writerow({**_of_column(column), **known, "mean": _rounded(published.values[column.task])})
-    return text.getvalue()
+    text: str = frames.cells(board).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+    return text
 
 
-def _of_column(column: Column) -> dict[str, Any]:
-    names = ("task", "corpus", "metric", "direction", "head")
-    return {name: getattr(column, name) for name in names}
-
-
-def _of_cell(cell: Cell) -> dict[str, Any]:
-    low, high = cell.interval or (None, None)
-    return {
-        "mean": _rounded(cell.mean),
-        "std": _rounded(cell.std),
-        "seeds": len(cell.seeds),
-        "test_utterances": cell.utterances,
-        "learning_rate": " ".join(f"{rate:g}" for rate in cell.learning_rates),
-        "low": _rounded(low),
-        "high": _rounded(high),
-        "rank": cell.rank,
-        "letters": cell.letters,
-        "speakers": "" if cell.speakers is None else cell.speakers,
-    }
-
-
-def _rounded(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def json(board: Leaderboard) -> str:
+def to_json(board: Leaderboard) -> str:
     """All that is known: the fields of `leaderboard/board.py`, as objects and lists."""
-    return json_files.dumps(dataclasses.asdict(board), ensure_ascii=False, indent=1) + "\n"
+    return json.dumps(dataclasses.asdict(board), ensure_ascii=False, indent=1) + "\n"
 
 
-def latex(board: Leaderboard) -> str:
+def to_latex(board: Leaderboard) -> str:
     """A table environment a board, in the style of booktabs."""
     return "\n".join(_latex_table(each) for each in (*board.boards, *board.variants))
 
 
 def _latex_table(board: Board) -> str:
-    names = headings(board)
-    body: list[str] = []
-    previous = False
-    for line in lines(board):
-        rule = r"    \midrule" + "\n" if line.published and not previous and body else ""
-        previous = line.published
-        scored = [line.score] if has_scores(board) else []
-        cells = [_tex(line.name), _tex(line.params), *scored, *map(_latex_cell, line.cells)]
-        body.append(f"{rule}    {' & '.join(cells)} \\\\")
-    return "\n".join(
-        [
-            r"% \usepackage{booktabs}",
-            r"\begin{table}",
-            r"  \centering",
-            f"  \\caption{{{_tex(board.title)}. {_tex(board.interval_note)} {_tex(board.score.explanation)}}}",
-            f"  \\begin{{tabular}}{{l{'r' * (len(names) - 1)}}}",
-            r"    \toprule",
-            f"    {' & '.join(map(_tex, names))} \\\\",
-            r"    \midrule",
-            *body,
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+    frame = text_frame(board, _latex_cell, _tex)
+    first_published = len(board.rows)
+    if 0 < first_published < len(frame):
+        frame.iloc[first_published, 0] = "\\midrule\n" + frame.iloc[first_published, 0]
+    table: str = frame.to_latex(
+        index=False,
+        column_format="l" + "r" * (frame.shape[1] - 1),
+        caption=f"{_tex(board.title)}. {_tex(board.interval_note)} {_tex(board.score.explanation)}",
     )
+    return "% \\usepackage{booktabs}\n" + table
 
 
 def _latex_cell(cell: CellText) -> str:

@@ -56,7 +56,7 @@ def grouped(records: Sequence[ResultRecord]) -> list[Group]:
     the recipe that do not crop.
     """
     boards: dict[tuple[bool, str, str, str | None], list[Entry]] = defaultdict(list)
-    for entry in _named(records):
+    for entry in named(records):
         superb = _is_superb(entry)
         boards[not superb, "" if superb else entry.corpus, entry.recipe, entry.head].append(entry)
     groups = []
@@ -85,7 +85,8 @@ def _is_superb(entry: Entry) -> bool:
     return record.recipe["name"] == SUPERB_RECIPE and not record.custom and entry.head is None and found == corpus
 
 
-def _named(records: Sequence[ResultRecord]) -> list[Entry]:
+def named(records: Sequence[ResultRecord]) -> list[Entry]:
+    """The names that records have beside each other, in their order."""
     upstreams = _distinct(records, lambda r: r.upstream["name"], lambda r: r.upstream["digest"], lambda r: "")
     tasks = _distinct(records, lambda r: r.task["name"], lambda r: task_digest(r.task), _head)
     newest = max((record.protocol for record in records), default=0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from io import StringIO
 from typing import NamedTuple
 
+import pandas as pd
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
@@ -161,30 +162,39 @@ def svg(board: Leaderboard) -> str:
     return re.sub(r"@font-face\s*{.*?}\s*", "", picture, flags=re.DOTALL)  # whoever looks at it shall load no fonts
 
 
-def markdown(board: Leaderboard) -> str:
+def text_frame(board: Board, styled: Callable[[CellText], str], escaped: Callable[[str], str]) -> pd.DataFrame:
+    """A board in words, a row an upstream: what Markdown and LaTeX are written from.
+
+    Args:
+        board: measured rows come first, then the published ones.
+        styled: a cell -> its text.
+        escaped: any other text -> the same in the language of the table.
+    """
+    scored = has_scores(board)
+    rows = [
+        [*map(escaped, [line.name, line.params, *([line.score] if scored else [])]), *map(styled, line.cells)]
+        for line in lines(board)
+    ]
+    return pd.DataFrame(rows, columns=[escaped(name) for name in headings(board)])
+
+
+def to_markdown(board: Leaderboard) -> str:
     """One Markdown table a board, with what is to be said about it."""
     parts = []
     for each in (*board.boards, *board.variants):
-        names = headings(each)
-        text = [f"**{_plain(each.title)}**", "", _line(names), "|---|" + "---:|" * (len(names) - 1)]
-        for line in lines(each):
-            scored = [line.score] if has_scores(each) else []
-            text.append(_line([line.name, line.params, *scored, *map(_marked, line.cells)]))
-        for note in (*notes(each), *stability(each)):
-            text += ["", _plain(note)]
-        parts.append("\n".join(text))
+        frame = text_frame(each, _marked, _plain)
+        align = ("left", *("right",) * (frame.shape[1] - 1))
+        table: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align if len(frame) else None)
+        texts = [f"**{_plain(each.title)}**", table, *map(_plain, (*notes(each), *stability(each)))]
+        parts.append("\n\n".join(texts))
     return "\n\n".join([*parts, _plain(INTERVAL_NOTE)]) + "\n"
 
 
 def _marked(cell: CellText) -> str:
     value = f"**{cell.value}**" if cell.best else f"*{cell.value}*" if cell.tied else cell.value
-    return " ".join(text for text in (value, cell.interval, cell.letters, cell.published) if text)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
+    return " ".join(_plain(text) for text in (value, cell.interval, cell.letters, cell.published) if text)
 
 
 def _plain(text: str) -> str:
-    """Names are text: HTML in them stays visible, whoever renders the Markdown."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    """Names are text: HTML and bars in them stay visible, whoever renders the Markdown."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

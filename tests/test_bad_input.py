@@ -159,7 +159,7 @@ CASES = {
     "columns without hf": (nothing, (*FBANK, "--columns", "text=a"), "--columns is for hf: datasets"),
     "output is a file": (nothing, (*FBANK, "--cache", "{}/pickle.pt"), "{}/pickle.pt"),
     "prepare": (several, ("prepare", "{}/corpus"), "2 bad rows; correct or remove:"),
-    "check": (nothing, ("check", "mfc"), "unknown upstream 'mfc': did you mean 'mfcc'?"),
+    "check": (nothing, ("check", "mfc"), "unknown upstream, head, task or metric 'mfc': did you mean 'mfcc'?"),
     "check checkpoint": (nothing, ("check", "apc@{}/cut.safetensors"), "not a readable safetensors file"),
     "report of nothing": (nothing, ("report", "--output", "{}/folder"), "run something first: frostbench run"),
     "pretrain what can't": (nothing, (*PRETRAIN, "fbank"), "'fbank' can't be pretrained here; these can: apc"),

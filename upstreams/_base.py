@@ -19,6 +19,7 @@ from core.audio import PREPROCESSING, SAMPLE_RATE
 from core.digest import digest_of, tensors_digest
 from core.errors import ContractError
 from core.hidden_states import HiddenStates
+from core.interactive import has_file, interactive_source
 from core.lengths import padding_mask
 from core.registry import Registry
 from upstreams._extraction.clips import BATCH_SECONDS
@@ -189,9 +190,14 @@ def full_precision(tensor: torch.Tensor) -> AbstractContextManager[object]:
 
 
 def _code_version(upstream: type[Upstream]) -> str:
-    """The card's version for our own upstreams; for a plug-in the digest of its file, which nobody versions by hand."""
+    """The card's version for our own upstreams; for a plug-in the digest of its file, which nobody versions by hand.
+
+    Of a class that was typed into a notebook, the digest of the cells that hold its code.
+    """
     if upstream.__module__.startswith("upstreams."):
         return str(upstream.card.version)
+    if not has_file(upstream.__module__):
+        return digest_of(interactive_source(upstream))
     source = inspect.getsourcefile(sys.modules[upstream.__module__])
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else str(upstream.card.version)
 

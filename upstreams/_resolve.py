@@ -6,6 +6,8 @@ torchaudio:BUNDLE[@file]   s3prl:NAME[@file]   s3prl-expert:folder   my_module.p
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,12 +16,30 @@ from core.errors import BenchmarkError, CheckpointError, ContractError, UnknownN
 from core.registry import load_module, unknown_name
 from upstreams._base import UPSTREAMS, Upstream
 
+INSTANCE = "instance:"  # begins the specification of an object that a program holds
+_at_hand: dict[str, Upstream] = {}
+
+
+@contextmanager
+def at_hand(instances: Mapping[str, Upstream]) -> Iterator[None]:
+    """Inside it `build_upstream` answers these specifications with these objects, in this process alone."""
+    _at_hand.update(instances)
+    try:
+        yield
+    finally:
+        for spec in instances:
+            _at_hand.pop(spec, None)
+
 
 def upstream_class(spec: str) -> tuple[type[Upstream], str | None]:
     """The class a specification names, and the checkpoint behind it.
 
     Raises: UnknownNameError: no such upstream. ContractError: the user's file has no such class.
     """
+    if spec.startswith(INSTANCE):
+        raise UnknownNameError(
+            f"upstream '{spec}' was an object of a Python program; make it again, and hand over the object itself"
+        )
     prefix, colon, rest = spec.partition(":")
     if colon and not prefix.endswith(".py"):
         if prefix not in UPSTREAMS.names():
@@ -41,6 +61,8 @@ def build_upstream(spec: str) -> Upstream:
 
     Raises: BenchmarkError: unknown name, missing or unfit checkpoint, or a plug-in that can't be built.
     """
+    if spec in _at_hand:
+        return _at_hand[spec].to("cpu").freeze()  # a job before may have moved it
     upstream, checkpoint = upstream_class(spec)
     try:
         with torch.random.fork_rng(devices=[]):

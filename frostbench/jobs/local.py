@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -13,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 import torch
@@ -136,7 +137,7 @@ class _Lane:
         self.pool = ProcessPoolExecutor(1, context, initializer=_start_worker, initargs=arguments)
 
     def submit(self, number: int, job: Job) -> Future[Any]:
-        with _out_of_reach_of_ctrl_c():  # where a process is started if there is none
+        with _out_of_reach_of_ctrl_c(), _without_main():  # where a process is started if there is none
             try:
                 return self.pool.submit(_run_in_worker, number, job, self._device)
             except BrokenProcessPool:
@@ -158,6 +159,21 @@ def _out_of_reach_of_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that start here don't run the program's main module anew, as multiprocessing makes them.
+
+    Jobs are functions of ours and need nothing of it, while a script that evaluates without asking for
+    `__name__ == "__main__"` would evaluate again in every worker.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _result(future: Future[Any]) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from torchaudio.datasets import SPEECHCOMMANDS
@@ -30,6 +31,9 @@ UNKNOWN, SILENCE, BACKGROUND = "_unknown_", "_silence_", "_background_noise_"
 ONLY_IN_V2 = "backward"  # one of the five words that version 0.02 added
 OFFICIAL = {"train": 51_088, "valid": 6_798, "test": 3_081}  # words in train and valid, everything in test
 OFFICIAL_BACKGROUNDS = 6
+KNOWN_FAILURES = {
+    "check_splits_share_no_recording": "as published: the background noise is the silence of train and of valid",
+}
 HASHES = 2**27  # the dataset's MAX_NUM_WAVS_PER_CLASS + 1
 
 
@@ -58,7 +62,8 @@ def load(root: Path) -> Manifest:
         notes += count_note(BACKGROUND, found, OFFICIAL_BACKGROUNDS)
     above = words.resolve().parent if words is not None else root
     missing = [*_missing_words(above, words, spoken, silent), *_missing_test(above, test, tested)]
-    return checked("speech_commands", root, [*spoken, *silent, *tested], notes, missing)
+    manifest = checked("speech_commands", root, [*spoken, *silent, *tested], notes, missing)
+    return replace(manifest, known_failures=KNOWN_FAILURES if silent else {})
 
 
 def split_of(speaker: str) -> str | None:

@@ -1,0 +1,242 @@
+"""The program as functions: what the command line calls, and what a notebook calls."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from core.checks import CheckResult
+from core.errors import BenchmarkError, ContractError, EvaluationError, RecordError
+from core.records import RecordStore
+from downstreams._base import Head
+from frostbench.entries import checked_head, checked_task, subject_of
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames, parse_size
+from frostbench.grid.plan import Grid
+from frostbench.grid.run import run_grid
+from frostbench.instances import built, specifications
+from frostbench.jobs.base import Executor
+from frostbench.jobs.local import LocalExecutor, devices_here
+from frostbench.jobs.open import open_executor
+from frostbench.jobs.progress import TerminalWatcher, Watcher
+from frostbench.plugins import WithPlugins, plugin_modules
+from frostbench.prediction import load_predictor
+from frostbench.results import Results
+from tasks._base import Task
+from tasks.corpora._base import open_corpus
+from upstreams._base import Precision, Upstream
+from upstreams._resolve import build_upstream
+
+UpstreamLike = str | Upstream | type[Upstream]
+TaskLike = str | Task
+
+
+def evaluate(  # noqa: PLR0913
+    upstreams: UpstreamLike | Sequence[UpstreamLike],
+    tasks: TaskLike | Sequence[TaskLike],
+    *,
+    corpus: str | Path = "mini",
+    root: str | Path | None = None,
+    columns: str | None = None,
+    seeds: int | Sequence[int] = (0,),
+    recipe: str | None = None,
+    head: str | type[Head] | None = None,
+    limit: int | None = None,
+    exact: bool = False,
+    precision: Precision = "float32",
+    frames: AskedFrames = "auto",
+    cache_limit: str = DEFAULT_LIMIT,
+    output: str | Path = "results",
+    cache: str | Path = "cache",
+    device: str | None = None,
+    workers: int | None = None,
+    executor: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
+    progress: bool | Watcher | None = None,
+    raise_error: bool = True,
+) -> Results:
+    """Evaluates frozen upstreams on tasks. Finished runs are skipped, so the same call goes on where it was.
+
+    Args:
+        upstreams: specifications as on the command line (`fbank`, `hf:ORG/NAME`, `FILE.py:CLASS`), or objects and
+            classes that inherit `Upstream`. With an object everything runs in this process, and nothing is pickled.
+        tasks: names, `FILE.py:NAME`, or `Task` objects.
+        corpus: name of a corpus, folder with a metadata.jsonl, that file, `hf:ORG/NAME[:CONFIG]` or `hf:FOLDER`.
+        root: folder where a corpus known by name lies.
+        columns: labels of an `hf:` dataset, such as "text=sentence,speaker=id".
+        seeds: of head training.
+        recipe: name of the tasks' recipe; each task's default if left out.
+        head: another head for the tasks: a name, `FILE.py:CLASS` or a registered class.
+        limit: rows a split at most, for a quick try; such runs are custom.
+        exact: new random crops at every update where the recipe wants them; much slower.
+        precision: in which the upstreams compute.
+        frames: how frames are kept, or not at all; "auto" is the best that fits.
+        cache_limit: of all cached features, such as "500GB"; "none" is no limit.
+        output: folder of results.
+        cache: folder of cached features; may be deleted at any time.
+        device: cpu, cuda, cuda:1, mps; the best there is if left out.
+        workers: processes; one a GPU, or one a core, if left out; 1 runs everything in this one.
+        executor: this machine, or a Ray cluster.
+        ray_address: of the cluster, HOST:PORT; Ray looks for one if left out.
+        progress: True writes to standard error, False is silent, None writes where standard error is a terminal.
+        raise_error: whether failed runs raise at the end, when all others are recorded; else `Results.failures` has
+            them.
+
+    Returns: the runs that were asked for, custom ones included.
+    Raises: EvaluationError: a run failed. BenchmarkError: the evaluation can't start at all.
+    """
+    asked = [checked_task(task, head) for task in _several(tasks, "task")]
+    given, drawn = _several(upstreams, "upstream"), _several(seeds, "seed")
+    folders = Folders(Path(cache), Path(output))
+    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
+    runner = _runner(executor, ray_address, device, workers, folders, given)
+    with specifications(given) as specs:
+        grid = Grid(tuple(dict.fromkeys(specs)), tuple(asked), tuple(drawn), *options)
+        manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, folders.cache)
+        with _watching(progress) as watcher:
+            for note in manifest.notes:
+                watcher.say(f"note: {note}")
+            report = run_grid(grid, manifest, folders, runner, watcher)
+    results = Results(
+        folders.results,
+        tuple(cell.run for cell in report.cells),
+        custom=True,
+        computed=report.computed,
+        skipped=report.skipped,
+        failures=tuple(report.failures),
+        passed=dict(report.passed),
+    )
+    if raise_error and results.failures:
+        raise _failed(results)
+    return results
+
+
+def load(output: str | Path = "results", *, custom: bool = False, published: bool = False) -> Results:
+    """The results in a folder, as `report` shows them.
+
+    Args:
+        output: folder of results.
+        custom: whether runs with limited data or changed recipes are shown, too.
+        published: whether SUPERB's published rows are laid beside what was measured on SUPERB's corpora.
+
+    Raises: RecordError: no records are there, or one is damaged.
+    """
+    results = Results(Path(output), custom=custom, published=published)
+    if not results.store.paths():
+        raise RecordError(f"{results.folder / 'records'}: no records there; name the folder that evaluate() wrote to")
+    return results
+
+
+def check(entry: Any, *, corpus: str | Path | None = None, raise_error: bool = True) -> list[CheckResult]:
+    """Tests an entry of any kind against the contract that makes its results trustworthy, as `check` does.
+
+    Args:
+        entry: an upstream (object, class or specification), a head (class or name), a task (object or name), a metric
+            (object or name), or any of them as `FILE.py:NAME`.
+        corpus: a task is checked on it, too.
+        raise_error: whether a broken promise raises; else it is among what is returned.
+
+    Returns: how each check ended.
+    Raises: ContractError: a promise is broken; names all of them. UnknownNameError: no such entry.
+    """
+    subject = subject_of(entry, None if corpus is None else open_corpus(str(corpus)))
+    findings = [each.run() for each in subject.checks]
+    broken = [finding for finding in findings if not finding.passed]
+    if raise_error and broken:
+        lines = [f"{finding.check}: {finding.error or 'a known failure passes: take it off the list'}"
+                 for finding in broken]  # fmt: skip
+        raise ContractError("\n  ".join([f"{subject.title}: {len(broken)} of {len(findings)} checks fail:", *lines]))
+    return findings
+
+
+def upstream(spec: UpstreamLike, device: str = "cpu") -> Upstream:
+    """A frozen upstream, for its hidden states alone: `upstream("fbank").extract(wavs, wav_lengths)`.
+
+    Args:
+        spec: as on the command line, or an object or class, which is frozen.
+        device: where it computes.
+
+    Raises: BenchmarkError: unknown name, missing or unfit checkpoint.
+    """
+    found = build_upstream(spec) if isinstance(spec, str) else built(spec).freeze()
+    return found.to(device)
+
+
+def predict(
+    files: str | Path | Sequence[str | Path],
+    run: str,
+    *,
+    output: str | Path = "results",
+    upstream: UpstreamLike | None = None,
+    head: str | type[Head] | None = None,
+    device: str | None = None,
+) -> list[Any]:
+    """What the head of a run says about recordings: keyword, speaker, transcript, or slot -> value of an intent.
+
+    Args:
+        files: recordings.
+        run: the beginning of the run's digest, or the file of its record.
+        output: folder of results.
+        upstream: the run's upstream, where it lies elsewhere than then, or was an object.
+        head: the run's head, where it came from a file of one's own: `FILE.py:CLASS`, or the class.
+        device: where to compute; the best there is if left out.
+
+    Raises: RecordError: no such run. CheckpointError: the head was changed, or the upstream is another one.
+    """
+    if head is not None:
+        checked_head(head)
+    predictor = load_predictor(RecordStore(Path(output)), run, upstream, torch.device(devices_here(device)[0]))
+    return [predictor.predict(Path(file)) for file in _several(files, "recording")]
+
+
+def _several(given: Any, kind: str) -> list[Any]:
+    """One or several, each once."""
+    values = [given] if isinstance(given, str | int | Path | Upstream | Task | type) else list(given)
+    if not values:
+        raise BenchmarkError(f"no {kind} is given: name at least one")
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _runner(
+    executor: str, address: str | None, device: str | None, workers: int | None, folders: Folders, given: Sequence[Any]
+) -> Executor:
+    """Where jobs run. What only this process has keeps them in this process."""
+    plugins = plugin_modules()
+    held = [f"{type(each).__name__} is an object" for each in given if not isinstance(each, str)]
+    held += [f"{name} is defined in the program that was started" for name in plugins.here]
+    if held and (executor != "local" or (workers or 1) > 1):
+        raise BenchmarkError(
+            f"{held[0]}, which other processes don't have: leave workers and executor out, or put it into a file and "
+            f"name it as FILE.py:NAME"
+        )
+    if held:
+        return LocalExecutor(device, workers=1)
+    runner = open_executor(executor, address, device, workers, [folders.cache, folders.results])
+    return WithPlugins(runner, plugins.elsewhere) if plugins.elsewhere else runner
+
+
+@contextmanager
+def _watching(progress: bool | Watcher | None) -> Iterator[Watcher]:
+    if isinstance(progress, Watcher):
+        yield progress
+    elif progress or (progress is None and sys.stderr.isatty()):
+        with TerminalWatcher(Console(stderr=True)) as watcher:
+            yield watcher
+    else:
+        yield Watcher()
+
+
+def _failed(results: Results) -> EvaluationError:
+    lines = [f"{name}: {error}" for name, error in results.failures]
+    done = f"{results.computed} runs were computed, {results.skipped} were there; raise_error=False returns them"
+    return EvaluationError("\n  ".join([f"{len(lines)} jobs failed ({done}):", *lines]), results.failures)

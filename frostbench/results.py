@@ -1,0 +1,125 @@
+"""What an evaluation came to, or what a folder of results holds: pandas frames, a page, Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from core.digest import written_then_renamed
+from core.records import RecordStore, ResultRecord
+from leaderboard import frames
+from leaderboard.aggregate import leaderboard
+from leaderboard.board import Leaderboard
+from leaderboard.page import page
+from leaderboard.tables import to_markdown
+
+
+@dataclass(frozen=True)
+class Results:
+    """Runs of a folder of results.
+
+    Attributes:
+        folder: the folder, as `--output` of the command line.
+        only: digests of the runs that are meant; None is all of them.
+        custom: whether runs with limited data or changed recipes are shown, too.
+        published: whether SUPERB's published rows are laid beside what was measured on SUPERB's corpora.
+        computed: how many runs the evaluation computed.
+        skipped: how many were there before.
+        failures: (name of the job, error) of what failed, each once.
+        passed: upstream -> how many clips passed it.
+    """
+
+    folder: Path
+    only: tuple[str, ...] | None = None
+    custom: bool = False
+    published: bool = False
+    computed: int = 0
+    skipped: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+    passed: Mapping[str, int] = field(default_factory=dict)
+
+    def cells(self) -> pd.DataFrame:
+        """One row an upstream and task, over all seeds.
+
+        Returns: upstream, task, corpus, metric, direction, mean, std (over seeds), seeds, test_utterances,
+            learning_rate, params, low and high (95 % interval), rank, letters (ties), speakers, head, recipe, board,
+            score, gflops_per_second, source ("measured" or "published").
+        """
+        return frames.cells(self.board)
+
+    def runs(self) -> pd.DataFrame:
+        """One row a run: a seed of a cell.
+
+        Returns: upstream, task, corpus, recipe, head, seed, run, metric, direction, value, learning_rate, valid,
+            seconds, custom, utterances of each split, params, digests of upstream, corpus and recipe, protocol, device,
+            commit, finished, and a version_... of each package.
+        """
+        return frames.runs(self.records)
+
+    def predictions(self) -> pd.DataFrame:
+        """One row a test utterance and run.
+
+        Returns: upstream, task, corpus, recipe, head, seed, run, id, speaker, prediction, reference, and what the
+            utterance adds to the metric.
+        Raises: RecordError: a file of predictions is not the one that its record was made from.
+        """
+        return frames.predictions(self.store, self.records)
+
+    def layers(self) -> pd.DataFrame:
+        """One row an upstream, task, seed and layer.
+
+        Returns: upstream, task, corpus, recipe, head, seed, run, layer, weight (of the learned sum), corrected_weight
+            (times the norm of the layer's features, scaled to sum to 1).
+        """
+        return frames.layers(self.records)
+
+    def page(self, path: str | Path) -> Path:
+        """Writes everything into one HTML file that needs nothing else, and returns its path."""
+        with written_then_renamed(Path(path)) as temporary:
+            temporary.write_text(page(self.board), encoding="utf-8")
+        return Path(path)
+
+    def to_markdown(self) -> str:
+        """The tables in Markdown, with what is to be said about them."""
+        return to_markdown(self.board)
+
+    @property
+    def failed(self) -> int:
+        """How many of the runs that were asked for are not there."""
+        return 0 if self.only is None else len(self.only) - self.skipped - self.computed
+
+    @property
+    def store(self) -> RecordStore:
+        """The folder of records."""
+        return RecordStore(self.folder)
+
+    @cached_property
+    def board(self) -> Leaderboard:
+        """What tables, exports and the page are written from: see `leaderboard/board.py`.
+
+        Raises: RecordError: a record is damaged or was changed.
+        """
+        if self.records or self.published:
+            runs = [record.run for record in self.records]
+            return leaderboard(self.store, custom=True, published=self.published, only=runs)
+        return Leaderboard((), (), 0)
+
+    @cached_property
+    def records(self) -> list[ResultRecord]:
+        """The records of the runs that are shown.
+
+        Raises: RecordError: one is damaged or was changed.
+        """
+        found = self.store.all() if self.only is None else self._present(self.only)
+        return [record for record in found if self.custom or not record.custom]
+
+    def _present(self, runs: Collection[str]) -> list[ResultRecord]:
+        return [self.store.read(self.store.path(run)) for run in dict.fromkeys(runs) if run in self.store]
+
+    def __repr__(self) -> str:
+        failed = f", {len(self.failures)} failures" if self.failures else ""
+        return f"<Results: {len(self.records)} runs in {self.folder}{failed}>"

@@ -1,0 +1,148 @@
+"""The leaderboard as pandas frames: cells of a board, runs, predictions, layers. Exports are written from these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from core.records import RecordStore, ResultRecord
+from leaderboard.board import Board, Cell, Column, Leaderboard, PublishedRow, Row
+from leaderboard.columns import layers_of
+from leaderboard.grouping import Entry, named
+from leaderboard.predictions import predictions_of
+
+CELLS = (
+    "upstream", "task", "corpus", "metric", "direction", "mean", "std", "seeds", "test_utterances", "learning_rate",
+    "params", "low", "high", "rank", "letters", "speakers", "head", "recipe", "board", "score", "gflops_per_second",
+    "source",
+)  # fmt: skip
+KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "run")  # what all other frames begin with
+RUNS = (
+    *KEYS, "metric", "direction", "value", "learning_rate", "valid", "seconds", "custom", "train", "valid_utterances",
+    "test", "params", "upstream_digest", "corpus_digest", "recipe_digest", "protocol", "device", "commit", "finished",
+)  # fmt: skip
+PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference")
+LAYERS = (*KEYS, "layer", "weight", "corrected_weight")
+COUNTS = ("seeds", "test_utterances", "params", "rank", "speakers")  # whole numbers, also where some are missing
+
+
+def cells(board: Leaderboard) -> pd.DataFrame:
+    """One row an upstream and task of each board; published values have the source `published` and a mean alone.
+
+    Returns: columns `CELLS`. `low` and `high` are the 95 % interval, `letters` the ties, `learning_rate` those that the
+        seeds chose, as text; `mean_rank` and everything else of a row are in `leaderboard/board.py`.
+    """
+    rows = [row for each in (*board.boards, *board.variants) for row in _cells(each)]
+    frame = pd.DataFrame(rows, columns=list(CELLS))
+    return frame.astype({name: "Int64" for name in COUNTS})
+
+
+def _cells(board: Board) -> Iterator[dict[str, Any]]:
+    for row in board.rows:
+        known = _of_row(row, board)
+        for column in board.columns:
+            if column.task in row.cells:
+                cell = _of_cell(row.cells[column.task])
+                yield {**known, **_of_column(column), **cell, "recipe": board.recipe, "source": "measured"}
+    for published in board.published:
+        known = _of_row(published, board)
+        for column in board.columns:
+            if column.task in published.values:
+                value = published.values[column.task]
+                yield {**known, **_of_column(column), "mean": value, "source": "published"}
+
+
+def _of_row(row: Row | PublishedRow, board: Board) -> dict[str, Any]:
+    gflops = row.gflops_per_second if isinstance(row, Row) else None
+    known = {"upstream": row.name, "params": row.params, "score": row.score, "gflops_per_second": gflops}
+    return {**known, "board": board.title}
+
+
+def _of_column(column: Column) -> dict[str, Any]:
+    return {name: getattr(column, name) for name in ("task", "corpus", "metric", "direction", "head")}
+
+
+def _of_cell(cell: Cell) -> dict[str, Any]:
+    low, high = cell.interval or (None, None)
+    found = {name: getattr(cell, name) for name in ("mean", "std", "rank", "letters", "speakers")}
+    rates = " ".join(f"{rate:g}" for rate in cell.learning_rates)
+    counts = {"seeds": len(cell.seeds), "test_utterances": cell.utterances}
+    return {**found, **counts, "learning_rate": rates, "low": low, "high": high}
+
+
+def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
+    """One row a run.
+
+    Returns: columns `RUNS`, then a column for each other metric of its tasks, and one for each version, such as
+        `version_torch`. `seconds` is load, train and test together, `valid` the value by which the rate was chosen.
+    """
+    rows = [_of_run(entry) for entry in named(records)]
+    return pd.DataFrame(rows, columns=_columns(RUNS, rows))
+
+
+def _of_run(entry: Entry) -> dict[str, Any]:
+    record = entry.record
+    made = record.circumstances
+    chosen = [each["valid"] for each in record.learning_rates if each["learning_rate"] == record.learning_rate]
+    return {
+        **_keys(entry),
+        "metric": record.metric["name"],
+        "direction": record.metric["direction"],
+        "value": record.value,
+        "learning_rate": record.learning_rate,
+        "valid": chosen[0] if chosen else None,
+        "seconds": sum(made.get("wall_seconds", {}).values()),
+        "custom": record.custom,
+        "train": record.counts["train"],
+        "valid_utterances": record.counts["valid"],
+        "test": record.counts["test"],
+        "params": record.upstream["params"],
+        "upstream_digest": record.upstream["digest"],
+        "corpus_digest": record.corpus["digest"],
+        "recipe_digest": record.recipe["digest"],
+        "protocol": record.protocol,
+        "device": made.get("device"),
+        "commit": made.get("git", {}).get("commit"),
+        "finished": made.get("finished"),
+        **{f"version_{name}": version for name, version in made.get("versions", {}).items()},
+    }
+
+
+def predictions(store: RecordStore, records: Sequence[ResultRecord]) -> pd.DataFrame:
+    """One row a test utterance and run; none of a run whose folder of files is not there.
+
+    Returns: columns `PREDICTIONS`, then what a row of `predictions.jsonl` holds besides. An intent of several slots is
+        a dict.
+    Raises: RecordError: predictions are not those that a record was made from.
+    """
+    rows = [
+        {**_keys(entry), **asdict(row)} for entry in named(records) for row in predictions_of(store, entry.record) or ()
+    ]
+    return pd.DataFrame(rows, columns=_columns(PREDICTIONS, rows))
+
+
+def layers(records: Sequence[ResultRecord]) -> pd.DataFrame:
+    """One row an upstream, task, seed and layer.
+
+    Returns: columns `LAYERS`. `weight` is the learned softmax weight; `corrected_weight` is it times the mean norm of
+        the layer's features, scaled to sum to 1: what the layer adds to the sum. Missing where norms are unknown.
+    """
+    rows = [
+        {**_keys(entry), "layer": layer, "weight": weight, "corrected_weight": corrected}
+        for entry in named(records)
+        for layer, (weight, corrected) in enumerate(layers_of(entry.record))
+    ]
+    return pd.DataFrame(rows, columns=list(LAYERS))
+
+
+def _keys(entry: Entry) -> dict[str, Any]:
+    names = {name: getattr(entry, name) for name in ("upstream", "task", "corpus", "recipe")}
+    return {**names, "head": entry.record.task["head"], "seed": entry.record.seed, "run": entry.record.run}
+
+
+def _columns(first: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those that are always there, then all that any row has, in the order of their coming."""
+    return list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
