@@ -33,9 +33,10 @@ from core.records import RecordStore
 from core.registry import load_module
 from downstreams._base import HEADS
 from frostbench.api import evaluate
+from frostbench.byte_sizes import format_bytes
 from frostbench.cache_space import clear, entries
 from frostbench.entries import checked_head, entries_in, subject_of
-from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames, format_bytes
+from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
 from frostbench.jobs.local import devices_here
 from frostbench.jobs.open import open_executor
 from frostbench.jobs.progress import TerminalWatcher, Watcher
@@ -434,12 +435,14 @@ def predict(
 
 @cache_app.command("list")
 def list_cache(cache: Cache = Path("cache")) -> None:
-    """Show what features there are, the longest unused first."""
+    """Show what the cache holds, the longest unused first."""
     found = entries(cache)
-    table = Table("upstream", "kind", "size", "utterances", "last used", title=str(cache), title_justify="left")
+    table = Table(
+        "upstream", "kind", "size", "utterances or files", "last used", title=str(cache), title_justify="left"
+    )
     for entry in found:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-        table.add_row(escape(entry.upstream), entry.name, format_bytes(entry.size), str(entry.utterances()), used)
+        table.add_row(escape(entry.title), entry.name, format_bytes(entry.size), str(entry.count()), used)
     out.print(table)
     out.print(f"{len(found)} entries, {format_bytes(sum(entry.size for entry in found))}", highlight=False)
 
@@ -452,11 +455,11 @@ def clear_cache(
     unused_days: Annotated[float | None, typer.Option(min=0, help="Only what no run has used for so long.")] = None,
     cache: Cache = Path("cache"),
 ) -> None:
-    """Delete features; what a running command uses stays."""
+    """Delete features and all else the cache holds; what a running command uses stays."""
     deleted, busy = clear(cache, names or (), unused_days)
     out.print(f"{len(deleted)} entries deleted, {format_bytes(sum(entry.size for entry in deleted))}", highlight=False)
     for entry in busy:
-        line = f"{entry.upstream} {entry.name}: a running command uses it; it stays"
+        line = f"{entry.title} {entry.name}: a running command uses it; it stays"
         err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -15,9 +15,10 @@ from core.checks import CheckResult
 from core.errors import BenchmarkError, ContractError, EvaluationError, RecordError
 from core.records import RecordStore
 from downstreams._base import Head
+from frostbench.byte_sizes import parse_size
 from frostbench.entries import checked_head, checked_task, subject_of
 from frostbench.grid.cell_jobs import Folders
-from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames, parse_size
+from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
 from frostbench.grid.plan import Grid
 from frostbench.grid.run import run_grid
 from frostbench.instances import built, specifications

@@ -1,12 +1,12 @@
-"""How much the feature cache may take, what is thrown out of it, and who is using what.
+"""How much the cache may take, what is thrown out of it, and who is using what.
 
-An entry is a folder of one kind of features of one upstream. Whoever uses an entry holds a shared lock on its marker;
-who wants to delete it needs the lock alone. The locks are the operating system's: a process that dies holds none.
+An entry is a folder: one kind of features of one upstream, or one of FOLDERS. Whoever uses an entry holds a shared lock
+on its marker; who wants to delete it needs the lock alone. The locks are the operating system's: a process that dies
+holds none.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,38 +17,78 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import portalocker
+
 from core.digest import write_json
 from core.errors import CacheError
-from frostbench.grid.needs import Need, format_bytes
+from core.feature_cache import FeatureCache
+from frostbench.byte_sizes import format_bytes
 
 MARKER = ".used"  # in an entry: its time is that of the last use
 NOTE = "upstream.json"  # beside the entries of an upstream: what the list shows
 REMOVING = ".removing-"
+# What lies in a cache besides features; folder -> what it holds.
+FOLDERS = {
+    "heads": "trained candidates",
+    "hf": "audio of hf: corpora",
+    "rows": "rows of tasks",
+    "audio": "digests of audio files",
+    "validated": "corpora that were checked",
+}
+MADE_BY_RUNS = ("heads", "rows")
+SMALL = ("audio", "validated")  # never in the way of features, and minutes of work for a large corpus
+
+
+@dataclass(frozen=True)
+class Need:
+    """An entry of the cache that a run needs.
+
+    Attributes:
+        upstream: its display name.
+        cache: the entry.
+        keys: of the utterances.
+        size: bytes of all of them.
+        coming: bytes of those that are not there yet.
+    """
+
+    upstream: str
+    cache: FeatureCache
+    keys: frozenset[str]
+    size: int
+    coming: int
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One kind of features of one upstream, as it lies on disk.
+    """A part of the cache that is listed, counted and deleted as a whole.
 
     Attributes:
         path: its folder.
-        upstream: display name, or the beginning of the digest where none was noted.
+        title: display name of the upstream whose features it holds, or the beginning of its digest where none was
+            noted; what a folder holds that is no upstream's.
         size: bytes.
         used: when a run used it last, in seconds since 1970.
     """
 
     path: Path
-    upstream: str
+    title: str
     size: int
     used: float
 
     @property
     def name(self) -> str:
-        """Kind and number format."""
+        """Kind and number format of features; else the folder's name."""
         return self.path.name
 
-    def utterances(self) -> int:
-        """How many it holds."""
+    @property
+    def holds_features(self) -> bool:
+        """Whether it is one kind of features of one upstream."""
+        return self.path.name not in FOLDERS
+
+    def count(self) -> int:
+        """How many utterances it has features of; of other folders how many files."""
+        if not self.holds_features:
+            return sum(file.name != MARKER for file in _files(self.path))
         keys = {
             key for index in self.path.glob("[!.]*.json") for key, _ in json.loads(index.read_text(encoding="utf-8"))
         }
@@ -57,17 +97,24 @@ class Entry:
 
 def entries(cache: Path) -> list[Entry]:
     """All entries of a cache, the longest unused first."""
-    found = []
-    for source in cache.glob("[0-9a-f]" * 32):
-        for path in source.iterdir():
-            if path.is_dir() and not path.name.startswith("."):
-                found.append(Entry(path, _noted_name(source), _size(path), _last_used(path)))
+    found = [
+        Entry(path, _noted_name(source), _size(path), _last_used(path))
+        for source in cache.glob("[0-9a-f]" * 32)
+        for path in source.iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    ]
+    folders = ((cache / name, title) for name, title in FOLDERS.items())
+    found += [Entry(path, title, _size(path), _last_used(path)) for path, title in folders if path.is_dir()]
     return sorted(found, key=lambda entry: entry.used)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
 
 
 def _size(folder: Path) -> int:
     total = 0
-    for file in folder.iterdir():
+    for file in folder.rglob("*"):
         with suppress(FileNotFoundError):  # another process is merging or deleting
             total += file.stat().st_size
     return total
@@ -87,7 +134,7 @@ def _last_used(path: Path) -> float:
 
 @contextmanager
 def in_use(needs: Sequence[Need]) -> Iterator[None]:
-    """Marks entries as used now, and keeps every other process from deleting them."""
+    """Marks features as used now, and keeps every other process from deleting them."""
     with ExitStack() as stack:
         for need in needs:
             entry = need.cache.folder
@@ -98,11 +145,21 @@ def in_use(needs: Sequence[Need]) -> Iterator[None]:
 
 
 @contextmanager
+def folders_in_use(cache: Path) -> Iterator[None]:
+    """The same for what is no upstream's, where a folder is there already or a run always makes it."""
+    with ExitStack() as stack:
+        for name in FOLDERS:
+            if name in MADE_BY_RUNS or (cache / name).is_dir():
+                stack.enter_context(_held(cache / name))
+        yield
+
+
+@contextmanager
 def _held(entry: Path) -> Iterator[None]:
     while True:
         entry.mkdir(parents=True, exist_ok=True)
         with (entry / MARKER).open("a") as marker:
-            _lock(marker, fcntl.LOCK_SH)
+            _lock(marker, portalocker.LOCK_SH)
             if not _is_still(marker, entry / MARKER):  # deleted while we waited
                 continue
             os.utime(entry / MARKER)
@@ -117,12 +174,12 @@ def _is_still(file: IO[str], path: Path) -> bool:
         return False
 
 
-def _lock(file: IO[str], how: int) -> bool:
+def _lock(file: IO[str], how: portalocker.LockFlags) -> bool:
     try:
-        fcntl.flock(file, how)
-    except BlockingIOError:
+        portalocker.lock(file, how)
+    except portalocker.AlreadyLocked:
         return False
-    except OSError:  # a file system without locks: then everybody has to look after himself
+    except portalocker.LockException:  # a file system without locks: then everybody has to look after himself
         return True
     return True
 
@@ -136,7 +193,7 @@ def exclusive(entry: Path) -> Iterator[bool]:
         except FileNotFoundError:  # another process was faster
             yield False
             return
-        yield _lock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield _lock(marker, portalocker.LOCK_EX | portalocker.LOCK_NB)
 
 
 def delete(entry: Entry) -> bool:
@@ -148,7 +205,7 @@ def delete(entry: Entry) -> bool:
         entry.path.rename(gone)  # at once for whoever looks, however long the deletion takes
         for leftover in entry.path.parent.glob(f"{REMOVING}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-    if not any(path.is_dir() for path in entry.path.parent.iterdir()):
+    if entry.holds_features and not any(path.is_dir() for path in entry.path.parent.iterdir()):
         shutil.rmtree(entry.path.parent, ignore_errors=True)
     return True
 
@@ -160,22 +217,20 @@ def clear(
 
     Args:
         cache: folder of the cache.
-        names: of upstreams; empty takes all.
+        names: of upstreams, or titles of other folders; empty takes all.
         unused_days: only what no run has used for so long.
 
     Returns: those deleted, and those that a running command uses.
     Raises: CacheError: no entry of such a name.
     """
     found = entries(cache)
-    unknown = sorted(set(names) - {entry.upstream for entry in found})
+    unknown = sorted(set(names) - {entry.title for entry in found})
     if unknown:
-        known = ", ".join(sorted({entry.upstream for entry in found})) or "none"
-        raise CacheError(f"{cache}: no features of '{unknown[0]}' (there are: {known}); see: frostbench cache list")
+        known = ", ".join(sorted({entry.title for entry in found})) or "none"
+        raise CacheError(f"{cache}: nothing of '{unknown[0]}' (there are: {known}); see: frostbench cache list")
     before = time.time() - (unused_days or 0) * 24 * 3600
     chosen = [
-        entry
-        for entry in found
-        if (not names or entry.upstream in names) and (unused_days is None or entry.used < before)
+        entry for entry in found if (not names or entry.title in names) and (unused_days is None or entry.used < before)
     ]
     deleted = [entry for entry in chosen if delete(entry)]
     return deleted, [entry for entry in chosen if entry not in deleted]
@@ -187,7 +242,7 @@ def make_room(cache: Path, limit: int | None, needs: Sequence[Need]) -> list[Ent
     Args:
         cache: folder of the cache.
         limit: bytes of all entries; None is no limit.
-        needs: entries that are needed, and what is coming to them.
+        needs: features that are needed, and what is coming to them.
 
     Returns: what was deleted whole.
     Raises: CacheError: the disk has no room for what is coming.
@@ -197,7 +252,8 @@ def make_room(cache: Path, limit: int | None, needs: Sequence[Need]) -> list[Ent
     kept = {need.cache.folder for need in needs}
     deleted = []
     for entry in entries(cache):
-        if _is_over(cache, limit, coming) and entry.path not in kept and delete(entry):
+        is_spared = entry.path in kept or entry.name in SMALL
+        if not is_spared and _is_over(cache, limit, coming) and delete(entry):
             deleted.append(entry)
     for need in needs:  # other corpora of the same upstream
         if _is_over(cache, limit, coming) and need.cache.folder.is_dir():

@@ -19,11 +19,12 @@ from core.errors import CacheError
 from core.feature_cache import FeatureCache
 from core.manifest import Manifest
 from core.records import RecordStore
-from frostbench.cache_space import clear, delete, entries, exclusive, in_use, make_room
-from frostbench.grid import announcements
+from frostbench.byte_sizes import format_bytes, parse_size
+from frostbench.cache_space import Need, clear, delete, entries, exclusive, folders_in_use, in_use, make_room
+from frostbench.grid import announcements, cell_jobs
 from frostbench.grid.announcements import explained
 from frostbench.grid.cell_jobs import Folders
-from frostbench.grid.needs import Need, choose_frames, format_bytes, parse_size, sizes_of
+from frostbench.grid.needs import choose_frames, sizes_of
 from frostbench.grid.plan import Grid
 from frostbench.grid.run import Report, run_grid
 from frostbench.grid.wanted import WantedClips
@@ -95,12 +96,14 @@ def cache(tmp_path) -> Path:
 
 
 def names(cache: Path) -> list[str]:
-    return [entry.upstream for entry in entries(cache)]
+    """Of the upstreams whose features there are."""
+    return [entry.title for entry in entries(cache) if entry.holds_features]
 
 
 def test_entries_are_listed_the_longest_unused_first(cache):
-    found = entries(cache)
-    assert [(entry.upstream, entry.name, entry.utterances()) for entry in found] == [
+    *found, candidates = entries(cache)
+    assert (candidates.title, candidates.name, candidates.count()) == ("trained candidates", "heads", 1)
+    assert [(entry.title, entry.name, entry.count()) for entry in found] == [
         (f"upstream-{name}", "pooled", 2) for name in "cab"
     ]
     assert all(4_000 < entry.size < 4_500 for entry in found)
@@ -110,7 +113,7 @@ def test_the_longest_unused_go_first_and_the_needed_ones_never(cache):
     needed = FeatureCache(cache, "c" * 32, "pooled")
     one = entries(cache)[0].size
     deleted = make_room(cache, int(3.5 * one), [need_of(needed, coming=one, keys=("c0",))])
-    assert [entry.upstream for entry in deleted] == ["upstream-a"]
+    assert [entry.title for entry in deleted] == ["upstream-a"]
     assert names(cache) == ["upstream-c", "upstream-b"]
     assert make_room(cache, int(3.5 * one), [need_of(needed, coming=one, keys=("c0",))]) == []
     assert make_room(cache, None, [need_of(needed, coming=100 * one)]) == []
@@ -155,10 +158,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from core.feature_cache import FeatureCache
-from frostbench.cache_space import in_use
-from frostbench.grid.announcements import explained
-from frostbench.grid.needs import Need
-from frostbench.grid.wanted import WantedClips
+from frostbench.cache_space import Need, in_use
 with in_use([Need("upstream-c", FeatureCache(Path(sys.argv[1]), "c" * 32, "pooled"), frozenset(), 0, 0)]):
     print("held", flush=True)
     time.sleep(60)
@@ -180,18 +180,55 @@ def test_what_a_killed_deletion_left_goes_with_the_next_one(cache):
     leftover = cache / ("a" * 32) / ".removing-frames-123"
     leftover.mkdir()
     (leftover / "x.npy").write_bytes(b"half gone")
-    assert len(entries(cache)) == 3
+    assert names(cache) == ["upstream-c", "upstream-a", "upstream-b"]
     make_room(cache, 0, [])
     assert not (cache / ("a" * 32)).exists()
 
 
+def made(folder: Path, size: int, days: float) -> None:
+    folder.mkdir()
+    (folder / "file").write_bytes(bytes(size))
+    (folder / ".used").touch()
+    os.utime(folder / ".used", (0, time.time() - days * DAY))
+
+
+def test_the_limit_counts_candidates_audio_and_rows_and_they_go_like_features(cache):
+    size = sum(entry.size for entry in entries(cache))
+    for name, days in (("hf", 300), ("rows", 200), ("audio", 500), ("validated", 600)):
+        made(cache / name, 1_000, days)
+    assert [entry.name for entry in entries(cache) if not entry.holds_features] == [
+        "validated", "audio", "hf", "rows", "heads",
+    ]  # fmt: skip
+    assert [entry.name for entry in make_room(cache, size + 3_500, [])] == ["pooled"]
+    assert names(cache) == ["upstream-a", "upstream-b"], "the one unused for 400 days goes first"
+    left = sum(entry.size for entry in entries(cache))
+    assert [entry.name for entry in make_room(cache, left - 1_500, [])] == ["hf", "rows"]
+    assert {path.name for path in cache.iterdir()} >= {"audio", "validated", "heads"}, "small ones stay"
+
+
+def test_clear_without_names_takes_every_folder_and_leaves_what_is_in_use(cache):
+    for name in ("hf", "rows", "audio", "validated"):
+        made(cache / name, 10, 100)
+    assert {entry.title for entry in clear(cache, ["trained candidates", "rows of tasks"])[0]} == {
+        "trained candidates",
+        "rows of tasks",
+    }
+    with folders_in_use(cache):
+        deleted, busy = clear(cache)
+        assert len(deleted) == 3 and all(entry.holds_features for entry in deleted)
+        assert {entry.name for entry in busy} == {"heads", "hf", "rows", "audio", "validated"}
+        assert (cache / "hf" / "file").is_file()
+    clear(cache)
+    assert list(cache.iterdir()) == []
+
+
 def test_clear_takes_names_and_days(cache):
     deleted, busy = clear(cache, unused_days=30)
-    assert ([entry.upstream for entry in deleted], busy) == (["upstream-c"], [])
-    with pytest.raises(CacheError, match=r"no features of 'upstream-c' \(there are: upstream-a, upstream-b\)"):
+    assert ([entry.title for entry in deleted], busy) == (["upstream-c"], [])
+    with pytest.raises(CacheError, match=r"nothing of 'upstream-c' \(there are: trained candidates, upstream-a"):
         clear(cache, ["upstream-c"])
     assert clear(cache, ["upstream-a"], unused_days=30) == ([], [])
-    assert [entry.upstream for entry in clear(cache, ["upstream-a"])[0]] == ["upstream-a"]
+    assert [entry.title for entry in clear(cache, ["upstream-a"])[0]] == ["upstream-a"]
     clear(cache)
     assert names(cache) == []
 
@@ -200,15 +237,15 @@ def test_the_command_line_lists_and_clears(cache):
     listed = call("cache", "list", "--cache", cache)
     assert listed.code == 0
     assert listed.out.index("upstream-c") < listed.out.index("upstream-a") < listed.out.index("upstream-b")
-    assert "3 entries, 13 kB" in listed.out
+    assert "4 entries, 13 kB" in listed.out
     refused = call("cache", "clear", "nobody", "--cache", cache)
     assert (refused.code, refused.out) == (2, "")
-    assert "no features of 'nobody' (there are: upstream-a, upstream-b, upstream-c)" in refused.err
+    assert "nothing of 'nobody' (there are: trained candidates, upstream-a, upstream-b, upstream-c)" in refused.err
     cleared = call("cache", "clear", "--unused-days", 30, "--cache", cache)
     assert (cleared.code, cleared.out) == (0, "1 entries deleted, 4.2 kB\n")
     with in_use([need_of(FeatureCache(cache, "a" * 32, "pooled"), name="upstream-a")]):
         cleared = call("cache", "clear", "--cache", cache)
-    assert cleared.out.startswith("1 entries deleted")
+    assert cleared.out.startswith("2 entries deleted")
     assert "upstream-a pooled: a running command uses it; it stays" in cleared.err
     assert call("cache", "list", "--cache", cache / "nowhere").out.endswith("0 entries, 0 B\n")
 
@@ -334,7 +371,7 @@ def test_upstreams_that_do_not_fit_together_follow_each_other(corpus, tiny, tmp_
     assert line.startswith("features: fbank ")
     assert line.endswith("; more than fits at once, so 2 groups of upstreams follow each other")
     assert names(tmp_path / "cache") == ["fbank_cmvn"] * 2 + ["mfcc"] * 2
-    assert sum(entry.size for entry in entries(tmp_path / "cache")) <= limit
+    assert sum(entry.size for entry in entries(tmp_path / "cache") if entry.holds_features) <= limit
     ran(Grid(specs, tasks, (0,)), corpus, tmp_path / "free")
     records = [RecordStore(folder / "results").all() for folder in (tmp_path, tmp_path / "free")]
     assert [record.result() for record in records[0]] == [record.result() for record in records[1]]
@@ -344,7 +381,7 @@ def test_one_upstream_that_does_not_fit_alone_is_refused_before_the_work(corpus,
     grid = Grid(("fbank",), (tiny["ASR"],), (0,), frames="float16", cache_limit=10_000)
     with pytest.raises(CacheError, match=r"fbank: its features take .* write --cache-limit \d+MB, or --frames int8"):
         ran(grid, corpus, tmp_path)
-    assert entries(tmp_path / "cache") == []
+    assert names(tmp_path / "cache") == []
     told = call("run", "--upstream", "fbank", "--task", "ks", "--cache-limit", "x", "--cache", tmp_path / "cache")
     assert told.code == 2
     assert told.err.startswith("error: 'x' is no size: write a number with MB, GB or TB")
@@ -367,7 +404,7 @@ def test_a_task_that_is_finished_is_not_extracted_again(corpus, tiny, tmp_path):
     moved = (replace(both[0], version=2), both[1])  # asked anew; ASR's record is there
     report, _ = ran(Grid(("fbank",), moved, (0,)), corpus, tmp_path)
     assert (report.computed, report.skipped) == (1, 1)
-    assert {entry.name for entry in entries(tmp_path / "cache")} == {"pooled"}
+    assert {entry.name for entry in entries(tmp_path / "cache") if entry.holds_features} == {"pooled"}
 
 
 # One pass for all.
@@ -416,6 +453,35 @@ def test_four_tasks_pass_each_recording_once(corpus, tiny, tmp_path, monkeypatch
     assert report.passed == {"counted": len(corpus.utterances)}
     assert len(passed) == len(corpus.utterances)
     assert len(set(passed)) == len(passed), "no recording twice"
+
+
+def test_candidates_go_once_their_record_stands(corpus, tiny, tmp_path, monkeypatch):
+    grid = Grid(("fbank",), (quick(tiny["KS"]), quick(tiny["SID"])), (0, 1))
+    heads = tmp_path / "cache" / "heads"
+    seen = []
+    real = cell_jobs.predict
+
+    def watched(*given):
+        seen.append(len(list(heads.glob("*.safetensors"))))
+        return real(*given)
+
+    monkeypatch.setattr(cell_jobs, "predict", watched)
+    ran(grid, corpus, tmp_path)
+    rates = len(tiny["KS"].recipe(None).learning_rates)
+    assert seen == [4 * rates, 3 * rates, 2 * rates, rates], "those of the cells that are not evaluated yet are there"
+    assert list(heads.glob("*.safetensors")) == []
+    listed = call("cache", "list", "--cache", tmp_path / "cache").out
+    assert all(name in listed for name in ("trained candidates", "rows of tasks", "corpora that were checked"))
+
+
+def test_candidates_that_a_kill_left_beside_their_record_go_with_the_next_command(corpus, tiny, tmp_path, monkeypatch):
+    grid = Grid(("fbank",), (quick(tiny["KS"]),), (0,))
+    monkeypatch.setattr(cell_jobs, "delete_candidates", lambda cell, folders: None)
+    ran(grid, corpus, tmp_path)
+    heads = tmp_path / "cache" / "heads"
+    assert len(list(heads.glob("*.safetensors"))) == len(tiny["KS"].recipe(None).learning_rates)
+    ran(grid, corpus, tmp_path)
+    assert list(heads.glob("*.safetensors")) == []
 
 
 def test_levels_and_crops_share_what_they_have_in_common(corpus, tiny, tmp_path, monkeypatch):

@@ -388,7 +388,9 @@ def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch)
 
 def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_path, monkeypatch):
     folders = Folders(tmp_path / "cache", tmp_path / "results")
-    run_grid(grid, corpus, folders, LocalExecutor("cpu", 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(cell_jobs, "delete_candidates", lambda cell, folders: None)
+        run_grid(grid, corpus, folders, LocalExecutor("cpu", 1))
     (record,) = RecordStore(folders.results).all()
     (first, _) = sorted(folders.cache.glob("heads/*.safetensors"))
     first.unlink()  # as if a kill had come between the two candidates

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from frostbench.byte_sizes import format_bytes
+from frostbench.cache_space import Need
 from frostbench.grid.cell import Frames
-from frostbench.grid.needs import AskedFrames, Need, Part, format_bytes, limit_option
+from frostbench.grid.needs import AskedFrames, Part, limit_option
 
 SAID_ABOVE = 10**9  # bytes: what takes less is nobody's concern
 

@@ -128,7 +128,9 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
         "test": time.monotonic() - started,
     }
     made = {"upstream_spec": cell.upstream.spec, **circumstances(device, seconds)}
-    store.add(_record(cell, metric, value, best, candidates, layers, artifacts, made))
+    record = _record(cell, metric, value, best, candidates, layers, artifacts, made)
+    store.add(record)
+    delete_candidates(cell, folders)
     return cell.run
 
 
@@ -169,6 +171,12 @@ def _new_downstream(cell: Cell, labels: Labels) -> Downstream:
 
 def _candidate_path(cell: Cell, learning_rate: float, folders: Folders) -> Path:
     return folders.cache / "heads" / f"{digest_of([cell.run, learning_rate])[:32]}.safetensors"
+
+
+def delete_candidates(cell: Cell, folders: Folders) -> None:
+    """Deletes what was trained for a cell that has its record: the chosen head lies beside it."""
+    for rate in cell.recipe.learning_rates:
+        _candidate_path(cell, rate, folders).unlink(missing_ok=True)
 
 
 def _prediction_rows(

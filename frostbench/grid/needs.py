@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,55 +10,14 @@ from typing import Literal, get_args
 
 from core.errors import CacheError
 from core.feature_cache import DTYPES, Dtype, FeatureCache, Kind, stored_bytes
+from frostbench.byte_sizes import UNITS, format_bytes
+from frostbench.cache_space import Need
 from frostbench.grid.cell import Cell, Frames
 from frostbench.grid.wanted import Amount, WantedClips
 from upstreams._facts import UpstreamFacts
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
-         "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}  # fmt: skip
 DEFAULT_LIMIT = "50GB"  # an hour takes 3.6 GB by a base-size transformer in float16, 0.6 GB by apc's tiny size
 AskedFrames = Literal["auto", "float16", "int8", "recompute"]
-
-
-@dataclass(frozen=True)
-class Need:
-    """An entry of the cache that a run needs.
-
-    Attributes:
-        upstream: its display name.
-        cache: the entry.
-        keys: of the utterances.
-        size: bytes of all of them.
-        coming: bytes of those that are not there yet.
-    """
-
-    upstream: str
-    cache: FeatureCache
-    keys: frozenset[str]
-    size: int
-    coming: int
-
-
-def parse_size(text: str) -> int | None:
-    """Bytes of "50GB", "1.5 TB" or "800MiB"; None of "none", which means no limit.
-
-    Raises: CacheError: it is no size.
-    """
-    if text.strip().lower() == "none":
-        return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?I?)B?\s*", text.upper())
-    if found is None or found[2] not in UNITS:
-        raise CacheError(f"'{text}' is no size: write a number with MB, GB or TB, such as 50GB, or none for no limit")
-    return int(float(found[1]) * UNITS[found[2]])
-
-
-def format_bytes(size: float) -> str:
-    """Bytes for a person: 1.2 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 9.95 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def limit_option(size: int) -> str:

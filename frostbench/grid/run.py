@@ -13,13 +13,13 @@ from core.feature_cache import KINDS, caches_of
 from core.manifest import Manifest, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
-from frostbench.cache_space import in_use, make_room
+from frostbench.cache_space import folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
 from frostbench.grid.cell import Cell, count_long
-from frostbench.grid.cell_jobs import Folders, extract_features, run_cell, train_heads
+from frostbench.grid.cell_jobs import Folders, delete_candidates, extract_features, run_cell, train_heads
 from frostbench.grid.measures import gflops_per_second
 from frostbench.grid.needs import Part, dtypes_of, needs_of, plan_waves, sizes_of
-from frostbench.grid.plan import Grid, make_cells
+from frostbench.grid.plan import Grid, Plan, make_cells
 from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Executor, Job, Outcome
 from frostbench.jobs.progress import Watcher
@@ -76,8 +76,28 @@ def run_grid(
     store = RecordStore(folders.results)
     pending = [cell for cell in plan.cells if cell.run not in store]
     report = Report(plan.cells, skipped=len(plan.cells) - len(pending))
+    if (folders.cache / "heads").is_dir():  # a command that was killed between a record and this
+        for cell in plan.cells:
+            if cell.run in store:
+                delete_candidates(cell, folders)
     if not pending:
         return report
+    with folders_in_use(folders.cache):
+        _compute(grid, manifest, plan, pending, report, folders, executor, watcher)
+    return report
+
+
+def _compute(
+    grid: Grid,
+    manifest: Manifest,
+    plan: Plan,
+    pending: Sequence[Cell],
+    report: Report,
+    folders: Folders,
+    executor: Executor,
+    watcher: Watcher,
+) -> None:
+    """Runs the cells that have no record, wave by wave, and enters into the report what became of them."""
     validate_once(manifest, plan.rows, folders.cache, watcher)
     parts = _parts(plan.clips, pending, folders.cache)
     waves = plan_waves(parts, grid.cache_limit)
@@ -99,7 +119,6 @@ def run_grid(
                         need.cache.merge()
                 ready = [cell for part in wave if part.upstream.digest not in failed for cell in part.cells]
                 _train(_with_cost_of_upstreams(ready, executor, watcher), executor, folders, report, watcher)
-    return report
 
 
 def _train(cells: Sequence[Cell], executor: Executor, folders: Folders, report: Report, watcher: Watcher) -> None:

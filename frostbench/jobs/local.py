@@ -154,6 +154,9 @@ class _Lane:
 @contextmanager
 def _out_of_reach_of_ctrl_c() -> Iterator[None]:
     """Ctrl-C reaches all processes of a terminal: those that start here never hear it, the parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
