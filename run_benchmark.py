@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json as json_files
 import sys
 import time
@@ -25,7 +26,7 @@ except (ImportError, OSError) as error:  # the wheel of torchaudio 2.11 wants li
     reason = str(error).splitlines()[0]
     sys.exit(f"torchaudio does not fit the installed torch ({reason}): pip install -c constraints.txt torch torchaudio")
 
-from core.digest import STORAGE_ERRNOS, written_then_renamed
+from core.digest import STORAGE_ERRNOS, require_writable, written_then_renamed
 from core.errors import BenchmarkError, RecordError
 from core.manifest import Manifest, summarise, validate
 from core.metrics import get_metric
@@ -56,7 +57,24 @@ from upstreams._pretraining.options import parse_options
 from upstreams._pretraining.plan import PretrainingSettings, is_done, planned, summary
 from upstreams._pretraining.processes import Mixed, is_first_process
 
-NO_FOLDER_ERRNOS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}  # a file where a folder is meant
+NO_FOLDER_ERRNOS = {
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.EPERM,
+}  # a file where a folder is meant
+ADVICE = {
+    errno.ENOSPC: "free some space or name another folder",
+    errno.EDQUOT: "free some space or name another folder",
+    errno.EFBIG: "free some space or name another folder",
+    errno.EACCES: "you may not write there; name another folder",
+    errno.EPERM: "you may not write there; name another folder",
+    errno.EROFS: "nothing can be written there; name another folder",
+    errno.EEXIST: "a file is in the way of a folder; name another folder",
+    errno.ENOTDIR: "a file is in the way of a folder; name another folder",
+    errno.EISDIR: "a folder is in the way of a file; name another file",
+}
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 out = Console()
 err = Console(stderr=True)
@@ -222,6 +240,7 @@ def pretrain_upstreams(  # noqa: PLR0913
             out.print(f"{plan.checkpoint(output)} is there already", markup=False, highlight=False, soft_wrap=True)
     if not todo:
         return
+    require_writable(output)
     what = (todo, manifest, output, PretrainingSettings(60 * save_minutes, looks, GoalProbe()))
     with TerminalWatcher(err) if is_first_process() else nullcontext(Watcher()) as watcher:
         if together:
@@ -474,13 +493,17 @@ def _one_line_errors() -> Iterator[None]:
         if error.errno not in STORAGE_ERRNOS | NO_FOLDER_ERRNOS:
             raise
         where = error.filename2 or error.filename or "output"  # of a renaming, the name that was wanted
-        err.print(f"error: {where}: {error.strerror}; free some space or name another folder",
-                  style="red", markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+        advice = ADVICE.get(error.errno, "name another folder")
+        line = f"error: {where}: {error.strerror}; {advice}"
+        err.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
 def main() -> None:
     """Entry point: what a user can cause is told in one line, exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack the arrows of a heading
     with _one_line_errors():
         app()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from core.errors import BenchmarkError, ContractError
@@ -39,10 +42,31 @@ def run_check(
     expected = name in (known_failures or {})
     try:
         check(subject)
-    except Exception as error:  # a plug-in may fail in any way, and its author wants to read which
-        kind = "" if isinstance(error, BenchmarkError) else f"{type(error).__name__}: "
-        return CheckResult(name, f"{kind}{error}", expected)
+    except (Exception, SystemExit) as error:  # a plug-in may fail in any way, and its author wants to read which
+        kind = subject if isinstance(subject, type) else type(subject)
+        return CheckResult(name, described(error, source_of(kind)), expected)
     return CheckResult(name, None, expected)
+
+
+def source_of(kind: type) -> str | None:
+    """The file in which a class is defined; None where there is none, as for a class typed at a prompt."""
+    return getattr(sys.modules.get(kind.__module__), "__file__", None)
+
+
+def described(error: BaseException, file: str | None) -> str:
+    """An error in one line, with the last line of a file that it went through.
+
+    Args:
+        error: that was raised; the words of our own errors stand for themselves.
+        file: the user's, such as that of a plug-in.
+    """
+    if isinstance(error, BenchmarkError):
+        return str(error)
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SystemExit):
+        words = "it ends the program by sys.exit(); raise an error instead"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{words} ({Path(file).name}, line {lines[-1]})" if file is not None and lines else words
 
 
 def require(condition: bool, message: str) -> None:

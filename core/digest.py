@@ -83,6 +83,19 @@ def written_then_renamed(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_writable(folder: Path) -> None:
+    """Makes a folder where there is none, and writes a file that goes again: before hours of work, not after them.
+
+    Raises: OSError: it can't be written to; `errno` and `filename` are set.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
 @contextmanager
 def folder_written_then_renamed(path: Path) -> Iterator[Path]:
     """The same for a folder: yields one beside `path`, whose files are flushed before it takes the name.

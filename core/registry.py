@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
+from core.checks import described
 from core.errors import BenchmarkError, ContractError, UnknownNameError
 
 Entry = TypeVar("Entry")
@@ -49,6 +50,8 @@ class Registry(Generic[Entry]):
 
         Raises: BenchmarkError: the name is taken by another entry.
         """
+        if isinstance(entry, type) and not entry.__module__.startswith(f"{self._package}."):
+            self._discover()  # or a plug-in could take the name of an entry that has not been imported yet
         if not _is_same_definition(self._entries.get(name, entry), entry):
             raise BenchmarkError(f"{self.kind} '{name}' is registered twice: rename one of them")
         self._entries[name] = entry
@@ -112,7 +115,7 @@ def load_module(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ContractError(f"{path}: fails when imported: {type(error).__name__}: {error}") from error
+        raise ContractError(f"{path}: fails when imported: {described(error, str(path))}") from error
     return module

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from core.checks import CheckResult
+from core.digest import require_writable
 from core.errors import BenchmarkError, ContractError, EvaluationError, RecordError
 from core.records import RecordStore
 from downstreams._base import Head
@@ -90,11 +91,13 @@ def evaluate(  # noqa: PLR0913
             them.
 
     Returns: the runs that were asked for, custom ones included.
-    Raises: EvaluationError: a run failed. BenchmarkError: the evaluation can't start at all.
+    Raises: EvaluationError: a run failed. BenchmarkError: the evaluation can't start at all. OSError: nothing can be
+        written to `output`.
     """
+    folders = Folders(Path(cache), Path(output))
+    require_writable(folders.results)
     asked = [checked_task(task, head) for task in _several(tasks, "task")]
     given, drawn = _several(upstreams, "upstream"), _several(seeds, "seed")
-    folders = Folders(Path(cache), Path(output))
     options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     runner = _runner(executor, ray_address, device, workers, folders, given)
     with specifications(given) as specs:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.digest import written_then_renamed
+from core.digest import require_writable, written_then_renamed
 from core.errors import RecordError
 from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord
 from leaderboard.verification import Finding, Tally, verify
@@ -34,6 +34,7 @@ def submit(store: RecordStore, bundle: Path, tally: Tally) -> int:
     Returns: how many records.
     Raises: RecordError: there are none, or verification finds something; nothing is written then.
     """
+    require_writable(bundle.parent)
     records = _verified(store, store.folder, tally)
     with written_then_renamed(bundle) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for record in records:
@@ -56,6 +57,7 @@ def merge(sources: Sequence[Path], store: RecordStore, tally: Tally) -> tuple[in
     Returns: how many records are new, and how many were there already.
     Raises: RecordError: a source does not hold, or two results of one run contradict each other; nothing is taken then.
     """
+    require_writable(store.folder)
     with TemporaryDirectory(prefix="frostbench-merge-") as scratch:
         taken: dict[str, tuple[ResultRecord, RecordStore, Path]] = {
             record.run: (record, store, store.folder) for record in store.all()

@@ -284,3 +284,86 @@ def test_the_program_itself_tells_it_the_same_way(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: no records for a leaderboard; run something first: frostbench run\n"
+
+
+@pytest.mark.parametrize("command", ["run", "pretrain", "merge", "submit"])
+def test_an_output_that_can_t_be_written_is_said_before_any_work(command, place, tasks_file):
+    """Whatever was computed until then would be lost."""
+    (place / "new").write_text("a file")
+    arguments = {
+        "run": [*run_tiny(place, tasks_file), "--output", place / "new"],
+        "pretrain": [argument.replace("{}", str(place)) for argument in PRETRAIN],
+        "merge": ["merge", place / "folder", "--output", place / "new"],
+        "submit": ["submit", place / "new" / "bundle.zip", "--output", place / "folder"],
+    }
+    before = files(place)
+    called = call(*arguments[command])
+    assert called.code == 2
+    assert f"error: {place / 'new'}: File exists; a file is in the way of a folder" in called.err
+    assert files(place) == before, "nothing was computed"
+
+
+PLUGIN = """
+import torch
+from core.hidden_states import HiddenStates
+from upstreams._base import Upstream, UpstreamCard, register_upstream
+
+@register_upstream(UpstreamCard(name="{name}", title="x", paper="none"))
+class Mine(Upstream):
+    num_layers, hidden_size, downsample_rate, min_samples = 1, 1, 160, 160
+
+    def __init__(self):
+        super().__init__()
+        {built}
+
+    def frame_lengths(self, wav_lengths):
+        return wav_lengths // 160
+
+    def encode(self, wavs, wav_lengths):
+        {encoded}
+        return HiddenStates((wavs[:, ::160, None][:, : int(wav_lengths.max()) // 160],), wav_lengths // 160)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "message"),
+    [
+        ({}, 0, None),
+        ({"name": "fbank"}, 2, "upstream 'fbank' is registered twice: rename one of them"),
+        ({"built": "raise SystemExit"}, 2, "can't be built: it ends the program by sys.exit()"),
+        ({"built": "self.width = 1 / 0"}, 2, "can't be built: ZeroDivisionError: division by zero (mine.py, line 12)"),
+        (
+            {"encoded": "raise SystemExit(3)"},
+            1,
+            "it ends the program by sys.exit(); raise an error instead (mine.py, l",
+        ),
+        ({"encoded": "torch.zeros(2) @ torch.zeros(3)"}, 1, "(mine.py, line 18)"),
+    ],
+)
+def test_what_a_plug_in_does_wrong_is_said_with_its_line(changed, code, message, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN.format(**{"name": "mine", "built": "", "encoded": "", **changed}))
+    called = call("check", f"{path}:Mine")
+    assert called.code == code
+    assert message is None or message in " ".join((called.out + called.err).split())
+
+
+def test_a_file_that_ends_the_program_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text("import sys\nsys.exit()\n")
+    called = call("check", f"{tmp_path / 'mine.py'}:Mine")
+    assert called.code == 2
+    assert (
+        "fails when imported: it ends the program by sys.exit(); raise an error instead (mine.py, line 2)" in called.err
+    )
+
+
+def test_a_terminal_that_lacks_characters_shows_others(tmp_path):
+    """As a Windows console, or a log that is opened as ASCII."""
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONPATH": str(ROOT)}
+    code = "import run_benchmark, sys; sys.argv = ['x', 'list']; run_benchmark.out.print('→'); run_benchmark.main()"
+    called = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert b"UnicodeEncodeError" in called.stderr, "before main() nothing is replaced"
+    code = code.replace("run_benchmark.out.print('→'); ", "").replace("'list'", "'check', 'no → name'")
+    called = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert called.returncode == 2
+    assert b"'no ? name'" in called.stderr

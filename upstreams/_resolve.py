@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from core.checks import described, source_of
 from core.errors import BenchmarkError, CheckpointError, ContractError, UnknownNameError
 from core.registry import load_module, unknown_name
 from upstreams._base import UPSTREAMS, Upstream
@@ -72,6 +73,10 @@ def build_upstream(spec: str) -> Upstream:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{spec}: {error.filename or error} does not exist; correct the path") from None
+    except (Exception, SystemExit) as error:
+        if upstream.__module__.startswith("upstreams."):
+            raise
+        raise ContractError(f"{spec}: can't be built: {described(error, source_of(upstream))}") from error
 
 
 def _class_in_file(file: str, name: str) -> type[Upstream]:

@@ -134,7 +134,7 @@ def outcome_of(job: Job, result: Callable[[], Any]) -> Outcome:
         if error.errno in STORAGE_ERRNOS:
             raise
         return _unexpected(job, error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a plug-in would end everything without a word
         return _unexpected(job, error)
 
 
@@ -149,6 +149,6 @@ def set_up_worker(threads: int) -> None:
     keep_freed_memory()
 
 
-def _unexpected(job: Job, error: Exception) -> Outcome:
+def _unexpected(job: Job, error: BaseException) -> Outcome:
     logger.error("%s failed:\n%s", job.name, "".join(traceback.format_exception(error)))
     return Outcome(job, error=f"{type(error).__name__}: {error}")
