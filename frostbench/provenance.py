@@ -29,8 +29,12 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """Commit of this checkout, and whether files differ from it; None where it is no checkout."""
-    commit = _git("rev-parse", "HEAD")
+    """Commit of Frostbench's own checkout, and whether files differ from it; None where it is installed without one.
+
+    An installed copy may lie in the environment of somebody else's repository: that one's commit says nothing.
+    """
+    own = _git("ls-files", "--error-unmatch", "run_benchmark.py") is not None  # tracked in this very folder
+    commit = _git("rev-parse", "HEAD") if own else None
     return {"commit": commit, "dirty": None if commit is None else bool(_git("status", "--porcelain"))}
 
 
