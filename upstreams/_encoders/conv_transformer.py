@@ -17,6 +17,7 @@ from torch import nn
 
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
+from upstreams._encoders.fingerprint import in_float64, rounded, second_of_noise
 
 MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 NORMALISATION_EPSILON = 1e-7  # Wav2Vec2FeatureExtractor's
@@ -131,6 +132,12 @@ class ConvTransformer(nn.Module):
         # transformers 5 records the last block before the encoder's final layer norm, transformers 4 after it, which
         # is what the field reports; where there is no final norm both are the same.
         return HiddenStates((*outputs.hidden_states[:-1], outputs.last_hidden_state), lengths)
+
+    def fingerprint(self) -> list[str]:
+        """What this version of transformers computes from a second of noise."""
+        with in_float64(self):
+            states = self.encode(*second_of_noise())
+        return rounded(states.layers)
 
     def _normalised(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> torch.Tensor:
         normed = torch.zeros_like(wavs)

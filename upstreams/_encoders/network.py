@@ -67,8 +67,9 @@ class NetworkUpstream(Upstream):
         take_sizes(self, network)
 
     def configuration(self) -> Mapping[str, Any]:
-        """See Upstream.configuration."""
-        return self.config
+        """See Upstream.configuration. Of a network whose code is a library's, what it computes is part of it."""
+        fingerprint = getattr(self.network, "fingerprint", None)
+        return self.config if fingerprint is None else {**self.config, "fingerprint": fingerprint()}
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""

@@ -6,6 +6,8 @@ nothing. Frames that begin behind the end are cut off. Longer utterances are rea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +17,11 @@ from core.audio import SAMPLE_RATE
 from core.hidden_states import HiddenStates
 from core.lengths import pad, unpad
 from upstreams._base import full_precision
+from upstreams._encoders.fingerprint import fixed_noise, in_float64, rounded, second_of_noise
+
+PROBE_FRAMES = 50  # one second
+MEL_BANDS = 4
+MEL_DECIMALS = 2  # values go from -1 to 1; means of 2,000 agree to 1e-7
 
 
 class WhisperEncoder(nn.Module):
@@ -39,16 +46,41 @@ class WhisperEncoder(nn.Module):
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""
         windows = [wav.split(self.window_samples) for wav in unpad(wavs, wav_lengths)]
-        with full_precision(torch.empty(0)):  # transformers computes it on the CPU
-            mel = self.extractor(
-                [window.cpu().numpy() for parts in windows for window in parts],
-                sampling_rate=SAMPLE_RATE,
-                return_tensors="pt",
-            ).input_features
-        outputs = self.encoder(mel.to(wavs), output_hidden_states=True)
-        layers = (*outputs.hidden_states[:-1], outputs.last_hidden_state)  # the last one after the final layer norm
-        states = torch.stack(layers, dim=2)  # (windows, frames, num_layers, hidden_size)
+        mel = self._mel([window for parts in windows for window in parts])
+        states = torch.stack(self._layers(mel.to(wavs)), dim=2)  # (windows, frames, num_layers, hidden_size)
         lengths = self.frame_lengths(wav_lengths)
         rows = states.split([len(parts) for parts in windows])
         joined, _ = pad([row.flatten(0, 1)[:length] for row, length in zip(rows, lengths.tolist(), strict=True)])
         return HiddenStates(joined.unbind(dim=2), lengths)
+
+    def fingerprint(self) -> list[str]:
+        """What this version of transformers computes: from noise in place of a spectrogram, and the spectrogram."""
+        bins = self.encoder.conv1.in_channels
+        with in_float64(self), self._short_windows():
+            layers = self._layers(10 * fixed_noise(bins * 2 * PROBE_FRAMES).view(1, bins, -1))
+        wavs, _ = second_of_noise()
+        mel = self._mel([wavs[0].float()])[0, :, : SAMPLE_RATE // int(self.extractor.hop_length)].double()
+        # In float32, as transformers has it: means of many values, of few digits.
+        return [*rounded(layers), *(f"{band.mean():.{MEL_DECIMALS}f}" for band in mel.chunk(MEL_BANDS))]
+
+    def _mel(self, wavs: list[torch.Tensor]) -> torch.Tensor:
+        with full_precision(torch.empty(0)):  # transformers computes it on the CPU
+            samples = [wav.cpu().numpy() for wav in wavs]
+            return self.extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+
+    def _layers(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.encoder(mel, output_hidden_states=True)
+        return (*outputs.hidden_states[:-1], outputs.last_hidden_state)  # the last one after the final layer norm
+
+    @contextmanager
+    def _short_windows(self) -> Iterator[None]:
+        """Inside it the encoder reads windows of `PROBE_FRAMES`: 30 s of a large model take too long for a probe."""
+        config, positions = self.encoder.config, self.encoder.embed_positions
+        frames = config.max_source_positions
+        try:
+            self.encoder.embed_positions = nn.Embedding.from_pretrained(positions.weight[:PROBE_FRAMES])
+            config.max_source_positions = min(frames, PROBE_FRAMES)
+            yield
+        finally:
+            self.encoder.embed_positions = positions
+            config.max_source_positions = frames
