@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ASK = "import json; from frostbench.provenance import git_state, versions; print(json.dumps([git_state(), versions()]))"
+ASK = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("provenance", sys.argv[1])
+provenance = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(provenance)
+print(json.dumps([provenance.git_state(), provenance.versions()]))
+"""
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
 
@@ -31,7 +37,7 @@ def copied(folder: Path) -> Path:
 
 
 def state_of(folder: Path) -> tuple[dict, dict]:
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {ASK}"]
+    command = [sys.executable, "-c", ASK, str(folder / "frostbench" / "provenance.py")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True)
     state, versions = json.loads(done.stdout)
     return state, versions
