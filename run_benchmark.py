@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -120,15 +121,22 @@ cache_app = typer.Typer(no_args_is_help=True, help="Look at the cached features,
 app.add_typer(cache_app, name="cache")
 
 
+def _upstreams_by_family() -> list[tuple[str, list[tuple[str, ...]]]]:
+    cards = sorted((entry.card for entry in UPSTREAMS), key=lambda card: (card.family, card.name))
+    families = groupby(cards, key=lambda card: card.family)
+    return [(f"upstreams, {name}", [(card.name, card.title, card.paper) for card in group]) for name, group in families]
+
+
 @app.command("list")
 def list_entries() -> None:
     """Show the upstreams, tasks, heads and corpora there are."""
-    for kind, rows in (
-        ("upstreams", [(entry.card.name, entry.card.title, entry.card.paper) for entry in UPSTREAMS]),
+    tables: list[tuple[str, list[tuple[str, ...]]]] = [
+        *_upstreams_by_family(),
         ("tasks", [(task.name, task.title, f"label '{task.label}', head {task.head}") for task in TASKS]),
         ("heads", [(name, (HEADS.get(name).__doc__ or "").splitlines()[0], "") for name in HEADS.names()]),
         ("corpora", [(corpus.name, corpus.title, "") for corpus in CORPORA]),
-    ):
+    ]
+    for kind, rows in tables:
         table = Table(title=kind, title_justify="left", show_header=False)
         for row in rows:
             table.add_row(*map(escape, row))

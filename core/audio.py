@@ -28,45 +28,56 @@ CANCELLED = 1e-3  # of the channels' level: where their mean is below it, they a
 Samples = npt.NDArray[np.float32]
 
 
-def read_audio(path: Path, start: int = 0, stop: int | None = None) -> torch.Tensor:
+def read_audio(path: Path, start: int = 0, stop: int | None = None, sample_rate: int = SAMPLE_RATE) -> torch.Tensor:
     """Reads a recording of any sample rate, channel count and libsndfile format.
 
     Args:
         path: the file.
-        start: first sample at 16 kHz of the piece that is wanted.
-        stop: sample behind its last; None is the end of the recording.
+        start: first sample of the piece that is wanted, counted at 16 kHz whatever is asked for.
+        stop: sample behind its last, counted at 16 kHz; None is the end of the recording.
+        sample_rate: in hertz; the recording is resampled to it once, from its own rate.
 
-    Returns: float32 (samples,) at 16 kHz; channels are averaged.
+    Returns: float32 (samples,) at `sample_rate`; channels are averaged.
     Raises: AudioError: missing, unreadable, cut off, empty, with samples that are not finite, or with channels that
         cancel each other.
     """
+    start, stop = at_rate(start, sample_rate), None if stop is None else at_rate(stop, sample_rate)
     with _opened(path) as (file, length_known):
         rate = file.samplerate
-        is_piece = rate == SAMPLE_RATE and file.subtype in SEEKABLE and length_known  # nothing else has to be read
+        is_piece = rate == sample_rate and file.subtype in SEEKABLE and length_known  # nothing else has to be read
         first, last = (min(start, file.frames), min(stop or file.frames, file.frames)) if is_piece else (0, file.frames)
         if file.frames == 0:
             raise AudioError(f"{path}: has no samples, or is cut off; remove it from the manifest or fetch it again")
         if first:
             file.seek(first)
         blocks = _blocks(file, last - first if length_known else None)
-        wav = torch.from_numpy(np.concatenate([*_resampled(_mono(path, blocks), rate), np.zeros(0, np.float32)]))
-        expected = resampled_length(last - first, rate)
+        wav = _joined(_resampled(_mono(path, blocks), rate, sample_rate))
+        expected = resampled_length(last - first, rate, sample_rate)
     if length_known and len(wav) != expected:
         raise AudioError(
-            f"{path}: is cut off or damaged: its header promises {expected:,} samples at 16 kHz, {len(wav):,} can be "
-            f"decoded; fetch or convert it again"
+            f"{path}: is cut off or damaged: its header promises {expected:,} samples at {sample_rate / 1000:g} kHz, "
+            f"{len(wav):,} can be decoded; fetch or convert it again"
         )
     return wav if is_piece else wav[start:stop]
 
 
 def resample(wav: torch.Tensor, rate: int) -> torch.Tensor:
     """Brings a waveform (samples,) from `rate` hertz to 16 kHz."""
-    return torch.from_numpy(np.concatenate([*_resampled(iter([wav.numpy()]), rate), np.zeros(0, np.float32)]))
+    return _joined(_resampled(iter([wav.numpy()]), rate, SAMPLE_RATE))
 
 
-def resampled_length(samples: int, rate: int) -> int:
-    """How many samples at 16 kHz so many at `rate` hertz become."""
-    return samples if rate == SAMPLE_RATE else (2 * samples * SAMPLE_RATE + rate) // (2 * rate)
+def _joined(blocks: Iterator[Samples]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([*blocks, np.zeros(0, np.float32)]))
+
+
+def resampled_length(samples: int, rate: int, sample_rate: int = SAMPLE_RATE) -> int:
+    """How many samples at `sample_rate` hertz so many at `rate` hertz become."""
+    return samples if rate == sample_rate else (2 * samples * sample_rate + rate) // (2 * rate)
+
+
+def at_rate(samples: int, sample_rate: int) -> int:
+    """The place of a sample that was counted at 16 kHz, counted at another rate."""
+    return samples if sample_rate == SAMPLE_RATE else round(samples * sample_rate / SAMPLE_RATE)
 
 
 def duration_seconds(path: Path) -> float:
@@ -156,13 +167,13 @@ def _mono(path: Path, blocks: Iterator[Samples]) -> Iterator[Samples]:
         )
 
 
-def _resampled(blocks: Iterator[Samples], rate: int) -> Iterator[Samples]:
-    """Blocks (frames,) at 16 kHz. soxr streams, so memory does not depend on the ratio of the rates."""
-    if rate == SAMPLE_RATE:
+def _resampled(blocks: Iterator[Samples], rate: int, sample_rate: int) -> Iterator[Samples]:
+    """Blocks (frames,) at `sample_rate`. soxr streams, so memory does not depend on the ratio of the rates."""
+    if rate == sample_rate:
         for block in blocks:
             yield block.copy()
         return
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
     for block in blocks:
         yield stream.resample_chunk(np.ascontiguousarray(block))
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)

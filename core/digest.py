@@ -52,6 +52,16 @@ def file_digest(path: Path) -> str:
     return sha.hexdigest()
 
 
+def path_digest(path: Path) -> str:
+    """sha256 (hex) of a file's bytes, of the names and bytes of all files of a folder, or of a name that is neither."""
+    if path.is_file():
+        return file_digest(path)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return digest_of({file.relative_to(path).as_posix(): file_digest(file) for file in files})
+    return digest_of(str(path))
+
+
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """sha256 (hex) of named tensors: names, types, shapes and values, in the order of the names."""
     sha = hashlib.sha256()

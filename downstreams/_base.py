@@ -24,11 +24,11 @@ class FeatureShape:
 
     Attributes:
         hidden_size: width of the features.
-        downsample_rate: samples per frame of the upstream, 160 or 320 mostly.
+        downsample_rate: samples at 16 kHz per frame of the upstream, 160 or 320 mostly.
     """
 
     hidden_size: int
-    downsample_rate: int
+    downsample_rate: float
 
 
 class Head(nn.Module, ABC):

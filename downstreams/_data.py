@@ -130,7 +130,7 @@ def drawn(choices: Sequence[Choice], generator: torch.Generator | None) -> Choic
 
 
 def load_examples(
-    cache: FeatureCache, keys: Sequence[Sequence[str]], values: Sequence[Any], labels: Labels, downsample_rate: int
+    cache: FeatureCache, keys: Sequence[Sequence[str]], values: Sequence[Any], labels: Labels, downsample_rate: float
 ) -> PooledExamples | FrameExamples:
     """Features of a cache with encoded labels; means are read into memory, frames stay on disk.
 
@@ -151,7 +151,7 @@ def load_examples(
     return PooledExamples(torch.from_numpy(by_layer).movedim(0, 2), places, targets)
 
 
-def encoded(labels: Labels, values: Sequence[Any], frames: Sequence[int], downsample_rate: int) -> list[torch.Tensor]:
+def encoded(labels: Labels, values: Sequence[Any], frames: Sequence[int], downsample_rate: float) -> list[torch.Tensor]:
     """Targets of labels, each for an utterance of so many frames."""
     return [
         labels.encode(value, LabelContext(count, downsample_rate)) for value, count in zip(values, frames, strict=True)

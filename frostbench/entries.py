@@ -234,9 +234,11 @@ def _listed(module: ModuleType) -> str:
 
 def _upstream_subject(entry: Upstream | type[Upstream]) -> Subject:
     upstream = built(entry).freeze()
+    frames = "one vector an utterance" if upstream.utterance_level else f"{upstream.downsample_rate} samples a frame"
+    count = upstream.num_params()
     title = (
-        f"{upstream.display_name}: {upstream.num_layers} layers of {upstream.hidden_size}, "
-        f"{upstream.downsample_rate} samples a frame, {upstream.num_params():,} parameters"
+        f"{upstream.display_name}: {upstream.num_layers} layers of {upstream.hidden_size}, {frames}, "
+        f"{'unknown number of' if count is None else f'{count:,}'} parameters"
     )
     known = upstream.card.known_failures
     return Subject("upstream", upstream.display_name, title, _bound(upstream_checks.CHECKS, upstream, known), known)

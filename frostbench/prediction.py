@@ -42,7 +42,7 @@ class Predictor:
         """
         kind: Kind = self.record.features["kind"]
         clip = Clip("", path, 0, frozenset({kind}), gain_db=self.record.recipe["gain_db"])
-        (rows,) = self.encoder.rows([clip], [clip.read()], {kind})[kind]
+        (rows,) = self.encoder.rows([clip], [clip.read(self.encoder.sample_rate)], {kind})[kind]
         rows = rows.half().float() if self.record.features["dtype"] == "float16" else rows  # as the head was trained
         lengths = torch.tensor([len(rows)], device=self.encoder.device)
         with torch.no_grad():

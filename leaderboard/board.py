@@ -220,9 +220,10 @@ class Row:
     Attributes:
         name: unique on the board; where one name stands for several contents, the digest's beginning is added.
         digest: of weights and configuration.
-        params: number of parameters.
+        params: number of parameters; None where unknown.
         gflops_per_second: multiply-adds (counted as two) for a second of audio, in billions; None if not countable.
-        num_layers, hidden_size, downsample_rate: its shape; 160 samples a frame are 10 ms.
+        num_layers, hidden_size, downsample_rate: its shape; 160 samples a frame are 10 ms at 16 kHz; None where an
+            utterance has one vector.
         score: `Board.score` says which; None where a task or the baseline is missing.
         mean_rank: mean over the tasks of the place by the mean (ties share the mean of their places).
         cells: task -> cell; a task that was not run is missing.
@@ -230,11 +231,11 @@ class Row:
 
     name: str
     digest: str
-    params: int
+    params: int | None
     gflops_per_second: float | None
     num_layers: int
     hidden_size: int
-    downsample_rate: int
+    downsample_rate: int | None
     score: float | None
     mean_rank: float
     cells: Mapping[str, Cell]

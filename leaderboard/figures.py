@@ -78,12 +78,13 @@ def _trade_off(board: Board, series: Mapping[str, Series]) -> Figure | None:
     for row in board.rows:
         if row.name in worth:
             value = worth[row.name]
-            facts = [(title, f"{value:.1f}"), ("Parameters", f"{row.params:,}")]
+            facts = [(title, f"{value:.1f}"), ("Parameters", "unknown" if row.params is None else f"{row.params:,}")]
             if row.gflops_per_second is not None:
                 facts.append(("Compute", f"{row.gflops_per_second:.3g} GFLOP for a second of audio"))
                 point = Point(series[row.name], row.gflops_per_second, value, tip(row.name, facts))
                 points["compute"].append(point)
-            points["parameters"].append(Point(series[row.name], row.params, value, tip(row.name, facts)))
+            if row.params is not None:
+                points["parameters"].append(Point(series[row.name], row.params, value, tip(row.name, facts)))
     for published in board.published:
         if published.params is not None and published.score is not None:
             look = series[f"published:{published.name}"]

@@ -70,13 +70,15 @@ def _row(name: str, found: list[Mapping[str, str]]) -> Published:
     return Published(name, round(float(found[0]["params_m"]) * 1e6), values, "; ".join(sources))
 
 
-def published_as(name: str, params: int) -> Published | None:
+def published_as(name: str, params: int | None) -> Published | None:
     """The published row of the same upstream.
 
     Args:
         name: in our table, without the digest that tells two of a name apart.
-        params: its number of parameters.
+        params: its number of parameters; None where unknown, which is nobody's.
     """
+    if params is None:
+        return None
     for row in published_rows():
         if name in NAMES.get(row.name, ()) and abs(params - row.params) <= SAME_PARAMS * row.params:
             return row

@@ -74,8 +74,7 @@ def _measured(row: Row, board: Board) -> Line:
 def _published(row: PublishedRow, board: Board) -> Line:
     values = [row.values.get(column.task) for column in board.columns]
     cells = [ABSENT if value is None else CellText(f"{value:.2f}") for value in values]
-    params = "?" if row.params is None else _millions(row.params)
-    return Line(f"{row.name} (published)", params, _score(row.score), cells, published=True)
+    return Line(f"{row.name} (published)", _millions(row.params), _score(row.score), cells, published=True)
 
 
 def cell_text(cell: Cell) -> CellText:
@@ -97,7 +96,9 @@ def _score(score: float | None) -> str:
     return "-" if score is None else f"{score:.1f}"
 
 
-def _millions(params: int) -> str:
+def _millions(params: int | None) -> str:
+    if params is None:
+        return "?"
     return "0" if params == 0 else f"{params / 1e6:.1f} M"
 
 

@@ -260,7 +260,7 @@ def counting_clips(monkeypatch, count: int, seconds: float) -> tuple[list[list[C
     read: list[str] = []
     lock = threading.Lock()
 
-    def wait_and_read(clip: Clip) -> torch.Tensor:
+    def wait_and_read(clip: Clip, sample_rate: int) -> torch.Tensor:
         time.sleep(0.002 * (int(clip.audio_digest) % 3))
         with lock:
             read.append(clip.audio_digest)

@@ -8,7 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, final
 
@@ -36,6 +36,9 @@ class UpstreamCard:
         title: one line for `list`.
         paper: where it comes from.
         version: raised whenever the code's output changes; enters every digest.
+        family: how it was trained, such as generative or contrastive; the folder of its file if left out.
+        licence: of the weights, where all of them have one.
+        training_data: what the weights were trained on, where all of them were trained on that.
         tolerance: largest difference allowed between alone and padded in a batch.
         tolerance_reason: needed above 1e-4.
         known_failures: check -> reason, for checks that can't hold; a check that passes nevertheless is an error.
@@ -45,6 +48,9 @@ class UpstreamCard:
     title: str
     paper: str
     version: int = 1
+    family: str = ""
+    licence: str = ""
+    training_data: str = ""
     tolerance: float = 1e-4
     tolerance_reason: str = ""
     known_failures: Mapping[str, str] = field(default_factory=dict)
@@ -53,14 +59,19 @@ class UpstreamCard:
 class Upstream(nn.Module, ABC):
     """A frozen featurizer of waveforms.
 
-    A subclass sets `card`, gives the four properties in its constructor, and writes `encode` and `frame_lengths`.
+    A subclass sets `card`, gives the sizes in its constructor, and writes `encode` and `frame_lengths`.
 
     Attributes:
         num_layers: how many hidden states `extract` returns.
         hidden_size: their width, the same for all.
-        downsample_rate: input samples per frame: 160 is 10 ms, 320 is 20 ms.
-        min_samples: the shortest legal input, in samples.
-        label: the name in tables where the card's does not tell enough.
+        sample_rate: of the waveforms it is given, in hertz; recordings are resampled to it once, from their own rate.
+        downsample_rate: input samples per frame, at its own sample rate: of 16 kHz, 160 is 10 ms and 320 is 20 ms.
+        utterance_level: whether it gives one vector an utterance, as speaker encoders do: then every utterance has one
+            frame, `frame_lengths` need not be written, and heads on frames refuse it.
+        min_samples: the shortest legal input, in samples at its own sample rate.
+        label: the name in tables where the card's does not suffice.
+        training_data: what the weights were trained on, where the card can't know it.
+        checkpoint_digest: sha256 of the file or folder that a plug-in was built from, or of its name where it is none.
         window_samples: inputs are computed in multiples of this; decides how many fit in a batch.
         batch_seconds: padded audio of a batch. Transformers are fastest on a CPU, and want the least memory, if it is
             small: of base size in float32, 8 s are faster than 16 s by 6 % (short clips) to 14 % (2 to 12 s), very
@@ -70,24 +81,36 @@ class Upstream(nn.Module, ABC):
     card: ClassVar[UpstreamCard]
     num_layers: int
     hidden_size: int
+    sample_rate: int = SAMPLE_RATE
     downsample_rate: int
+    utterance_level: bool = False
     min_samples: int
     window_samples: int = 1
     batch_seconds: float = BATCH_SECONDS
     label: str | None = None
+    training_data: str | None = None
+    checkpoint_digest: str | None = None
 
     @abstractmethod
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """The hidden states of a batch.
 
         Args:
-            wavs: float32 (batch, samples) in [-1, 1] at 16 kHz, zero on padding.
+            wavs: float32 (batch, samples) in [-1, 1] at `sample_rate`, zero on padding.
             wav_lengths: valid samples, int64 (batch,).
         """
 
-    @abstractmethod
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
-        """Valid frames for valid samples, int64 (batch,): the one formula of this upstream."""
+        """Valid frames for valid samples, int64 (batch,): the one formula of this upstream.
+
+        Raises: ContractError: a subclass gives frames, but has no formula.
+        """
+        if not self.utterance_level:
+            raise ContractError(
+                f"{self.display_name}: has no frame_lengths: write it, or set utterance_level = True if encode gives "
+                f"one vector an utterance"
+            )
+        return torch.ones_like(wav_lengths)
 
     def configuration(self) -> Mapping[str, Any]:
         """All that shapes the output besides the weights, as JSON values; enters the digest."""
@@ -125,7 +148,7 @@ class Upstream(nn.Module, ABC):
         """The hidden states of a padded batch, checked against the contract, zero on padding.
 
         Args:
-            wavs: float32 (batch, samples) in [-1, 1] at 16 kHz, zero on padding.
+            wavs: float32 (batch, samples) in [-1, 1] at `sample_rate`, zero on padding.
             wav_lengths: valid samples, int64 (batch,).
             precision: of matrix products and convolutions inside `encode`.
 
@@ -135,7 +158,7 @@ class Upstream(nn.Module, ABC):
         shortest = int(wav_lengths.min())
         if shortest < self.min_samples:
             raise ContractError(
-                f"{self.display_name}: an utterance has {shortest} samples ({shortest / SAMPLE_RATE:.3f} s), "
+                f"{self.display_name}: an utterance has {shortest} samples ({shortest / self.sample_rate:.3f} s), "
                 f"the shortest legal input is {self.min_samples}; leave it out of the manifest"
             )
         with torch.autocast(wavs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -149,6 +172,7 @@ class Upstream(nn.Module, ABC):
         frames = int(expected.max())
         if len(states.layers) != self.num_layers:
             raise ContractError(f"{self.display_name}: {len(states.layers)} layers, num_layers is {self.num_layers}")
+        self._require_one_width(states)
         for index, layer in enumerate(states.layers):
             if layer.shape[0] != len(wavs) or layer.shape[1] < frames or layer.shape[2:] != (self.hidden_size,):
                 raise ContractError(
@@ -161,27 +185,49 @@ class Upstream(nn.Module, ABC):
             layers = tuple(layer.masked_fill(mask, 0) for layer in layers)
         return HiddenStates(layers, states.lengths)
 
-    @final
-    def num_params(self) -> int:
-        """Number of parameters that compute hidden states."""
-        return sum(parameter.numel() for parameter in self.inference_module.parameters())
+    def _require_one_width(self, states: HiddenStates) -> None:
+        """The weighted sum over layers of SUPERB's protocol takes layers of one width, as s3prl's featurizer does."""
+        widths = [layer.shape[-1] for layer in states.layers]
+        if len(set(widths)) > 1:
+            raise ContractError(
+                f"{self.display_name}: its layers have the widths {', '.join(map(str, widths))}; they are mixed by a "
+                f"weighted sum, which takes one width: let encode return those of one width only, register the others "
+                f"as an upstream of their own, or pad narrow ones with zeros to hidden_size"
+            )
+
+    @property
+    def frame_samples(self) -> float:
+        """Samples at 16 kHz that a frame stands for: `downsample_rate`, where the upstream computes at 16 kHz."""
+        exact = self.downsample_rate * SAMPLE_RATE / self.sample_rate
+        return round(exact) if exact == round(exact) else exact
+
+    def num_params(self) -> int | None:
+        """Number of parameters that compute hidden states; None where that is unknown.
+
+        An upstream that runs weights outside torch has no torch parameters: it is unknown then, unless a subclass
+        counts them here.
+        """
+        count = sum(parameter.numel() for parameter in self.inference_module.parameters())
+        return None if count == 0 and self.checkpoint_digest is not None else count
 
     @final
     def digest(self) -> str:
-        """sha256 of all that decides the features: code version, configuration, weights and preprocessing."""
+        """sha256 of all that decides the features: code, configuration, weights, checkpoint and preprocessing."""
+        checkpoint = {} if self.checkpoint_digest is None else {"checkpoint": self.checkpoint_digest}
         return digest_of(
             {
                 "name": self.card.name,
                 "code": _code_version(type(self)),
                 "configuration": self.configuration(),
                 "weights": tensors_digest(self.inference_module.state_dict()),
-                "preprocessing": PREPROCESSING,
+                "preprocessing": {**PREPROCESSING, "sample_rate": self.sample_rate},
+                **checkpoint,
             }
         )
 
 
 def full_precision(tensor: torch.Tensor) -> AbstractContextManager[object]:
-    """Inside it nothing is computed in bfloat16: for spectral front ends, whose logarithms want every bit.
+    """A context in which nothing is computed in bfloat16: for spectral front ends, whose logarithms want every bit.
 
     Args:
         tensor: on the device that is meant.
@@ -194,12 +240,22 @@ def _code_version(upstream: type[Upstream]) -> str:
 
     Of a class that was typed into a notebook, the digest of the cells that hold its code.
     """
-    if upstream.__module__.startswith("upstreams."):
+    if not is_plug_in(upstream):
         return str(upstream.card.version)
     if not has_file(upstream.__module__):
         return digest_of(interactive_source(upstream))
     source = inspect.getsourcefile(sys.modules[upstream.__module__])
     return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else str(upstream.card.version)
+
+
+def is_plug_in(upstream: type[Upstream]) -> bool:
+    """Whether the class is somebody else's, and not one of this package."""
+    return not upstream.__module__.startswith("upstreams.")
+
+
+def _family(upstream: type[Upstream]) -> str:
+    """The folder of one of our own files; for others unknown."""
+    return "other" if is_plug_in(upstream) else upstream.__module__.split(".")[1]
 
 
 UPSTREAMS: Registry[type[Upstream]] = Registry("upstream", "upstreams", group="frostbench.upstreams")
@@ -210,7 +266,7 @@ def register_upstream(card: UpstreamCard) -> Callable[[UpstreamClass], UpstreamC
     """Class decorator: gives an upstream its card and enters it in the registry."""
 
     def register(upstream: UpstreamClass) -> UpstreamClass:
-        upstream.card = card
+        upstream.card = replace(card, family=card.family or _family(upstream))
         UPSTREAMS.add(card.name, upstream)
         return upstream
 

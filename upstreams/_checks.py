@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from types import FunctionType
 
 import torch
 
 from core import checks
-from core.audio import SAMPLE_RATE
 from core.checks import CheckResult, require
 from core.errors import BenchmarkError, ContractError
 from core.hidden_states import HiddenStates
 from core.lengths import pad
-from upstreams._base import Upstream
+from upstreams._base import Upstream, UpstreamCard
 from upstreams._pretraining.contract import TrainableUpstream, TrainingBatch
 
 Check = Callable[[Upstream], None]
@@ -45,12 +46,16 @@ def check_sizes_hold(upstream: Upstream) -> None:
 
 def check_frame_lengths_exact(upstream: Upstream) -> None:
     """`frame_lengths` is what `encode` returns at every length, grows with it, and fits `downsample_rate`."""
-    lengths = torch.arange(upstream.min_samples, upstream.min_samples + 3 * upstream.downsample_rate, 37)
+    step = 320 if upstream.utterance_level else upstream.downsample_rate
+    lengths = torch.arange(upstream.min_samples, upstream.min_samples + 3 * step, 37)
     frames = upstream.frame_lengths(lengths)
     require(bool((frames >= 1).all()), "frame_lengths gives no frame for a legal input: raise min_samples")
     require(bool((frames.diff() >= 0).all()), "frame_lengths falls where the input grows")
+    if upstream.utterance_level:
+        require(bool((frames == 1).all()), "utterance_level is set, and frame_lengths gives other numbers than one")
+        return
     # Also of longer inputs, where a wrong downsample_rate shows.
-    long = torch.tensor([SAMPLE_RATE, 4 * SAMPLE_RATE])
+    long = torch.tensor([upstream.sample_rate, 4 * upstream.sample_rate])
     promised = torch.cat([lengths, long]) / upstream.downsample_rate
     off = (torch.cat([frames, upstream.frame_lengths(long)]) - promised).abs().max().item()
     require(
@@ -58,7 +63,7 @@ def check_frame_lengths_exact(upstream: Upstream) -> None:
         f"frame_lengths is {off:.1f} frames off samples / {upstream.downsample_rate}, at most {MOST_FRAMES_OFF}",
     )
     for length in (int(lengths[0]), int(lengths[len(lengths) // 2]), int(lengths[-1])):
-        _extract(upstream, [_wav(length, seed=length)])  # raises where the two differ
+        _extract(upstream, [_wav(upstream, length, seed=length)])  # raises where the two differ
 
 
 def check_padding_changes_nothing(upstream: Upstream) -> None:
@@ -71,8 +76,8 @@ def check_padding_changes_nothing(upstream: Upstream) -> None:
             difference = (one[0] - many[row, : one.shape[1]]).abs().max().item()
             require(
                 difference <= upstream.card.tolerance,
-                f"layer {index} of an utterance of {len(wav) / SAMPLE_RATE:.2f} s differs by {difference:.2g} in a "
-                f"padded batch (allowed {upstream.card.tolerance:g}): keep padding out of norms, convolutions and "
+                f"layer {index} of an utterance of {len(wav) / upstream.sample_rate:.2f} s differs by {difference:.2g} "
+                f"in a padded batch (allowed {upstream.card.tolerance:g}): keep padding out of norms, convolutions and "
                 f"attention, or encode each utterance alone",
             )
 
@@ -112,15 +117,16 @@ def check_nothing_moves(upstream: Upstream) -> None:
 
 def check_silence_is_finite(upstream: Upstream) -> None:
     """Digital silence gives finite hidden states."""
-    states = _extract(upstream, [torch.zeros(max(SAMPLE_RATE // 2, upstream.min_samples)), _wav(SAMPLE_RATE, seed=1)])
+    silence = torch.zeros(max(upstream.sample_rate // 2, upstream.min_samples))
+    states = _extract(upstream, [silence, _wav(upstream, upstream.sample_rate, seed=1)])
     finite = all(torch.isfinite(layer).all() for layer in states.layers)
     require(finite, "digital silence gives NaN or infinite values: add an epsilon to logarithms and divisions")
 
 
 def check_shortest_input_works(upstream: Upstream) -> None:
     """An input of `min_samples` gives finite hidden states, alone and in a batch; one sample less is refused."""
-    shortest = _wav(upstream.min_samples, seed=2)
-    for wavs in ([shortest], [shortest, _wav(SAMPLE_RATE, seed=3)]):
+    shortest = _wav(upstream, upstream.min_samples, seed=2)
+    for wavs in ([shortest], [shortest, _wav(upstream, upstream.sample_rate, seed=3)]):
         states = _extract(upstream, wavs)
         finite = all(torch.isfinite(layer).all() for layer in states.layers)
         require(finite, f"an input of min_samples = {upstream.min_samples} gives NaN or infinite values")
@@ -159,6 +165,23 @@ def check_pretrain_loss_trains(upstream: Upstream) -> None:
     require(not asking, f"pretrain_loss keeps {asking[:1]} with their gradient: detach them")
 
 
+def check_digest_knows_the_weights(upstream: Upstream) -> None:
+    """Weights that another library than torch holds come from a checkpoint, or are named in the configuration."""
+    known = bool(upstream.inference_module.state_dict()) or bool(upstream.configuration())
+    foreign = [
+        f"{name} ({type(value).__name__})"
+        for module in upstream.modules()
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not _is_plain(value)
+    ]
+    require(
+        known or upstream.checkpoint_digest is not None or not foreign,
+        f"it computes with {', '.join(foreign[:3])}, of which its digest knows nothing, so that other weights would be "
+        f"served the features of these: let from_checkpoint load them from what stands behind '@', or return the "
+        f"sha256 of their file in configuration()",
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     check_card_complete,
     check_sizes_hold,
@@ -170,6 +193,7 @@ CHECKS: tuple[Check, ...] = (
     check_silence_is_finite,
     check_shortest_input_works,
     check_digest_is_stable,
+    check_digest_knows_the_weights,
     check_pretrain_loss_trains,
 )
 
@@ -179,17 +203,29 @@ def run_check(check: Check, upstream: Upstream) -> CheckResult:
     return checks.run_check(check, upstream, upstream.card.known_failures)
 
 
-def _wav(samples: int, seed: int) -> torch.Tensor:
+def _wav(upstream: Upstream, samples: int, seed: int) -> torch.Tensor:
     """Noise of a changing level over a tone: no part is like another."""
     generator = torch.Generator().manual_seed(seed)
-    time = torch.arange(samples) / SAMPLE_RATE
+    time = torch.arange(samples) / upstream.sample_rate
     level = 0.02 + 0.1 * (0.5 + 0.5 * torch.sin(9 * time))
     return level * torch.randn(samples, generator=generator) + 0.1 * torch.sin(2 * torch.pi * 220 * time)
 
 
 def _wavs(upstream: Upstream) -> list[torch.Tensor]:
-    lengths = (SAMPLE_RATE, 7_578, upstream.min_samples + 3 * upstream.downsample_rate, 12_345)
-    return [_wav(length, seed) for seed, length in enumerate(lengths)]
+    step = 320 if upstream.utterance_level else upstream.downsample_rate
+    lengths = [upstream.sample_rate, 7_578, upstream.min_samples + 3 * step, 12_345]
+    lengths = [max(length, upstream.min_samples) for length in lengths]
+    return [_wav(upstream, length, seed) for seed, length in enumerate(lengths)]
+
+
+def _is_plain(value: object) -> bool:
+    """Whether nothing can be hidden in it that decides features and is no tensor."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    plain = (bool, int, float, str, bytes, PurePath, torch.Tensor, torch.nn.Module, FunctionType, UpstreamCard)
+    return value is None or isinstance(value, plain)
 
 
 def _training_batch(upstream: TrainableUpstream) -> TrainingBatch:

@@ -22,28 +22,37 @@ class UpstreamFacts:
         name: in tables; another precision than float32 is part of it.
         spec: as typed.
         digest: of all that decides the features, the precision included.
-        params: how many parameters.
+        params: how many parameters; None where unknown.
         num_layers: of the hidden states.
         hidden_size: their width.
-        downsample_rate: samples a frame.
-        window_samples: see Upstream.
+        downsample_rate: samples a frame, at `sample_rate`; None for upstreams of one vector an utterance.
+        window_samples: inputs are computed in multiples of it, in samples at 16 kHz.
         batch_seconds: see Upstream.
         precision: in which it computes.
         extra_frames: how many frames a clip has beyond samples / downsample_rate, in the mean.
+        gflops_per_second: cost of a second of audio in billions of operations; None where unknown or not counted yet.
+        sample_rate: of the waveforms it is given.
+        family: see UpstreamCard.
+        licence: of its weights, empty where unknown.
+        training_data: what it was trained on, empty where unknown.
     """
 
     name: str
     spec: str
     digest: str
-    params: int
+    params: int | None
     num_layers: int
     hidden_size: int
-    downsample_rate: int
+    downsample_rate: int | None
     window_samples: int
     batch_seconds: float
     precision: Precision = "float32"
     extra_frames: float = 0.0
     gflops_per_second: float | None = None
+    sample_rate: int = SAMPLE_RATE
+    family: str = ""
+    licence: str = ""
+    training_data: str = ""
 
     @classmethod
     def of(cls, spec: str, upstream: Upstream, precision: Precision = "float32") -> UpstreamFacts:
@@ -56,12 +65,29 @@ class UpstreamFacts:
             params=upstream.num_params(),
             num_layers=upstream.num_layers,
             hidden_size=upstream.hidden_size,
-            downsample_rate=upstream.downsample_rate,
-            window_samples=upstream.window_samples,
+            downsample_rate=None if upstream.utterance_level else upstream.downsample_rate,
+            window_samples=max(1, upstream.window_samples * SAMPLE_RATE // upstream.sample_rate),
             batch_seconds=upstream.batch_seconds,
             precision=precision,
-            extra_frames=_extra_frames(upstream),
+            extra_frames=0.0 if upstream.utterance_level else _extra_frames(upstream),
+            sample_rate=upstream.sample_rate,
+            family=upstream.card.family,
+            licence=upstream.card.licence,
+            training_data=upstream.training_data or upstream.card.training_data,
         )
+
+    @property
+    def utterance_level(self) -> bool:
+        """Whether it gives one vector an utterance."""
+        return self.downsample_rate is None
+
+    @property
+    def frame_samples(self) -> float:
+        """Samples at 16 kHz that a frame stands for; one vector an utterance stands for no fixed number, so 1."""
+        if self.downsample_rate is None:
+            return 1
+        exact = self.downsample_rate * SAMPLE_RATE / self.sample_rate
+        return round(exact) if exact == round(exact) else exact
 
     def recorded(self) -> dict[str, Any]:
         """What belongs to the result; where the checkpoint lies on this machine does not."""
@@ -74,5 +100,5 @@ PLANNING = {"window_samples", "batch_seconds", "extra_frames"}  # not part of a 
 def _extra_frames(upstream: Upstream) -> float:
     """Asked for a few lengths only: an s3prl upstream has to compute each of them."""
     rate = upstream.downsample_rate
-    lengths = max(SAMPLE_RATE, upstream.min_samples) + torch.arange(FRAME_PROBES) * rate // FRAME_PROBES
+    lengths = max(upstream.sample_rate, upstream.min_samples) + torch.arange(FRAME_PROBES) * rate // FRAME_PROBES
     return float((upstream.frame_lengths(lengths) - lengths / rate).mean())

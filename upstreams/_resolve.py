@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from core.checks import described, source_of
+from core.digest import path_digest
 from core.errors import BenchmarkError, CheckpointError, ContractError, UnknownNameError
 from core.registry import load_module, unknown_name
-from upstreams._base import UPSTREAMS, Upstream
+from upstreams._base import UPSTREAMS, Upstream, is_plug_in
 
 INSTANCE = "instance:"  # begins the specification of an object that a program holds
 _at_hand: dict[str, Upstream] = {}
@@ -68,15 +69,19 @@ def build_upstream(spec: str) -> Upstream:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # an untrained upstream is the same one everywhere
-            return upstream.from_checkpoint(checkpoint).freeze()
+            built = upstream.from_checkpoint(checkpoint).freeze()
     except BenchmarkError:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(f"{spec}: {error.filename or error} does not exist; correct the path") from None
     except (Exception, SystemExit) as error:
-        if upstream.__module__.startswith("upstreams."):
+        if not is_plug_in(upstream):
             raise
         raise ContractError(f"{spec}: can't be built: {described(error, source_of(upstream))}") from error
+    if checkpoint is not None and is_plug_in(upstream):
+        # Its weights may lie outside torch, where no state_dict has them.
+        built.checkpoint_digest = path_digest(Path(checkpoint).expanduser())
+    return built
 
 
 def _class_in_file(file: str, name: str) -> type[Upstream]:

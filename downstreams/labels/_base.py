@@ -22,7 +22,7 @@ class LabelContext(NamedTuple):
     """
 
     frames: int
-    downsample_rate: int
+    downsample_rate: float
 
     def seconds(self, frame: float) -> float:
         """When a frame begins."""

@@ -154,18 +154,18 @@ def _load_splits(
         if split in live:
             crop_samples = cell.recipe.crop_samples if split == "train" else 0
             examples = LiveExamples(encoder, cell.rows.whole(split), [], cell.kind, crop_samples)
-            targets = encoded(labels, [row.label for row in rows], examples.lengths, cell.upstream.downsample_rate)
+            targets = encoded(labels, [row.label for row in rows], examples.lengths, cell.upstream.frame_samples)
             data[split] = replace(examples, targets=targets)
         else:
             values = [row.label for row in rows]
-            data[split] = load_examples(kept, [row.keys for row in rows], values, labels, cell.upstream.downsample_rate)
+            data[split] = load_examples(kept, [row.keys for row in rows], values, labels, cell.upstream.frame_samples)
     return data
 
 
 def _new_downstream(cell: Cell, labels: Labels) -> Downstream:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cell.seed)
-        shape = FeatureShape(cell.upstream.hidden_size, cell.upstream.downsample_rate)
+        shape = FeatureShape(cell.upstream.hidden_size, cell.upstream.frame_samples)
         return Downstream(cell.task.head, cell.upstream.num_layers, shape, labels, cell.recipe)
 
 

@@ -8,10 +8,11 @@ from functools import cached_property
 
 import torch
 
+from core.audio import at_rate
 from core.feature_cache import Kind
 from core.lengths import pad
 from downstreams._data import Batch
-from upstreams._extraction.clips import GPU_BATCHES, Clip, lay_out
+from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
 
 
@@ -38,7 +39,8 @@ class LiveExamples:
         """See Examples.lengths: frames, so that batches are those of the cache."""
         if self.kind != "frames":
             return [1] * len(self.clips)
-        samples = [min(clip.samples, self.crop_samples or clip.samples) for clip in self.clips]
+        rate = self.encoder.sample_rate
+        samples = [at_rate(min(clip.samples, self.crop_samples or clip.samples), rate) for clip in self.clips]
         frames: list[int] = self.encoder.upstream.frame_lengths(torch.tensor(samples)).tolist()
         return frames
 
@@ -46,11 +48,9 @@ class LiveExamples:
         """See Examples.batch."""
         clips = [self._piece(self.clips[index], generator) for index in indices]
         rows: dict[str, torch.Tensor] = {}
-        upstream = self.encoder.upstream
-        seconds = upstream.batch_seconds * (1 if self.encoder.device.type == "cpu" else GPU_BATCHES)
         distinct = list({clip.key: clip for clip in clips}.values())
-        for batch in lay_out(distinct, upstream.window_samples, seconds):
-            kept = self.encoder.rows(batch, [clip.read() for clip in batch], {self.kind})
+        for batch in self.encoder.batches(distinct):
+            kept = self.encoder.rows(batch, [clip.read(self.encoder.sample_rate) for clip in batch], {self.kind})
             rows.update(zip((clip.key for clip in batch), kept[self.kind], strict=True))
         layers, lengths = pad([rows[clip.key] for clip in clips])
         return Batch(layers, lengths, [self.targets[index] for index in indices])

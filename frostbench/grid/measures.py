@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.audio import SAMPLE_RATE
 from downstreams._data import Examples
 from frostbench.jobs.base import Advance
 from upstreams._resolve import build_upstream
@@ -53,15 +52,15 @@ def layer_norms(examples: Examples, normalise: bool) -> list[float]:
     return torch.stack(norms).double().mean(dim=0).tolist()
 
 
-def gflops_per_second(spec: str, *, device: str, advance: Advance) -> float:
+def gflops_per_second(spec: str, *, device: str, advance: Advance) -> float | None:
     """A job: what an upstream computes for a second of audio, in billions of floating-point operations.
 
     Counted by torch on ten seconds of noise, on the CPU wherever the job runs, so it is the same on every machine.
     Matrix products, convolutions, attention, recurrent layers and Fourier transforms count; element-wise operations
-    don't, as usual.
+    don't, as usual. None where nothing could be counted: another library than torch computes then.
     """
     upstream = build_upstream(spec)
-    samples = int(SECONDS * SAMPLE_RATE)
+    samples = int(SECONDS * upstream.sample_rate)
     wav = torch.randn(1, samples, generator=torch.Generator().manual_seed(0)) / 10
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # or a layer of torch's Transformer is one operation, not counted
@@ -71,4 +70,5 @@ def gflops_per_second(spec: str, *, device: str, advance: Advance) -> float:
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     advance(1)
-    return counter.get_total_flops() / SECONDS / 1e9
+    operations = counter.get_total_flops()
+    return operations / SECONDS / 1e9 if operations else None

@@ -54,7 +54,7 @@ def bytes_of(upstream: UpstreamFacts, amount: Amount, kind: Kind, dtype: Dtype) 
     """What a kind of features of so many clips takes."""
     rows = float(amount.clips)
     if kind == "frames":
-        rows = amount.samples / upstream.downsample_rate + upstream.extra_frames * amount.clips
+        rows = amount.samples / upstream.frame_samples + upstream.extra_frames * amount.clips
     return stored_bytes(amount.clips, round(rows), (upstream.num_layers, upstream.hidden_size), dtype)
 
 

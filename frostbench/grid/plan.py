@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from core.errors import ContractError
 from core.manifest import SPLITS, Manifest
+from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from frostbench.grid.cell import Cell, Frames, kind_of
 from frostbench.grid.needs import AskedFrames, choose_frames, sizes_of
@@ -69,6 +71,7 @@ def make_cells(grid: Grid, manifest: Manifest) -> Plan:
     cells: dict[str, Cell] = {}
     for spec in grid.upstreams:
         facts = UpstreamFacts.of(spec, build_upstream(spec), grid.precision)
+        _require_frames(facts, grid.tasks)
         frames = _choice(grid, facts, clips)
         for task, taken in zip(grid.tasks, rows, strict=True):
             kept = frames if kind_of(task, taken.recipe) == "frames" else None
@@ -77,6 +80,16 @@ def make_cells(grid: Grid, manifest: Manifest) -> Plan:
                 cell = Cell(facts, task, taken.recipe, taken, seed, kept, live)
                 cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
     return Plan(list(cells.values()), rows, clips)
+
+
+def _require_frames(upstream: UpstreamFacts, tasks: Sequence[Task]) -> None:
+    """Refuses tasks whose heads read frames for an upstream that gives one vector an utterance."""
+    unfit = [task.name for task in tasks if HEADS.get(task.head).needs == "frames"]
+    if upstream.utterance_level and unfit:
+        raise ContractError(
+            f"{upstream.name} gives one vector an utterance, but {', '.join(unfit)} read frames: leave these tasks out "
+            f"for it"
+        )
 
 
 def _choice(grid: Grid, upstream: UpstreamFacts, clips: GridClips) -> Frames | None:

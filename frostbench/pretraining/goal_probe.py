@@ -23,7 +23,7 @@ from downstreams.labels._base import Labels
 from tasks._base import TASKS, Task
 from tasks.corpora._base import open_corpus
 from upstreams._base import Upstream
-from upstreams._extraction.clips import Clip, lay_out
+from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._extraction.fill import read_ahead
 
@@ -59,7 +59,7 @@ class GoalProbe:
         }
         references = [labels.reference(row.labels[task.label]) for row in known]
         metric = get_metric(task.metric)
-        shape = FeatureShape(upstream.hidden_size, upstream.downsample_rate)
+        shape = FeatureShape(upstream.hidden_size, upstream.frame_samples)
         models = []
         for _ in RECIPE.learning_rates:
             with torch.random.fork_rng(devices=[]):
@@ -91,9 +91,9 @@ def _examples(upstream: Upstream, rows: list[Utterance], labels: Labels, label: 
         for row in rows
     ]
     means: dict[str, torch.Tensor] = {}
-    for batch, wavs in read_ahead(lay_out(clips, upstream.window_samples, upstream.batch_seconds)):
+    for batch, wavs in read_ahead(frozen.batches(clips), frozen.sample_rate):
         found = frozen.rows(batch, wavs, kinds)[POOLED]
         means.update({clip.key: mean for clip, mean in zip(batch, found, strict=True)})
     features = torch.stack([means[clip.key] for clip in clips])  # (utterances, 1, num_layers, hidden_size)
-    targets = encoded(labels, [row.labels[label] for row in rows], [1] * len(rows), upstream.downsample_rate)
+    targets = encoded(labels, [row.labels[label] for row in rows], [1] * len(rows), upstream.frame_samples)
     return PooledExamples(features, [[place] for place in range(len(rows))], targets)

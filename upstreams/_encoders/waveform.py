@@ -20,7 +20,7 @@ from core.digest import folder_written_then_renamed, write_json
 from core.errors import CheckpointError
 from upstreams._base import UPSTREAMS, Upstream
 from upstreams._encoders.conv_transformer import ConvTransformer
-from upstreams._pretraining.contract import TrainableUpstream
+from upstreams._pretraining.contract import TrainableUpstream, trained_on
 from upstreams._pretraining.masks import mask_spans
 
 NOTES_FILE = "frostbench.json"
@@ -146,6 +146,7 @@ class WaveformUpstream(TrainableUpstream):
         loaded = UPSTREAMS.get("hf").from_checkpoint(str(Path(checkpoint).absolute()))
         iteration = "" if notes.get("last", True) else f" iteration {notes['iteration']}"
         loaded.label = f"{cls.card.name}{iteration}"
+        loaded.training_data = trained_on(notes)
         return loaded
 
     @classmethod

@@ -46,9 +46,9 @@ class Clip:
         """What its features are kept under."""
         return clip_key(self.audio_digest, self.start, self.stop, self.gain_db)
 
-    def read(self) -> torch.Tensor:
-        """The waveform (samples,)."""
-        wav = read_audio(self.path, self.start, self.stop)
+    def read(self, sample_rate: int = SAMPLE_RATE) -> torch.Tensor:
+        """The waveform (samples,) at a sample rate; start and stop are counted at 16 kHz whatever it is."""
+        wav = read_audio(self.path, self.start, self.stop, sample_rate)
         return wav if self.gain_db == 0 else wav * 10 ** (self.gain_db / 20)
 
 
@@ -63,7 +63,7 @@ def lay_out(clips: Sequence[Clip], window_samples: int, batch_seconds: float = B
 
     Args:
         clips: in any order; the same set gives the same batches.
-        window_samples: the upstream computes in multiples of it.
+        window_samples: the upstream computes in multiples of it, in samples at 16 kHz.
         batch_seconds: budget of padded audio.
     """
     budget = int(batch_seconds * SAMPLE_RATE)
@@ -90,20 +90,21 @@ def share_out(batches: Sequence[list[Clip]], workers: int) -> list[list[list[Cli
     return [share for share in shares if share]
 
 
-def is_long(samples: int) -> bool:
+def is_long(samples: int, sample_rate: int = SAMPLE_RATE) -> bool:
     """Whether a clip of this length passes an upstream in pieces."""
-    return samples > LONGEST_SECONDS * SAMPLE_RATE
+    return samples > LONGEST_SECONDS * sample_rate
 
 
-def pieces(samples: int, unit: int, overlap: int) -> list[slice]:
+def pieces(samples: int, unit: int, overlap: int, sample_rate: int = SAMPLE_RATE) -> list[slice]:
     """Where a long clip is cut: pieces of about the same length, below LONGEST_SECONDS and a unit.
 
     Args:
         samples: of the clip.
         unit: pieces begin at multiples of it: the samples of a frame, or those of a window.
-        overlap: how far a piece reaches into the next: what a frame sees beyond its own samples.
+        overlap: how far a piece reaches into the next: what a frame needs beyond its own samples.
+        sample_rate: of the clip.
     """
-    count = math.ceil(samples / (LONGEST_SECONDS * SAMPLE_RATE))
+    count = math.ceil(samples / (LONGEST_SECONDS * sample_rate))
     starts = [round(number * samples / count / unit) * unit for number in range(count)]
     starts = sorted(set(starts))
     return [slice(start, stop + overlap) for start, stop in zip(starts, [*starts[1:], samples], strict=True)]

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from core.audio import SAMPLE_RATE
 from core.errors import ContractError
 from core.feature_cache import Kind
 from core.hidden_states import HiddenStates
 from core.lengths import pad
 from upstreams._base import Precision, Upstream
-from upstreams._extraction.clips import Clip, is_long, pieces
+from upstreams._extraction.clips import GPU_BATCHES, Clip, is_long, lay_out, pieces
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,17 @@ class FrozenUpstream:
     device: torch.device
     precision: Precision = "float32"
 
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms that `rows` is given."""
+        return self.upstream.sample_rate
+
+    def batches(self, clips: Sequence[Clip]) -> list[list[Clip]]:
+        """Clips laid out as this upstream takes them on this device."""
+        window = max(1, self.upstream.window_samples * SAMPLE_RATE // self.sample_rate)
+        together = 1 if self.device.type == "cpu" else GPU_BATCHES
+        return lay_out(clips, window, self.upstream.batch_seconds * together)
+
     def rows(
         self, clips: Sequence[Clip], wavs: Sequence[torch.Tensor], kinds: Collection[Kind]
     ) -> dict[Kind, list[torch.Tensor]]:
@@ -37,7 +49,7 @@ class FrozenUpstream:
 
         Args:
             clips: a batch.
-            wavs: as they were read.
+            wavs: as they were read, at `sample_rate`.
             kinds: what is wanted of all of them.
 
         Raises: ContractError: a clip is shorter than the upstream's shortest input, or its hidden states are not
@@ -46,11 +58,11 @@ class FrozenUpstream:
         for clip, wav in zip(clips, wavs, strict=True):
             if len(wav) < self.upstream.min_samples:
                 raise ContractError(
-                    f"{clip.path}: has {len(wav)} samples at 16 kHz, the shortest legal input of "
-                    f"{self.upstream.display_name} is {self.upstream.min_samples}; "
+                    f"{clip.path}: has {len(wav)} samples at {self.sample_rate / 1000:g} kHz, the shortest legal input "
+                    f"of {self.upstream.display_name} is {self.upstream.min_samples}; "
                     f"take the recording out of the manifest"
                 )
-        if len(wavs) == 1 and is_long(len(wavs[0])):
+        if len(wavs) == 1 and is_long(len(wavs[0]), self.sample_rate):
             rows = self._rows_in_pieces(wavs[0], kinds)
         else:
             rows = rows_of(self._states(wavs), kinds)
@@ -69,9 +81,11 @@ class FrozenUpstream:
 
     def _rows_in_pieces(self, wav: torch.Tensor, kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
         """Frames are those of the whole recording, one behind the other; means are weighted by frames."""
+        if self.upstream.utterance_level:
+            return self._vector_in_pieces(wav, kinds)
         rate = self.upstream.downsample_rate
         unit = max(rate, self.upstream.window_samples)  # windows that an upstream cuts itself stay as they are
-        cuts = pieces(len(wav), unit, overlap=max(0, self.upstream.min_samples - rate))
+        cuts = pieces(len(wav), unit, max(0, self.upstream.min_samples - rate), self.sample_rate)
         parts: dict[Kind, list[torch.Tensor]] = {kind: [] for kind in kinds}
         weights = []
         for number, cut in enumerate(cuts):
@@ -83,6 +97,13 @@ class FrozenUpstream:
             for kind in kinds:
                 parts[kind] += part[kind]
         return {kind: [_joined(kind, parts[kind], weights)] for kind in kinds}
+
+    def _vector_in_pieces(self, wav: torch.Tensor, kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
+        """The mean of the pieces' vectors, weighted by their lengths."""
+        cuts = pieces(len(wav), max(1, self.upstream.window_samples), 0, self.sample_rate)
+        parts = [rows_of(self._states([wav[cut]]), kinds) for cut in cuts]
+        weights = [cut.stop - cut.start for cut in cuts]
+        return {kind: [_joined("pooled", [part[kind][0] for part in parts], weights)] for kind in kinds}
 
 
 def _joined(kind: Kind, parts: Sequence[torch.Tensor], weights: Sequence[int]) -> torch.Tensor:

@@ -63,13 +63,13 @@ def extract(
         todo = _together(todo, GPU_BATCHES)
     pending: dict[Kind, dict[str, Features]] = {kind: {} for kind in caches}
     flushed = time.monotonic()
-    for batch, wavs in read_ahead(todo):
+    for batch, wavs in read_ahead(todo, upstream.sample_rate):
         _keep(encoder, batch, wavs, pending)
         size = sum(array.nbytes for arrays in pending.values() for array in arrays.values())
         if size > FLUSH_BYTES or time.monotonic() - flushed > FLUSH_SECONDS:
             _flush(pending, caches)
             flushed = time.monotonic()
-        advance(sum(map(len, wavs)) / SAMPLE_RATE)
+        advance(sum(map(len, wavs)) / upstream.sample_rate)
     _flush(pending, caches)
     return sum(map(len, todo))
 
@@ -81,7 +81,9 @@ def _together(batches: Sequence[list[Clip]], count: int) -> list[list[Clip]]:
     return long + [list(chain(*others[start : start + count])) for start in range(0, len(others), count)]
 
 
-def read_ahead(batches: Sequence[list[Clip]]) -> Iterator[tuple[list[Clip], list[torch.Tensor]]]:
+def read_ahead(
+    batches: Sequence[list[Clip]], sample_rate: int = SAMPLE_RATE
+) -> Iterator[tuple[list[Clip], list[torch.Tensor]]]:
     """The batches with their waveforms: while one is worked on, threads decode the next ones, up to a bound."""
     with ThreadPoolExecutor(READERS) as readers:
         ahead: deque[Any] = deque()
@@ -91,7 +93,7 @@ def read_ahead(batches: Sequence[list[Clip]]) -> Iterator[tuple[list[Clip], list
             while coming and (room > 0 or not ahead):
                 batch = coming.popleft()
                 room -= sum(clip.samples for clip in batch)
-                ahead.append((batch, [readers.submit(clip.read) for clip in batch]))
+                ahead.append((batch, [readers.submit(clip.read, sample_rate) for clip in batch]))
             batch, futures = ahead.popleft()
             room += sum(clip.samples for clip in batch)
             yield batch, [future.result() for future in futures]

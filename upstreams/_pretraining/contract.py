@@ -204,6 +204,7 @@ class TrainableUpstream(Upstream):
         path = Path(checkpoint)
         upstream = cls.untrained(checkpoints.configuration_for(path, cls.card.name, cls.config_type))
         checkpoints.load_weights(path, upstream.encoder, cls.formerly_saved)
+        upstream.training_data = trained_on(cls.read_notes(path))
         return upstream
 
     @classmethod
@@ -259,6 +260,12 @@ class TrainableUpstream(Upstream):
     def skips_layers(self) -> bool:
         """Whether an update may leave parameters out."""
         return False
+
+
+def trained_on(notes: Mapping[str, Any]) -> str | None:
+    """The corpus that a checkpoint of `pretrain` was trained on, by its notes."""
+    name = notes.get("corpus", {}).get("name")
+    return None if name is None else str(name)
 
 
 def trainable(entry: type[Upstream]) -> bool:

@@ -90,6 +90,10 @@ def _kind(name: str) -> type[TrainableUpstream]:
     if not trainable(upstream):
         names = [entry.card.name for entry in UPSTREAMS if trainable(entry)]
         raise ContractError(f"'{name}' can't be pretrained here; these can: {', '.join(names)}")
+    if upstream.sample_rate != SAMPLE_RATE:
+        raise ContractError(
+            f"'{name}' wants {upstream.sample_rate} Hz, and upstreams are trained at {SAMPLE_RATE} Hz only"
+        )
     return cast(type[TrainableUpstream], upstream)
 
 
