@@ -158,7 +158,7 @@ class KnownWrong(Wrong):
 
 
 def test_a_broken_promise_raises_or_is_returned():
-    with pytest.raises(fb.ContractError, match=r"(?s)wrong: .*1 of 11 checks fail:\n  check_padding_changes_nothing"):
+    with pytest.raises(fb.ContractError, match=r"(?s)wrong: .*1 of 12 checks fail:\n  check_padding_changes_nothing"):
         fb.check(Wrong())
     broken = [finding for finding in fb.check(Wrong, raise_error=False) if not finding.passed]
     assert [finding.check for finding in broken] == ["check_padding_changes_nothing"]
@@ -182,9 +182,9 @@ def test_contract(check):
 @pytest.mark.parametrize(
     ("entries", "outcome"),
     [
-        ("KnownWrong(), 'utterance_linear', tiny_tasks.KS, 'mfcc'", "41 passed, 1 xfailed"),
-        ("Wrong", "1 failed, 10 passed"),
-        ("'{own}:OwnHead', '{own}:word', '{own}:Halves'", "31 passed"),
+        ("KnownWrong(), 'utterance_linear', tiny_tasks.KS, 'mfcc'", "43 passed, 1 xfailed"),
+        ("Wrong", "1 failed, 11 passed"),
+        ("'{own}:OwnHead', '{own}:word', '{own}:Halves'", "32 passed"),
     ],
 )
 def test_the_tests_of_a_plug_ins_own_repository(entries, outcome, own, tmp_path):

@@ -72,7 +72,7 @@ def test_the_contract_holds(name):
     function, downsample_rate, layers = FUNCTIONS[name]
     upstream = fb.from_function(function, downsample_rate)
     assert upstream.num_layers == layers
-    assert len(fb.check(upstream)) == 11
+    assert len(fb.check(upstream)) == 12
 
 
 @pytest.mark.parametrize("wrap", [closure, Model, lambda m: Model(m).encode, lambda m: functools.partial(of_module, m)])

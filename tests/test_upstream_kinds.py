@@ -19,9 +19,9 @@ from core.records import RecordStore
 from downstreams._base import HEADS
 from frostbench.grid.measures import gflops_per_second
 from leaderboard.aggregate import leaderboard
-from leaderboard.exports import csv
+from leaderboard.exports import to_csv
 from leaderboard.page import page
-from leaderboard.tables import markdown
+from leaderboard.tables import to_markdown
 from upstreams import _checks
 from upstreams._base import UPSTREAMS, Upstream, UpstreamCard
 from upstreams._extraction.clips import Clip
@@ -314,7 +314,7 @@ def test_what_is_not_known_is_not_nought(onnx_spec, corpus_folder, tasks_file, t
     board = leaderboard(store, custom=True, published=True)
     (row,) = next(each for each in board.boards if each.rows).rows
     assert row.params is None
-    assert " ? " in markdown(board)
+    assert " ? " in to_markdown(board)
     assert page(board)
-    assert csv(board)
+    assert to_csv(board)
     assert json.dumps(record.upstream)

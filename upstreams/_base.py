@@ -36,24 +36,24 @@ class UpstreamCard:
         title: one line for `list`.
         paper: where it comes from.
         version: raised whenever the code's output changes; enters every digest.
-        family: how it was trained, such as generative or contrastive; the folder of its file if left out.
-        licence: of the weights, where all of them have one.
-        training_data: what the weights were trained on, where all of them were trained on that.
         tolerance: largest difference allowed between alone and padded in a batch.
         tolerance_reason: needed above 1e-4.
         known_failures: check -> reason, for checks that can't hold; a check that passes nevertheless is an error.
+        family: how it was trained, such as generative or contrastive; the folder of its file if left out.
+        licence: of the weights, where all of them have one.
+        training_data: what the weights were trained on, where all of them were trained on that.
     """
 
     name: str
     title: str
     paper: str
     version: int = 1
-    family: str = ""
-    licence: str = ""
-    training_data: str = ""
     tolerance: float = 1e-4
     tolerance_reason: str = ""
     known_failures: Mapping[str, str] = field(default_factory=dict)
+    family: str = ""
+    licence: str = ""
+    training_data: str = ""
 
 
 class Upstream(nn.Module, ABC):
