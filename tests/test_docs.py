@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import frostbench
 from downstreams._base import HEADS
 from run_benchmark import app
 from tasks._base import TASKS
@@ -61,6 +62,38 @@ def test_everything_public_has_a_docstring(package):
             lacking.append(str(path.relative_to(ROOT)))
         lacking += [f"{path.relative_to(ROOT)}:{name}" for name in _undocumented(tree)]
     assert lacking == []
+
+
+def python_blocks() -> list[ast.Module]:
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))]
+    return [ast.parse(block) for text in texts for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+
+
+def test_python_blocks_import_nothing_of_ours_but_frostbench():
+    blocks = python_blocks()
+    imported = set()
+    for node in (node for block in blocks for node in ast.walk(block)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    assert len(blocks) >= 6
+    assert "frostbench" in imported
+    assert imported <= {"frostbench", "frostbench.testing", "torch", "numpy", "pandas"}
+
+
+def test_public_names_are_those_that_are_documented():
+    page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    code = " ".join(re.findall(r"```python.*?```|`[^`\n]+`", page, re.DOTALL))
+    assert [name for name in frostbench.__all__ if not re.search(rf"(?<!\w){name}(?!\w)", code)] == []
+    used = {
+        node.attr
+        for block in python_blocks()
+        for node in ast.walk(block)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "fb"
+    }
+    assert len(used) >= 10
+    assert used <= set(frostbench.__all__)
 
 
 def _undocumented(node: ast.AST) -> list[str]:
