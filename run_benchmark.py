@@ -29,7 +29,7 @@ except (ImportError, OSError) as error:  # the wheel of torchaudio 2.11 wants li
 
 from core.digest import STORAGE_ERRNOS, require_writable, written_then_renamed
 from core.errors import BenchmarkError, RecordError
-from core.manifest import Manifest, summarise, validate
+from core.manifest import Manifest, summarise
 from core.metrics import get_metric
 from core.records import RecordStore
 from core.registry import load_module
@@ -43,8 +43,17 @@ from frostbench.jobs.local import devices_here
 from frostbench.jobs.open import open_executor
 from frostbench.jobs.progress import TerminalWatcher, Watcher
 from frostbench.prediction import as_text, load_predictor
+from frostbench.preparation import examine
 from frostbench.pretraining.goal_probe import GoalProbe
-from frostbench.pretraining.run import open_recordings, pretrain_all, pretrain_together, require_processes_that_fit
+from frostbench.pretraining.run import (
+    open_recordings,
+    plans_of,
+    pretrain_all,
+    pretrain_together,
+    require_processes_that_fit,
+    summaries,
+    unfinished,
+)
 from frostbench.results import Results
 from leaderboard import bundles, exports, verification
 from leaderboard.aggregate import leaderboard
@@ -54,8 +63,7 @@ from leaderboard.tables import READING, rich_tables, svg, to_markdown
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
-from upstreams._pretraining.options import parse_options
-from upstreams._pretraining.plan import PretrainingSettings, is_done, planned, summary
+from upstreams._pretraining.plan import PretrainingSettings
 from upstreams._pretraining.processes import Mixed, is_first_process
 
 NO_FOLDER_ERRNOS = {
@@ -183,12 +191,8 @@ def prepare(
 ) -> None:
     """Check a corpus: decode every recording, compare labels across splits, and count."""
     manifest = open_corpus(corpus, root, columns, cache)
-    categorical = [task.label for task in TASKS if HEADS.get(task.head).label_kind.closed_set]
-    if manifest.missing:  # what is left can't be expected to hold every label in train
-        categorical = []
     with TerminalWatcher(err) as watcher:
-        watcher.stage("checking recordings", len(manifest.utterances), "recordings")
-        validate(manifest, categorical, advance=lambda: watcher.advance(1))
+        examine(manifest, watcher)
     heading = f"{manifest.name}: {len(manifest.utterances)} recordings, all good"
     out.print(heading, markup=False, highlight=False, soft_wrap=True)
     table = Table("label", "train", "valid", "test")
@@ -234,15 +238,10 @@ def pretrain_upstreams(  # noqa: PLR0913
     An interrupted training goes on where it was. Several GPUs or machines train one upstream at a time under
     `accelerate launch run_benchmark.py pretrain ...`.
     """
-    if steps is not None and minutes is not None:
-        raise BenchmarkError("--steps and --minutes: a training ends by one of them; leave the other out")
     together = require_processes_that_fit(workers, executor is Where.ray)
     manifest = open_recordings(corpus, root, columns)
-    plans = [
-        planned(name, size, seed, steps, minutes, parse_options(option), mixed_precision)
-        for name in dict.fromkeys(upstreams)
-    ]
-    todo = [plan for plan in plans if not is_done(plan.checkpoint(output), plan, manifest)]
+    plans = plans_of(upstreams, size, seed, steps, minutes, option, mixed_precision)
+    todo = unfinished(plans, manifest, output)
     for plan in plans:
         if plan not in todo:
             out.print(f"{plan.checkpoint(output)} is there already", markup=False, highlight=False, soft_wrap=True)
@@ -257,10 +256,8 @@ def pretrain_upstreams(  # noqa: PLR0913
             _warn(manifest)
             runner = open_executor(executor, ray_address, device, workers, [output], most=len(todo))
             outcomes = pretrain_all(*what, runner, watcher)
-    for outcome in outcomes:
-        if outcome.error is None and is_first_process():
-            for line in summary(outcome.job.arguments[0].checkpoint(output), outcome.value):
-                out.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in summaries(outcomes, output) if is_first_process() else ():
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
 

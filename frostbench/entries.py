@@ -17,7 +17,7 @@ from downstreams import _checks as head_checks
 from downstreams._base import HEADS, Head
 from frostbench.instances import built
 from tasks import _checks as task_checks
-from tasks._base import TASKS, Task
+from tasks._base import TASKS, Task, resolve_task
 from upstreams import _checks as upstream_checks
 from upstreams._base import UPSTREAMS, Upstream
 from upstreams._resolve import build_upstream
@@ -149,30 +149,12 @@ def checked_task(task: str | Task, head: str | type[Head] | None = None) -> Task
 
     Raises: UnknownNameError: no such task or head. ContractError: the declaration can't be run; says what to mend.
     """
-    found = resolved_task(task) if isinstance(task, str) else task
+    found = resolve_task(task) if isinstance(task, str) else task
     if not isinstance(found, Task):
         raise ContractError(f"{task!r} is no task: give a name, FILE.py:NAME or a frostbench.Task")
     if head is not None:
         found = found.with_head(checked_head(head))
     _require(f"task '{found.name}'", DECLARATION_CHECKS, task_checks.Assignment(found))
-    return found
-
-
-def resolved_task(spec: str) -> Task:
-    """The task behind `--task`: a registered name, or `FILE.py:NAME`.
-
-    Raises: UnknownNameError: no such task. ContractError: the file has no task of that name.
-    """
-    file, colon, name = spec.rpartition(":")
-    if not colon:
-        return TASKS.get(spec)
-    module = load_module(Path(file))
-    found = getattr(module, name, None)
-    if not isinstance(found, Task):
-        known = [key for key, value in vars(module).items() if isinstance(value, Task)]
-        raise ContractError(
-            f"{file}: has no task '{name}' (found: {', '.join(known) or 'none'}); write {name} = Task(...)"
-        )
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +13,17 @@ from frostbench.jobs.local import devices_here
 from frostbench.jobs.progress import Watcher
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
 from tasks.corpora._base import CORPORA, open_corpus
-from upstreams._pretraining.plan import Pretraining, PretrainingSettings, cost_of, pretrain
-from upstreams._pretraining.processes import is_first_process, many_processes
+from upstreams._pretraining.options import parse_options
+from upstreams._pretraining.plan import (
+    Pretraining,
+    PretrainingSettings,
+    cost_of,
+    is_done,
+    planned,
+    pretrain,
+    summary,
+)
+from upstreams._pretraining.processes import Mixed, is_first_process, many_processes
 
 
 def open_recordings(spec: str, root: Path | None, columns: str | None) -> Manifest:
@@ -26,6 +35,42 @@ def open_recordings(spec: str, root: Path | None, columns: str | None) -> Manife
     if root is None and columns is None and spec not in CORPORA.names() and is_audio_folder(folder):
         return read_audio_folder(folder)
     return open_corpus(spec, root, columns)
+
+
+def plans_of(
+    upstreams: Sequence[str],
+    size: str,
+    seed: int,
+    steps: int | None,
+    minutes: float | None,
+    options: Sequence[str],
+    mixed_precision: Mixed,
+) -> list[Pretraining]:
+    """A plan for each upstream, each once.
+
+    Raises: BenchmarkError: an unknown upstream, size or option, or two ends for one training.
+    """
+    if steps is not None and minutes is not None:
+        raise BenchmarkError("--steps and --minutes: a training ends by one of them; leave the other out")
+    return [
+        planned(name, size, seed, steps, minutes, parse_options(options), mixed_precision)
+        for name in dict.fromkeys(upstreams)
+    ]
+
+
+def unfinished(plans: Sequence[Pretraining], manifest: Manifest, folder: Path) -> list[Pretraining]:
+    """Those whose checkpoint is not there yet.
+
+    Raises: CheckpointError: the checkpoint of another training has that name.
+    """
+    return [plan for plan in plans if not is_done(plan.checkpoint(folder), plan, manifest)]
+
+
+def summaries(outcomes: Sequence[Outcome], folder: Path) -> Iterator[str]:
+    """What is to be said of the trainings that ended well."""
+    for outcome in outcomes:
+        if outcome.error is None:
+            yield from summary(outcome.job.arguments[0].checkpoint(folder), outcome.value)
 
 
 def pretrain_all(

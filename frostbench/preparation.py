@@ -1,0 +1,20 @@
+"""What `prepare` examines of a corpus before anybody computes on it."""
+
+from __future__ import annotations
+
+from core.manifest import Manifest, validate
+from downstreams._base import HEADS
+from frostbench.jobs.progress import Watcher
+from tasks._base import TASKS
+
+
+def examine(manifest: Manifest, watcher: Watcher) -> None:
+    """Decodes every recording, and compares across splits the labels that tasks can only predict if train has them.
+
+    Of a corpus with missing parts labels are not compared: what is left can't be expected to hold every one in train.
+
+    Raises: ManifestError: names every row that is not usable.
+    """
+    closed = [task.label for task in TASKS if HEADS.get(task.head).label_kind.closed_set]
+    watcher.stage("checking recordings", len(manifest.utterances), "recordings")
+    validate(manifest, [] if manifest.missing else closed, advance=lambda: watcher.advance(1))
