@@ -98,7 +98,7 @@ PLANNING = {"window_samples", "batch_seconds", "extra_frames"}  # not part of a 
 
 
 def _extra_frames(upstream: Upstream) -> float:
-    """Asked for a few lengths only: an s3prl upstream has to compute each of them."""
+    """Mean over a few lengths: an s3prl upstream has to compute the hidden states of each."""
     rate = upstream.downsample_rate
     lengths = max(upstream.sample_rate, upstream.min_samples) + torch.arange(FRAME_PROBES) * rate // FRAME_PROBES
     return float((upstream.frame_lengths(lengths) - lengths / rate).mean())

@@ -24,7 +24,7 @@ _at_hand: dict[str, Upstream] = {}
 
 @contextmanager
 def at_hand(instances: Mapping[str, Upstream]) -> Iterator[None]:
-    """Inside it `build_upstream` answers these specifications with these objects, in this process alone."""
+    """A context in which `build_upstream` gives these objects for these specifications, in this process alone."""
     _at_hand.update(instances)
     try:
         yield

@@ -21,7 +21,7 @@ LONGEST_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording, or a piece of it, as an upstream shall hear it.
+    """A recording, or a piece of it, as it is passed through an upstream.
 
     Attributes:
         audio_digest: sha256 of the file.

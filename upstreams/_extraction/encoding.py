@@ -33,7 +33,7 @@ class FrozenUpstream:
 
     @property
     def sample_rate(self) -> int:
-        """Of the waveforms that `rows` is given."""
+        """Sample rate of the waveforms that `rows` is given, in hertz."""
         return self.upstream.sample_rate
 
     def batches(self, clips: Sequence[Clip]) -> list[list[Clip]]:

@@ -175,7 +175,7 @@ def _layer_frames(upstream: Upstream, layer: int, frame_samples: int, device: to
 
 
 def quality(clusters: Mapping[str, torch.Tensor], utterances: Sequence[Utterance], count: int) -> dict[str, float]:
-    """What clusters are worth.
+    """How well clusters are used, and how well they fit the words of recordings.
 
     Args:
         clusters: utterance id -> cluster of every frame.

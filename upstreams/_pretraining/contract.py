@@ -102,7 +102,7 @@ class TrainingBatch(NamedTuple):
     done: float = 0.0
 
     def to(self, device: torch.device) -> TrainingBatch:
-        """The same batch on a device."""
+        """A copy of the batch on a device."""
         targets = None if self.targets is None else [each.to(device) for each in self.targets]
         return self._replace(
             wavs=self.wavs.to(device),
@@ -114,7 +114,7 @@ class TrainingBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class PretrainLoss:
-    """What a loss found.
+    """The loss of a batch, and what else its computation gave.
 
     Attributes:
         loss: a scalar to go down.
@@ -274,5 +274,5 @@ def trainable(entry: type[Upstream]) -> bool:
 
 
 def samples_of(seconds: float) -> int:
-    """Seconds in samples."""
+    """How many samples at 16 kHz so many seconds have."""
     return int(seconds * SAMPLE_RATE)

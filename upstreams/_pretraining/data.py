@@ -122,7 +122,7 @@ class TrainingData:
         return [place for place, length in enumerate(self._lengths) if length >= self.min_samples]
 
     def _epoch(self, epoch: int) -> list[list[int]]:
-        """Micro-batches of an epoch."""
+        """Micro-batches of an epoch, each a list of places of recordings."""
         if epoch not in self._epochs:
             for old in [number for number in self._epochs if number < epoch - 1]:
                 del self._epochs[old]

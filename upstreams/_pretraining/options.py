@@ -10,7 +10,7 @@ from core.errors import ContractError
 
 
 def parse_options(written: Sequence[str]) -> dict[str, str]:
-    """`key=value` as typed, several.
+    """Splits options that were typed as `key=value`.
 
     Raises: ContractError: one is not of that form.
     """
@@ -33,7 +33,7 @@ def with_option(value: Any, key: str, text: str) -> Any:
 
 
 def _paths(value: Any) -> dict[str, tuple[str, ...]]:
-    """Name of an option -> the fields that lead to it; what is None can't be told how to be read, and is left out."""
+    """Name of an option -> the fields that lead to it; a field that is None has no type to be read by, and has none."""
     names: Mapping[str, str] = getattr(value, "option_names", {})
     found: dict[str, tuple[str, ...]] = {}
     for field in fields(value):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 class Quantised(NamedTuple):
-    """Frames by their codes.
+    """The codes that were chosen for frames, and how many are in use.
 
     Attributes:
         codes: float (frames, code_size), the chosen code vectors of all groups side by side.

@@ -82,12 +82,12 @@ class TrainingState:
             self.warnings.append(line)
 
     def to_plain(self) -> dict[str, Any]:
-        """As values that `torch.load` reads without running code."""
+        """The state as plain values, which `torch.load` reads without running code."""
         return {**asdict(self), "position": list(self.position)}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> TrainingState:
-        """The inverse of `to_plain`."""
+        """The state that `to_plain` gave the values of."""
         return cls(**{**plain, "position": Position(*plain["position"])})
 
 

@@ -1,1 +1,1 @@
-"""Upstreams that tell the true future or masked frame from distractors."""
+"""Upstreams that find the true future or masked frame among distractors."""

@@ -1,4 +1,4 @@
-"""wav2vec 2.0: the true quantised frame told from distractors, behind a mask (Baevski et al., arXiv:2006.11477)."""
+"""wav2vec 2.0: the true quantised frame among distractors, behind a mask (Baevski et al., arXiv:2006.11477)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Wav2Vec2Config(WaveformConfig):
         codebooks: groups of the quantiser.
         codes: of a group.
         code_size: of all groups together.
-        distractors: masked frames of the same utterance that the true one is told from.
+        distractors: masked frames of the same utterance that the true one is compared with.
         diversity: weight of the loss that wants all codes used.
         gumbel_start: temperature of the quantiser's softmax at first.
         gumbel_end: below it, it does not fall.

@@ -17,7 +17,7 @@ from upstreams._pretraining.clusters import Clusters
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
 from upstreams._pretraining.quantiser import perplexity
 
-ONE_ANSWER = 2.0  # clusters in even use among the predictions: below it, frames are hardly told apart
+ONE_ANSWER = 2.0  # clusters in even use among the predictions: below it, nearly all frames have one prediction
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ class ForeignNetwork(nn.Module):
             shapes = sorted({str(tuple(layer.shape)) for layer in layers})
             raise ContractError(
                 f"{self.name}: its hidden states have the shapes {', '.join(shapes)}; only upstreams whose layers "
-                f"have the same frames and width can be used"
+                f"have the same frames and width can be used; wrap it in a file of your own that returns some"
             )
         frames = self._frames.setdefault(len(wav), layers[0].shape[1])
         if frames != layers[0].shape[1]:
@@ -102,7 +102,7 @@ class ForeignNetwork(nn.Module):
         return int(rates if isinstance(rates, int | float) else rates[0])
 
     def _shortest(self) -> int:
-        """By bisection: the shortest noise that gives finite hidden states."""
+        """The shortest noise that gives finite hidden states, found by bisection."""
         short, long = 0, SAMPLE_RATE
         while long - short > 1:
             middle = (short + long) // 2
