@@ -20,6 +20,7 @@ from core.manifest import SPLITS, Manifest, Utterance, refuse, unseen_labels
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._base import Task
+from tasks._doubts import doubts, drawn_by_class, refuse_one_class
 from upstreams._extraction.clips import Clip, is_long
 
 
@@ -53,6 +54,7 @@ class TaskRows:
         examples: split -> examples.
         digest: sha256 of the examples: ids, splits, labels and audio.
         limited: whether rows were left out.
+        doubts: what a person should know of the rows before trusting the score.
         path: where it is kept; None where it is not.
     """
 
@@ -62,6 +64,7 @@ class TaskRows:
     examples: Mapping[str, Sequence[Example]]
     digest: str
     limited: bool
+    doubts: tuple[str, ...] = ()
     path: Path | None = None
 
     @cached_property
@@ -133,7 +136,7 @@ def read_rows(path: Path) -> TaskRows:
         },
         digest,
         limited,
-        path,
+        path=path,
     )
 
 
@@ -169,7 +172,8 @@ def task_rows(manifest: Manifest, task: Task, recipe: Recipe | None = None, limi
         ]
         for split, rows in utterances.items()
     }
-    taken = TaskRows(manifest.name, recipe, recordings, examples, digest_of(examples), limit is not None)
+    found = tuple(doubts(utterances, task.label, digests))
+    taken = TaskRows(manifest.name, recipe, recordings, examples, digest_of(examples), limit is not None, found)
     vars(taken)["clips"] = clips  # which the property would make again
     return taken
 
@@ -183,7 +187,9 @@ def _chosen(manifest: Manifest, task: Task, limit: int | None) -> dict[str, tupl
         refuse(manifest.source, unseen_labels(chosen, task.label))
     if task.disjoint is not None:
         refuse(manifest.source, _shared(chosen, task.disjoint))
-    utterances = {split: chosen.split(split)[:limit] for split in SPLITS}
+    utterances = {split: drawn_by_class(chosen.split(split), task.label, limit) for split in SPLITS}
+    if closed_set:
+        refuse_one_class(manifest.source, utterances, task.label)
     if limit is not None:  # cutting may lose classes of train; what is left has to fit together
         known = {str(row.labels[task.label]) for row in utterances["train"]}
         if closed_set:

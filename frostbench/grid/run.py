@@ -73,6 +73,8 @@ def run_grid(
     watcher = watcher or Watcher()
     manifest = replace(manifest, memory=folders.cache / "audio")
     plan = make_cells(grid, manifest)
+    for line in dict.fromkeys(line for rows in plan.rows for line in rows.doubts):
+        watcher.say(f"note: {line}")
     store = RecordStore(folders.results)
     pending = [cell for cell in plan.cells if cell.run not in store]
     report = Report(plan.cells, skipped=len(plan.cells) - len(pending))

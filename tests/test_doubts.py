@@ -1,0 +1,79 @@
+"""Scores that mean less than they seem: the same audio twice, one class alone, a draw of rows that misses classes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import call
+
+from core.errors import ManifestError
+from core.manifest import Utterance, read_manifest
+from tasks._base import TASKS
+from tasks._doubts import doubts, drawn_by_class
+from tasks._rows import task_rows
+
+
+@pytest.fixture
+def copied(corpus_folder, tmp_path) -> Path:
+    """A corpus in which a recording of test, and one of train with another label, are the first one of train."""
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    train = [row for row in rows if row["split"] == "train"]
+    test = next(row for row in rows if row["split"] == "test")
+    other = next(row for row in train if row["keyword"] != train[0]["keyword"])
+    shutil.copyfile(path.parent / train[0]["file_name"], path.parent / test["file_name"])
+    shutil.copyfile(path.parent / train[0]["file_name"], path.parent / other["file_name"])
+    return path.parent
+
+
+def test_the_same_audio_in_two_splits_or_under_two_labels_is_noted(copied, corpus_folder):
+    found = task_rows(read_manifest(copied), TASKS.get("ks")).doubts
+    assert [line.split(":")[0] for line in found] == [
+        "the same audio is in two splits", "the same audio has two labels"]  # fmt: skip
+    assert "of test is 'train_" in found[0]
+    assert task_rows(read_manifest(corpus_folder), TASKS.get("ks")).doubts == ()
+
+
+def test_pieces_of_one_recording_are_no_copies():
+    rows = [Utterance(str(n), Path("x"), split, {"keyword": "a"}, start=100 * n, stop=100 * n + 100)
+            for n, split in enumerate(("train", "test"))]  # fmt: skip
+    assert doubts({"train": rows[:1], "test": rows[1:]}, "keyword", {"0": "same", "1": "same"}) == []
+
+
+def test_prepare_and_run_say_it(copied, tasks_file, tmp_path):
+    folders = ("--output", tmp_path / "results", "--cache", tmp_path / "cache", "--workers", 1)
+    for command in (
+        ("prepare", copied),
+        ("run", "--upstream", "fbank", "--task", f"{tasks_file}:KS", "--corpus", copied, *folders),
+    ):
+        called = call(*command)
+        assert called.code == 0, called.err
+        assert called.err.count("note: the same audio is in two splits") == 1
+
+
+def test_one_class_is_refused(corpus_folder, tmp_path):
+    rows = [json.loads(line) for line in (corpus_folder / "metadata.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row.get("keyword") is not None]
+    kept = [row for row in rows if row["keyword"] == rows[0]["keyword"]]
+    for row in kept:
+        row["file_name"] = str((corpus_folder / row["file_name"]).resolve())
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, kept)))
+    with pytest.raises(ManifestError, match=r"every row of train has keyword '.*': there is nothing to tell apart"):
+        task_rows(read_manifest(tmp_path), TASKS.get("ks"))
+
+
+def test_a_limit_draws_every_class_equally_often_whatever_the_order_of_the_rows():
+    rows = [Utterance(str(n), Path("x"), "train", {"keyword": f"word {n // 100}"}) for n in range(1_000)]
+    drawn = drawn_by_class(rows, "keyword", 25)
+    assert len(drawn) == 25
+    counts = Counter(row.labels["keyword"] for row in drawn)
+    assert len(counts) == 10 and set(counts.values()) == {2, 3}
+    assert [row.id for row in drawn] == sorted((row.id for row in drawn), key=int), "in their order"
+    assert drawn == drawn_by_class(rows, "keyword", 25)
+    assert drawn_by_class(rows, "keyword", None) == drawn_by_class(rows, "keyword", 1_000) == tuple(rows)
+    assert {row.id for row in drawn} < {row.id for row in drawn_by_class(rows, "keyword", 50)}, "nested"
