@@ -69,6 +69,15 @@ class Head(nn.Module, ABC):
     def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Mean loss of a batch, a scalar. `targets` are the encoded labels, `lengths` those of the features."""
 
+    def untrainable(self, lengths: torch.Tensor, targets: Targets) -> int:
+        """How many of these utterances can add nothing to the loss, such as texts that are longer than their frames.
+
+        Args:
+            lengths: valid frames, int64 (utterances,).
+            targets: the encoded labels.
+        """
+        return 0
+
     @abstractmethod
     def predict(self, logits: torch.Tensor, lengths: torch.Tensor) -> list[Any]:
         """One decoded prediction an utterance."""

@@ -84,6 +84,11 @@ class CTC(Head):
         """Valid frames of the logits."""
         return (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
 
+    def untrainable(self, lengths: torch.Tensor, targets: Targets) -> int:
+        """See Head.untrainable: a text needs a frame for each symbol, and one more between two that are the same."""
+        needed = [len(target) + int((target[1:] == target[:-1]).sum()) for target in targets]
+        return int((torch.tensor(needed) > self.output_lengths(lengths)).sum())
+
     def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
         """CTC, each utterance divided by its length in symbols; those too short for their text count as zero."""
         log_probs = logits.float().log_softmax(dim=2).transpose(0, 1)  # (frames, batch, symbols)

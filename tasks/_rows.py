@@ -156,7 +156,7 @@ def task_rows(manifest: Manifest, task: Task, recipe: Recipe | None = None, limi
         limit: rows a split at most; None takes all.
 
     Raises: ManifestError: parts of the corpus are missing, no row has the label, a split is empty, a label is not in
-        train, or a voice in two splits.
+        train, or a voice in two splits. TrainingError: the labels of train can't be learned.
     """
     recipe = task.recipe(None) if recipe is None else recipe
     utterances = _chosen(manifest, task, limit)
@@ -172,6 +172,8 @@ def task_rows(manifest: Manifest, task: Task, recipe: Recipe | None = None, limi
         ]
         for split, rows in utterances.items()
     }
+    values = [example.label for example in examples["train"]]
+    HEADS.get(task.head).labels_from_train(values, task.label, recipe)  # raises where they can't be learned
     found = tuple(doubts(utterances, task.label, digests))
     taken = TaskRows(manifest.name, recipe, recordings, examples, digest_of(examples), limit is not None, found)
     vars(taken)["clips"] = clips  # which the property would make again

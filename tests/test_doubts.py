@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import call
 
 from core.errors import ManifestError
 from core.manifest import Utterance, read_manifest
+from downstreams._base import FeatureShape
+from downstreams.ctc import CTC, CTCOptions
+from downstreams.labels.text import TextLabels
 from tasks._base import TASKS
 from tasks._doubts import doubts, drawn_by_class
 from tasks._rows import task_rows
@@ -77,3 +82,46 @@ def test_a_limit_draws_every_class_equally_often_whatever_the_order_of_the_rows(
     assert drawn == drawn_by_class(rows, "keyword", 25)
     assert drawn_by_class(rows, "keyword", None) == drawn_by_class(rows, "keyword", 1_000) == tuple(rows)
     assert {row.id for row in drawn} < {row.id for row in drawn_by_class(rows, "keyword", 50)}, "nested"
+
+
+def texts(corpus_folder: Path, folder: Path, text: str, most: int = 1_000) -> Path:
+    """The corpus with one text for all of train, or of as many rows; the others keep theirs."""
+    rows = [json.loads(line) for line in (corpus_folder / "metadata.jsonl").read_text().splitlines()]
+    for row in [row for row in rows if row["split"] == "train" and row.get("text")][:most]:
+        row["text"] = text
+    for row in rows:
+        row["file_name"] = str((corpus_folder / row["file_name"]).resolve())
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_train_without_a_character_is_refused(corpus_folder, tasks_file, tmp_path):
+    texts(corpus_folder, tmp_path, " \u3000 ")
+    called = call("run", "--upstream", "fbank", "--task", f"{tasks_file}:ASR", "--corpus", tmp_path, "--workers", 1,
+                  "--output", tmp_path / "results", "--cache", tmp_path / "cache")  # fmt: skip
+    assert called.code == 2
+    assert "no text of train has a single character: there is nothing to learn" in called.err
+
+
+@pytest.mark.parametrize(("most", "code"), [(3, 0), (1_000, 1)])
+def test_texts_longer_than_their_frames_are_counted(most, code, corpus_folder, tasks_file, tmp_path):
+    texts(corpus_folder, tmp_path, "la " * 400, most)
+    called = call("run", "--upstream", "fbank", "--task", f"{tasks_file}:ASR", "--corpus", tmp_path, "--workers", 1,
+                  "--output", tmp_path / "results", "--cache", tmp_path / "cache")  # fmt: skip
+    assert called.code == code
+    assert "text labels of train are longer than their frames" in called.err
+    assert code or called.err.count("3 of ") == 1, "once, not for every learning rate"
+
+
+def test_ctc_needs_a_frame_between_two_symbols_that_are_the_same():
+    labels = TextLabels.from_train(["abc aab"], "text")
+    head = CTC(FeatureShape(4, 160), labels, CTCOptions(projector_size=4, lstm_layers=0))
+    targets = [labels.encode(text) for text in ("abc", "aab", "aaa")]
+    assert [head.untrainable(torch.full((3,), frames), targets) for frames in (2, 3, 4, 5)] == [3, 2, 1, 0]
+
+
+def test_composed_and_decomposed_letters_are_one_symbol():
+    labels = TextLabels.from_train(["cafe\u0301", "caf\u00e9", "\u0130"], "text")
+    assert labels.reference("CAFE\u0301") == "caf\u00e9"
+    assert labels.encode("caf\u00e9").tolist() == labels.encode("cafe\u0301").tolist()
+    assert all(unicodedata.is_normalized("NFC", labels.reference(text)) for text in ("\u0130x", "A\u030a B-x y E-x"))

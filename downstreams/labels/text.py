@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from core.errors import TrainingError
 from downstreams.labels._base import ANY_CONTEXT, LabelContext, Labels, register_labels
 
 BLANK = 0  # CTC's
@@ -50,9 +52,16 @@ class TextLabels(Labels):
     def from_train(
         cls, labels: Sequence[Any], name: str, unit: Unit = "characters", end_marks: bool = False, fold: bool = True
     ) -> TextLabels:
-        """Collects the symbols that occur; see Labels.from_train."""
+        """Collects the symbols that occur; see Labels.from_train.
+
+        Raises: TrainingError: none does.
+        """
         plain = cls((), unit, end_marks, fold)
         symbols = set(chain.from_iterable(plain.split(plain.reference(label)) for label in labels))
+        if not symbols:
+            raise TrainingError(
+                f"no {name} of train has a single character: there is nothing to learn; give the rows text"
+            )
         return cls(tuple(sorted(symbols)), unit, end_marks, fold)
 
     @property
@@ -87,18 +96,18 @@ class TextLabels(Labels):
         return _single_spaces((" " if self.unit == "words" else "").join(symbols))
 
     def reference(self, label: Any) -> str:
-        """The text with single spaces, none at the ends, in lower case unless case counts."""
+        """The text with composed letters (NFC), single spaces, none at the ends, in lower case unless case counts."""
         text = _single_spaces(str(label))
         if not self.fold:
             return text
         if self.unit != "marked":
-            return text.lower()
+            return _single_spaces(text.lower())
         parts, end = [], 0
         for found in MARKED.finditer(text):
             begin, _, value, close = found.groups()
             parts += [text[end : found.start()].lower(), begin, value.lower(), close]
             end = found.end()
-        return "".join([*parts, text[end:].lower()])
+        return _single_spaces("".join([*parts, text[end:].lower()]))
 
     def to_json(self) -> dict[str, Any]:
         """See Labels.to_json."""
@@ -122,4 +131,5 @@ class TextLabels(Labels):
 
 
 def _single_spaces(text: str) -> str:
-    return " ".join(text.split())
+    """Also with each letter composed: lower-casing may take one apart."""
+    return " ".join(unicodedata.normalize("NFC", text).split())

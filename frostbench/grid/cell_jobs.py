@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from core.digest import digest_of, file_digest, write_json, written_then_renamed
+from core.errors import TrainingError
 from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
 from core.metrics import Metric, get_metric
 from core.records import FILES, RecordStore, ResultRecord
@@ -84,6 +85,7 @@ def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device:
     references = [labels.reference(example.label) for example in cell.examples["valid"]]
     started = time.monotonic()
     models = [_new_downstream(cell, labels) for cell, _ in todo]
+    _require_trainable(models[0], data["train"], cell, advance)
     candidates = train_together(
         models,
         data,
@@ -97,6 +99,20 @@ def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device:
     seconds = (time.monotonic() - started) / len(todo)
     for (cell, rate), downstream, candidate in zip(todo, models, candidates, strict=True):
         save_trained(_candidate_path(cell, rate, folders), candidate, {**downstream.description, "seconds": seconds})
+
+
+def _require_trainable(model: Downstream, train: Examples, cell: Cell, advance: Advance) -> None:
+    """Says how many utterances add nothing to the loss.
+
+    Raises: TrainingError: none adds anything.
+    """
+    count, whole = model.head.untrainable(torch.tensor(train.lengths), train.targets), len(train.targets)
+    if count == 0:
+        return
+    line = f"{cell.name}: {count} of {whole} {cell.task.label} labels of train are longer than their frames"
+    if count == whole:
+        raise TrainingError(f"{line}: nothing can be learned; take an upstream or a recipe with more frames a second")
+    advance(0.0, f"note: {line}, and add nothing to the loss")
 
 
 def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> str:

@@ -127,7 +127,14 @@ def _train(cells: Sequence[Cell], executor: Executor, folders: Folders, report: 
     """Trains the heads of cells whose features are there, and evaluates them."""
     jobs = [Job(_name(runs), train_heads, (runs, folders)) for runs in _sweeps(cells, executor.workers)]
     watcher.stage("training heads", sum(map(_updates, cells)), "updates")
-    outcomes = executor.run(jobs, watcher.advance, watcher.done)
+    said: dict[str, None] = {}
+
+    def say_once(line: str) -> None:  # each learning rate is a job of its own, and finds the same
+        if line not in said:
+            said[line] = None
+            watcher.say(line)
+
+    outcomes = executor.run(jobs, watcher.advance, watcher.done, say_once)
     report.add_failures(outcomes)
     failed = [outcome.job.arguments[0] for outcome in outcomes if outcome.error is not None]
     lost = {cell.run for runs in failed for cell, _ in runs}

@@ -21,7 +21,7 @@ from core.memory import keep_freed_memory
 logger = logging.getLogger(__name__)
 
 
-Advance = Callable[[float], None]
+Advance = Callable[..., None]  # amount, and a line on how it goes, or none
 
 
 Say = Callable[[str], None]
