@@ -1,4 +1,4 @@
-"""Small checkpoint contents in the true layouts of s3prl, and what tests of loaders share."""
+"""Small checkpoint contents in the true layouts of s3prl and transformers, and what tests of loaders share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,32 @@ from upstreams._base import Upstream
 WIDTH = 16
 CONVOLUTIONS = [(8, 10, 5)] + [(8, 3, 2)] * 4 + [(8, 2, 2)] * 2
 CONVOLUTIONS_AS_TEXT = "[(8,10,5)] + [(8,3,2)] * 4 + [(8,2,2)] * 2"
+
+# Of transformers' configurations.
+SMALL = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": [size for size, _, _ in CONVOLUTIONS],
+    "conv_kernel": [kernel for _, kernel, _ in CONVOLUTIONS],
+    "conv_stride": [stride for _, _, stride in CONVOLUTIONS],
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 12,
+}
+
+
+def shaken(model: torch.nn.Module) -> torch.nn.Module:
+    """Fresh weights leave norms and biases where mistakes don't show."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+        for name, buffer in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer += 0.5 * torch.rand_like(buffer)
+    return model
 
 
 def tensors(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:

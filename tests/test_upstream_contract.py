@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchaudio.pipelines
-from pretrained_files import CONVOLUTIONS, WIDTH, apc_content, fairseq_content, transformer_content
+from pretrained_files import CONVOLUTIONS, SMALL, WIDTH, apc_content, fairseq_content, shaken, transformer_content
 from torchaudio.models import wav2vec2_model
 from torchaudio.pipelines import Wav2Vec2Bundle
 
@@ -27,18 +27,6 @@ from upstreams._resolve import build_upstream
 from upstreams.generative.apc import APC
 from upstreams.spectral.fbank import Fbank
 
-SMALL = {
-    "hidden_size": WIDTH,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 24,
-    "conv_dim": [size for size, _, _ in CONVOLUTIONS],
-    "conv_kernel": [kernel for _, kernel, _ in CONVOLUTIONS],
-    "conv_stride": [stride for _, _, stride in CONVOLUTIONS],
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 4,
-    "vocab_size": 12,
-}
 LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 # Name of the configuration's class, settings, whether waveforms are normalised and an attention mask is returned.
 TRANSFORMERS = {
@@ -49,6 +37,13 @@ TRANSFORMERS = {
     "hf-wavlm": ("WavLM", {}, False, False),
     "hf-wavlm-layer_norm": ("WavLM", LAYER_NORM, True, True),
     "hf-data2vec": ("Data2VecAudio", {"conv_pos_kernel_size": 5, "num_conv_pos_embeddings": 3}, True, True),
+    "hf-hubert-batch_norm": ("Hubert", {"conv_pos_batch_norm": True}, True, False),
+    "hf-unispeech": ("UniSpeech", {}, True, False),
+    "hf-unispeech_sat": ("UniSpeechSat", {}, True, False),
+    "hf-conformer-rotary": ("Wav2Vec2Conformer", {"position_embeddings_type": "rotary"}, True, True),
+    "hf-conformer-relative": ("Wav2Vec2Conformer", LAYER_NORM | {"position_embeddings_type": "relative"}, True, True),
+    "hf-sew": ("SEW", {"squeeze_factor": 2}, True, False),
+    "hf-sew_d": ("SEWD", {"squeeze_factor": 2, "position_buckets": 8, "max_position_embeddings": 16}, True, False),
 }
 S3PRL_FILES: dict[str, Callable[[], object]] = {
     "s3prl-ckpt-apc": apc_content,
@@ -76,17 +71,8 @@ BUNDLE = {
 PLAIN = ("apc", "fbank", "fbank_cmvn", "hubert", "mfcc", "mockingjay", "wav2vec2")
 # These run what an installed s3prl brings; that file checks them on a package made for the purpose.
 ELSEWHERE = {"s3prl": "test_s3prl_hub.py", "s3prl-expert": "test_s3prl_hub.py"}
-NAMES = (*PLAIN, *TRANSFORMERS, "hf-whisper", *S3PRL_FILES, "torchaudio")
+NAMES = (*PLAIN, *TRANSFORMERS, "hf-whisper", "hf-w2v_bert", *S3PRL_FILES, "torchaudio")
 CASES = [(name, check) for name in NAMES for check in _checks.CHECKS]
-
-
-def shaken(model: torch.nn.Module) -> torch.nn.Module:
-    """Fresh weights leave norms and biases where mistakes don't show."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    return model
 
 
 def save_transformer(name: str, folder: str) -> str:
@@ -112,6 +98,18 @@ def save_whisper(folder: str) -> str:
     return f"hf:{folder}"
 
 
+def save_w2v_bert(folder: str) -> str:
+    import transformers
+
+    settings = {"left_max_position_embeddings": 4, "right_max_position_embeddings": 2, "conv_depthwise_kernel_size": 5}
+    sizes = {
+        key: SMALL[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    }
+    shaken(transformers.Wav2Vec2BertModel(transformers.Wav2Vec2BertConfig(**sizes, **settings))).save_pretrained(folder)
+    transformers.SeamlessM4TFeatureExtractor(padding_value=1).save_pretrained(folder)
+    return f"hf:{folder}"
+
+
 @functools.cache
 def upstream(name: str) -> Upstream:
     """Built once a process."""
@@ -122,6 +120,8 @@ def upstream(name: str) -> Upstream:
             return build_upstream(save_transformer(name, folder))
         if name == "hf-whisper":
             return build_upstream(save_whisper(folder))
+        if name == "hf-w2v_bert":
+            return build_upstream(save_w2v_bert(folder))
         if name in S3PRL_FILES:
             torch.save(S3PRL_FILES[name](), Path(folder) / "file")
             return build_upstream(f"s3prl-ckpt:{folder}/file")

@@ -26,7 +26,9 @@ from tasks.corpora._columns import AUDIO, choose_columns, labels_of
 
 EXTENSIONS = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au"}
 # What `datasets` raises for a missing or damaged dataset; a TypeError is a column that is not of the declared type.
-FAILURES = (OSError, ValueError, TypeError, ImportError, datasets.exceptions.DatasetsError)
+# RuntimeError is what a folder with a script of its own gets.
+FAILURES = (OSError, ValueError, TypeError, ImportError, RuntimeError, datasets.exceptions.DatasetsError)
+NO_CODE = {"trust_remote_code": False}  # what `datasets` does anyway since version 4
 PLAIN_AUDIO = {"binary", "large_binary", "string", "large_string"}
 Splits = Mapping[str, Any]  # name -> Dataset or IterableDataset
 
@@ -118,8 +120,8 @@ def _local(folder: Path, config: str | None) -> Splits:
         return dict(datasets.load_from_disk(folder))
     tables = _tables_beside_recordings(folder) if config is None else {}
     if tables:  # `datasets` would take whatever there are more files of, and leave the others out without a word
-        return dict(datasets.load_dataset("parquet", data_files=tables, streaming=True))
-    return dict(datasets.load_dataset(str(folder), config, streaming=True))
+        return dict(datasets.load_dataset("parquet", data_files=tables, streaming=True, **NO_CODE))
+    return dict(datasets.load_dataset(str(folder), config, streaming=True, **NO_CODE))
 
 
 def _tables_beside_recordings(folder: Path) -> dict[str, list[str]]:
@@ -136,7 +138,7 @@ def _tables_beside_recordings(folder: Path) -> dict[str, list[str]]:
 
 def _hub(name: str, config: str | None) -> Splits:
     try:
-        return dict(datasets.load_dataset(name, config))
+        return dict(datasets.load_dataset(name, config, **NO_CODE))
     except FAILURES as error:
         try:  # files that were fetched with `hf download`, of which `datasets` knows nothing without a network
             return _local(Path(snapshot_download(name, repo_type="dataset", local_files_only=True)), config)

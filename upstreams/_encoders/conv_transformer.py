@@ -1,9 +1,10 @@
 """Hugging Face encoders of the wav2vec 2.0 shape (convolutions, then a transformer), made exact under padding.
 
-transformers lets padding in at three places: a group norm over time takes its statistics from padded samples, models
-published with `return_attention_mask: false` attend to padding, and data2vec's stacked positional convolutions read
-frames behind the end. Here each is confined to the valid frames, so that an utterance has the same hidden states alone
-and in a batch; alone, nothing differs from transformers.
+transformers lets padding in at four places: a group norm over time takes its statistics from padded samples, models
+published with `return_attention_mask: false` attend to padding, data2vec's stacked positional convolutions read frames
+behind the end, and so does a positional convolution behind a batch norm, whose bias every zero becomes. Here each is
+confined to the valid frames, so that an utterance has the same hidden states alone and in a batch; alone, nothing
+differs from transformers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from upstreams._encoders.fingerprint import in_float64, rounded, second_of_noise
 
-MODEL_TYPES = ("wav2vec2", "hubert", "wavlm", "data2vec-audio", "unispeech", "unispeech-sat")
 NORMALISATION_EPSILON = 1e-7  # Wav2Vec2FeatureExtractor's
 
 
@@ -75,8 +75,11 @@ class ConvTransformer(nn.Module):
         if getattr(model, "adapter", None) is not None:
             model.adapter = None  # added for fine-tuning; it would shorten and change the last hidden state
         self._mask: torch.Tensor | None = None
-        for layer in getattr(model.encoder.pos_conv_embed, "layers", ()):
+        positions = model.encoder.pos_conv_embed
+        for layer in getattr(positions, "layers", ()):
             layer.register_forward_hook(self._confine)
+        if getattr(positions, "batch_norm", None) is not None:
+            positions.batch_norm.register_forward_hook(self._confine)
 
     def _confine(self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         assert self._mask is not None, "encode sets the mask before the model runs"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError
+from upstreams._weight_files import load_exactly, read_safetensors, require_whole_safetensors
 
 FORMAT = "frostbench-checkpoint-1"
 Config = TypeVar("Config")
@@ -35,6 +35,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train one with: frostbench pretrain")
+    require_whole_safetensors(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -75,10 +76,4 @@ def load_weights(path: Path, module: nn.Module, ignored: tuple[str, ...] = ()) -
 
     Raises: CheckpointError: names or shapes do not fit.
     """
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if not name.startswith(ignored)]  # noqa: SIM118
-        tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in names}
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: weights do not fit the stored configuration: {error}") from None
+    load_exactly(str(path), module, read_safetensors(path, ignored))

@@ -1,53 +1,12 @@
-"""Files of `torch.save`, read without running what they say, and what kind of checkpoint one is."""
+"""What kind of checkpoint a file of `torch.save` is, told by what it holds."""
 
 from __future__ import annotations
 
-import argparse
-import pickle
-import re
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from core.errors import CheckpointError
-
-# Besides tensors and plain values. s3prl's pre-training keeps its command line under `Args`.
-HARMLESS: list[Any] = [argparse.Namespace]
-REFUSED_CLASS = re.compile(r"GLOBAL ([\w.]+\.\w+)")
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The dictionary in a file, by torch's restricted unpickler.
-
-    Raises: CheckpointError: missing, damaged, not a dictionary, or with objects in it that could run code.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; correct the path")
-    try:
-        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol|'torch.load' received a zip file")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damage shows as an error of any kind, depending on where it is
-        raise _refusal(path, error) from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, a checkpoint is a dictionary")
-    return content
-
-
-def _refusal(path: Path, error: Exception) -> CheckpointError:
-    found = REFUSED_CLASS.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-    if found is None:
-        told = isinstance(error, RuntimeError | OSError)  # the others' words are about bytes
-        reason = re.split(r"[.\n]", str(error).strip(), maxsplit=1)[0] if told else "its pickle is damaged or none"
-        return CheckpointError(f"{path}: not a readable torch.save file ({reason}); fetch or save it again")
-    return CheckpointError(
-        f"{path}: holds an object of {found[1]}, and unpickling it could run any code; allowed are tensors, plain "
-        f"values and {', '.join(f'{cls.__module__}.{cls.__qualname__}' for cls in HARMLESS)}. Save the file anew "
-        f"without that object"
-    )
 
 
 def _is_apc(content: Mapping[str, Any]) -> bool:

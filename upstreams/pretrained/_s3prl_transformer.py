@@ -20,7 +20,7 @@ from core.errors import CheckpointError
 from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask, unpad
 from upstreams._base import full_precision
-from upstreams.pretrained import _transformers_model
+from upstreams._weight_files import load_exactly
 from upstreams.pretrained._preprocessor import FrontEnd, front_end
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -165,7 +165,7 @@ def build(
             f"settings and weights are of different models"
         )
     network = S3PRLTransformer(settings, features, width)
-    _transformers_model.load(source, network, renamed)
+    load_exactly(source, network, renamed)
     return network, {"kind": "transformer", "model": asdict(settings), "audio": config["audio"]}
 
 

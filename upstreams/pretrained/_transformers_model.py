@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from core.errors import CheckpointError
 from upstreams._encoders.conv_transformer import ConvTransformer
+from upstreams._weight_files import load_exactly
 
 EPSILON = 1e-5  # of the waveform's normalisation: fairseq and torchaudio call torch's layer_norm
 
@@ -39,31 +39,5 @@ def build(
     # Without masking in time and features there is no mask embedding, which files may lack.
     config = config_class(**settings, mask_time_prob=0.0, mask_feature_prob=0.0, layerdrop=0.0)
     model = model_class(config)
-    load(source, model, tensors)
+    load_exactly(source, model, tensors)
     return ConvTransformer(model.eval(), normalize, EPSILON)
-
-
-def load(source: str, model: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Loads all weights and no others.
-
-    Raises: CheckpointError: names or shapes do not fit.
-    """
-    own = model.state_dict()
-    lacking = sorted(set(own) - set(tensors))
-    foreign = sorted(set(tensors) - set(own))
-    if lacking or foreign:
-        raise CheckpointError(
-            f"{source}: weights do not fit the settings: {len(lacking)} tensors are missing{_such_as(lacking)}, "
-            f"{len(foreign)} are not known{_such_as(foreign)}; it is a checkpoint of another architecture or not whole"
-        )
-    for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
-            raise CheckpointError(
-                f"{source}: {name} has shape {tuple(tensors[name].shape)}, the settings ask for {tuple(tensor.shape)}; "
-                f"settings and weights are of different models"
-            )
-    model.load_state_dict(dict(tensors))
-
-
-def _such_as(names: list[str]) -> str:
-    return f" (such as {names[0]})" if names else ""

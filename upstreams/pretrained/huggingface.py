@@ -1,11 +1,14 @@
 """Any Hugging Face speech encoder, by hub id or local folder: `hf:ORG/NAME`, `hf:./folder`.
 
-wav2vec 2.0, HuBERT, WavLM, data2vec-audio, UniSpeech and Whisper's encoder. Whether a waveform is normalised is read
-from the checkpoint's own preprocessor configuration. Remote code is never run.
+wav2vec 2.0, its Conformer, HuBERT, WavLM, data2vec-audio, UniSpeech, SEW, w2v-BERT 2.0 and Whisper's encoder. Whether a
+waveform is normalised is read from the checkpoint's own preprocessor configuration. A checkpoint that says something
+else than what is computed here is refused. Code that a checkpoint brings is never run, and nothing asks for it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,46 @@ import torch
 
 from core.errors import CheckpointError
 from upstreams._base import UpstreamCard, register_upstream
-from upstreams._encoders.conv_transformer import MODEL_TYPES, ConvTransformer
-from upstreams._encoders.network import NetworkUpstream
+from upstreams._encoders.conv_transformer import ConvTransformer
+from upstreams._encoders.network import Network, NetworkUpstream
+from upstreams._weight_files import load_exactly, such_as
+from upstreams.pretrained import _each_alone
+from upstreams.pretrained._transformers_files import CheckpointFiles, unusable
+from upstreams.pretrained._transformers_settings import (
+    EXTRACTORS,
+    MEL,
+    STACKED_MEL,
+    model_type_of,
+    plain_config,
+    require_fitting_extractor,
+)
 from upstreams.pretrained._whisper import WhisperEncoder
 
-# Training-time tensors that checkpoints may lack: they mask inputs and play no part here.
-UNUSED_TENSORS = {"masked_spec_embed"}
+# Model type -> name of its configuration and of its network in transformers.
+NETWORKS: Mapping[str, tuple[str, str]] = {
+    "wav2vec2": ("Wav2Vec2Config", "Wav2Vec2Model"),
+    "hubert": ("HubertConfig", "HubertModel"),
+    "wavlm": ("WavLMConfig", "WavLMModel"),
+    "data2vec-audio": ("Data2VecAudioConfig", "Data2VecAudioModel"),
+    "unispeech": ("UniSpeechConfig", "UniSpeechModel"),
+    "unispeech-sat": ("UniSpeechSatConfig", "UniSpeechSatModel"),
+    "wav2vec2-conformer": ("Wav2Vec2ConformerConfig", "Wav2Vec2ConformerModel"),
+    "sew": ("SEWConfig", "SEWModel"),
+    "sew-d": ("SEWDConfig", "SEWDModel"),
+    "wav2vec2-bert": ("Wav2Vec2BertConfig", "Wav2Vec2BertModel"),
+    "whisper": ("WhisperConfig", "WhisperEncoder"),
+}
+EACH_ALONE = ("wav2vec2-conformer", "sew", "sew-d")
+# Training-time tensors that checkpoints may lack or have: they mask inputs, count batches, and play no part here.
+UNUSED_TENSORS = {"masked_spec_embed", "num_batches_tracked"}
+# What pre-training and fine-tuning put on an encoder, in files whose encoder has no prefix.
+HEADS = re.compile(
+    r"(lm_head|ctc_proj|classifier|projector|tdnn|objective|layer_weights|quantizer|project_hid|project_q"
+    r"|dropout_features|final_proj|label_embeddings_concat|speaker_proj|adapter|decoder|proj_out)(\.|$)"
+)
+# torch's two names of a weight norm: of old files, and of the parametrization that stands in its place.
+WEIGHT_NORM = ((".weight_g", ".parametrizations.weight.original0"), (".weight_v", ".parametrizations.weight.original1"))
+PREFIXES = ("model.encoder.", "encoder.")  # of Whisper's encoder with a head, and without one
 
 
 @register_upstream(
@@ -46,57 +83,114 @@ class HuggingFaceUpstream(NetworkUpstream):
 def from_transformers(checkpoint: str) -> HuggingFaceUpstream:
     """Builds the upstream from a folder or hub id.
 
-    Raises: CheckpointError: missing, incomplete or of an unsupported kind.
+    Raises: CheckpointError: missing, incomplete, of an unsupported kind, or settings and weights of different models.
     """
     # Imported here: transformers takes seconds, and most commands never load a checkpoint of it.
     import transformers
 
+    spec = f"hf:{checkpoint}"
     if checkpoint.startswith((".", "/", "~")) and not Path(checkpoint).expanduser().is_dir():
-        raise CheckpointError(f"hf:{checkpoint}: no such folder; correct the path")
+        raise CheckpointError(f"{spec}: no such folder; correct the path")
     source = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().is_dir() else checkpoint
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    files = CheckpointFiles(spec, source)
+    written = files.config()
+    model_type = model_type_of(spec, written)
+    preprocessor = files.preprocessor()
+    require_fitting_extractor(spec, model_type, written, preprocessor)
+    written = plain_config(spec, written)
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
-        _require_supported(checkpoint, config.model_type)
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(source)
-        model, info = transformers.AutoModel.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True
-        )
+        config = getattr(transformers, NETWORKS[model_type][0]).from_dict(written)
+        config.dtype = torch.float32  # whatever the file holds
+        extractor = getattr(transformers, EXTRACTORS[model_type]).from_dict(preprocessor)
+        model = _model(spec, model_type, config, files.tensors())
+        network = _network(model_type, model, extractor)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises many kinds for one cause: this is no usable checkpoint
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(
-            f"hf:{checkpoint}: can't be loaded ({reason[0]}); needed are config.json, preprocessor_config.json "
-            f"and model.safetensors, in a folder or on the hub"
-        ) from error
-    lacking = [
-        name
-        for name in info["missing_keys"]
-        if name.split(".")[-1] not in UNUSED_TENSORS and not name.startswith("decoder.")
-    ]
-    if lacking:
-        raise CheckpointError(
-            f"hf:{checkpoint}: weights lack {len(lacking)} tensors of a {config.model_type} model, "
-            f"such as {sorted(lacking)[0]}; it is a checkpoint of another architecture or not whole"
-        )
+        raise unusable(spec, error) from error
     settings = {"model": _without_provenance(config.to_dict()), "preprocessor": extractor.to_dict()}
-    network: ConvTransformer | WhisperEncoder
-    if config.model_type == "whisper":
-        network = WhisperEncoder(model, extractor)
-    else:
-        network = ConvTransformer(model, bool(extractor.do_normalize))
     return HuggingFaceUpstream(network, Path(source).name, settings)
 
 
-def _require_supported(checkpoint: str, model_type: str) -> None:
-    supported = (*MODEL_TYPES, "whisper")
-    if model_type not in supported:
+def _model(spec: str, model_type: str, config: Any, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """transformers' network with exactly these weights, in evaluation mode."""
+    import transformers
+    from transformers.models.whisper import modeling_whisper
+
+    name = NETWORKS[model_type][1]
+    network = getattr(modeling_whisper if model_type == "whisper" else transformers, name)
+    with torch.device("meta"):  # without memory for its weights, which may be more than there is
+        shapes = network(config).state_dict()
+    prefixes = PREFIXES if model_type == "whisper" else (f"{network.base_model_prefix}.",)
+    taken = _taken(spec, tensors, shapes, prefixes, whole=model_type != "whisper")
+    lacking = {key for key in set(shapes) - set(taken) if key.split(".")[-1] not in UNUSED_TENSORS}
+    if lacking:
         raise CheckpointError(
-            f"hf:{checkpoint}: is a '{model_type}' model; supported are {', '.join(supported)}. "
-            f"Others can be wrapped in a file of your own: FILE.py:CLASS"
+            f"{spec}: weights lack {len(lacking)} tensors of a {model_type} model{such_as(lacking)}; "
+            f"it is a checkpoint of another architecture or not whole"
         )
+    for key, tensor in taken.items():
+        if tensor.shape != shapes[key].shape:
+            raise CheckpointError(
+                f"{spec}: {key} has shape {tuple(tensor.shape)} in the file, config.json asks for "
+                f"{tuple(shapes[key].shape)}: settings and weights are of different models"
+            )
+    model: torch.nn.Module = network(config)
+    unused = {key: torch.zeros_like(value) for key, value in model.state_dict().items() if key not in taken}
+    load_exactly(spec, model, {**taken, **unused})
+    return model.eval()
+
+
+def _taken(
+    spec: str,
+    tensors: Mapping[str, torch.Tensor],
+    shapes: Mapping[str, torch.Tensor],
+    prefixes: tuple[str, ...],
+    *,
+    whole: bool,
+) -> dict[str, torch.Tensor]:
+    """The encoder's weights by their names in the network.
+
+    Args:
+        spec: what messages call the checkpoint.
+        tensors: weights by their names in the file.
+        shapes: the network's.
+        prefixes: what may stand before all names of the encoder; where one does, others are a head's.
+        whole: whether names without a prefix can be the encoder's too.
+
+    Raises: CheckpointError: the network has no place for one of them.
+    """
+    prefix = next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in tensors)), "")
+    taken: dict[str, torch.Tensor] = {}
+    foreign = []
+    for name, tensor in tensors.items():
+        if not name.startswith(prefix) or (not prefix and (not whole or HEADS.match(name))):
+            continue
+        key = name.removeprefix(prefix)
+        for old, new in WEIGHT_NORM:
+            key = key.removesuffix(old) + new if key.endswith(old) and key not in shapes else key
+        if key in shapes:
+            taken[key] = tensor
+        elif key.split(".")[-1] not in UNUSED_TENSORS and not HEADS.match(key):
+            foreign.append(name)
+    if foreign:
+        raise CheckpointError(
+            f"{spec}: the weights hold {len(foreign)} tensors{such_as(foreign)} that the network of config.json has no "
+            f"place for, and would be computed without them: settings and weights are of different models"
+        )
+    return taken
+
+
+def _network(model_type: str, model: Any, extractor: Any) -> Network:
+    if EXTRACTORS[model_type] == MEL:
+        return WhisperEncoder(model, extractor)
+    if EXTRACTORS[model_type] == STACKED_MEL:
+        return _each_alone.of_stacked_mel(model, extractor)
+    if model_type in EACH_ALONE:
+        return _each_alone.of_waveforms(model, bool(extractor.do_normalize))
+    return ConvTransformer(model, bool(extractor.do_normalize))
 
 
 def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:

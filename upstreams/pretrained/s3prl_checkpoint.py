@@ -16,7 +16,8 @@ from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders import kaldi
 from upstreams._encoders.mel_gru import MelGRU
 from upstreams._encoders.network import Network, NetworkUpstream
-from upstreams.pretrained import _fairseq, _s3prl_files, _s3prl_transformer, _transformers_model
+from upstreams._weight_files import load_exactly, read_torch
+from upstreams.pretrained import _fairseq, _s3prl_files, _s3prl_transformer
 
 # What MelGRU computes; anything else in a file's audio settings would change the features.
 APC_AUDIO: Mapping[str, tuple[Any, ...]] = {
@@ -50,7 +51,7 @@ class S3PRLCheckpoint(NetworkUpstream):
         if not checkpoint:
             raise CheckpointError("s3prl-ckpt: names no checkpoint: write s3prl-ckpt:FILE")
         path = Path(checkpoint).expanduser()
-        content = _s3prl_files.read(path)
+        content = read_torch(path)
         kind = _s3prl_files.kind_of(path, content)
         try:
             network, config = LOADERS[kind](str(path), content)
@@ -82,7 +83,7 @@ def _apc(source: str, content: Mapping[str, Any]) -> tuple[Network, dict[str, An
             )
     tensors = {name: tensor for name, tensor in content["model"].items() if not name.startswith(APC_UNUSED)}
     network = MelGRU(**sizes)
-    _transformers_model.load(source, network, tensors)
+    load_exactly(source, network, tensors)
     return network, {"kind": "apc", **sizes}
 
 

@@ -18,7 +18,8 @@ from core.errors import CheckpointError
 from core.registry import unknown_name
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.network import NetworkUpstream
-from upstreams.pretrained import _s3prl_files, _transformers_model
+from upstreams._weight_files import read_torch
+from upstreams.pretrained import _transformers_model
 
 WEIGHTS_URL = "https://download.pytorch.org/torchaudio/models/"
 NAMES: tuple[tuple[str, str], ...] = (
@@ -53,7 +54,7 @@ class TorchaudioBundle(NetworkUpstream):
         name, at, file = checkpoint.partition("@")
         bundle = _bundle(name)
         source = file if at else f"torchaudio:{name}"
-        weights = _s3prl_files.read(Path(file).expanduser()) if at else _downloaded(name, bundle)
+        weights = read_torch(Path(file).expanduser()) if at else _downloaded(name, bundle)
         is_wavlm = bundle._model_type == "WavLM"
         settings = _settings(bundle._params)
         normalize = bool(bundle._normalize_waveform)

@@ -1,0 +1,118 @@
+"""Networks of transformers in which padding gets everywhere, each utterance alone: Conformers, SEW and w2v-BERT.
+
+The Conformer's convolutions read frames behind the end, SEW averages a frame with the one behind it, and w2v-BERT's
+spectra are normalised and stacked in pairs. A single utterance has the hidden states that transformers gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.audio import SAMPLE_RATE
+from core.hidden_states import HiddenStates
+from core.lengths import pad, unpad
+from upstreams._base import full_precision
+from upstreams._encoders.conv_transformer import NORMALISATION_EPSILON, frames_after
+
+MEL_WINDOW, MEL_HOP = 400, 160  # samples, of SeamlessM4TFeatureExtractor
+
+
+class EachAlone(nn.Module):
+    """A network that computes one utterance at a time.
+
+    Args:
+        model: of transformers.
+        arguments: a waveform (samples,) -> the keywords that the model takes.
+        frames: valid frames for valid samples, int64 (batch,) -> int64 (batch,).
+        downsample_rate: samples a frame.
+        min_samples: the shortest input that gives a frame.
+    """
+
+    window_samples = 1
+
+    def __init__(
+        self,
+        model: Any,
+        arguments: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+        frames: Callable[[torch.Tensor], torch.Tensor],
+        downsample_rate: int,
+        min_samples: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        if getattr(model, "adapter", None) is not None:
+            model.adapter = None  # added for fine-tuning; it would shorten and change the last hidden state
+        self.arguments = arguments
+        self.frames = frames
+        self.num_layers = int(model.config.num_hidden_layers) + 1
+        self.hidden_size = int(model.config.hidden_size)
+        self.downsample_rate = downsample_rate
+        self.min_samples = min_samples
+
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        """See Upstream.frame_lengths."""
+        return self.frames(wav_lengths)
+
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """See Upstream.encode."""
+        lengths = self.frame_lengths(wav_lengths)
+        states = [
+            self._states(wav)[:length] for wav, length in zip(unpad(wavs, wav_lengths), lengths.tolist(), strict=True)
+        ]
+        joined, _ = pad(states)  # (batch, frames, num_layers, hidden_size)
+        return HiddenStates(joined.unbind(dim=2), lengths)
+
+    def _states(self, wav: torch.Tensor) -> torch.Tensor:
+        """(samples,) -> (frames, num_layers, hidden_size)."""
+        outputs = self.model(**self.arguments(wav), output_hidden_states=True)
+        layers = outputs.hidden_states
+        if outputs.last_hidden_state.shape == layers[-1].shape:
+            layers = (*layers[:-1], outputs.last_hidden_state)  # after the final norm, where there is one
+        return torch.stack([layer[0] for layer in layers], dim=1)
+
+
+def of_waveforms(model: Any, do_normalize: bool) -> EachAlone:
+    """Conformer, SEW and SEW-D.
+
+    SEW's blocks run on `squeeze_factor` frames in one; these are the hidden states, and not the frames that a last
+    layer makes of them again.
+    """
+    config = model.config
+    squeeze = int(getattr(config, "squeeze_factor", 1))
+    kernels_and_strides = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+
+    def arguments(wav: torch.Tensor) -> dict[str, torch.Tensor]:
+        if do_normalize:
+            wav = (wav - wav.mean()) / (wav.var(correction=0) + NORMALISATION_EPSILON).sqrt()
+        return {"input_values": wav[None]}
+
+    def frames(wav_lengths: torch.Tensor) -> torch.Tensor:
+        return frames_after(kernels_and_strides, wav_lengths).div(squeeze, rounding_mode="floor")
+
+    rate, shortest = squeeze, squeeze
+    for kernel, stride in reversed(kernels_and_strides):
+        rate, shortest = rate * stride, (shortest - 1) * stride + kernel
+    return EachAlone(model, arguments, frames, rate, shortest)
+
+
+def of_stacked_mel(model: Any, extractor: Any) -> EachAlone:
+    """w2v-BERT 2.0 on its feature extractor's spectra, `stride` frames in one."""
+    stride = int(extractor.stride)
+
+    def arguments(wav: torch.Tensor) -> dict[str, torch.Tensor]:
+        with full_precision(torch.empty(0)):  # transformers computes it on the CPU
+            inputs = extractor(wav.cpu().numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        return {
+            "input_features": inputs.input_features.to(wav),
+            "attention_mask": inputs.attention_mask.to(wav.device),
+        }
+
+    def frames(wav_lengths: torch.Tensor) -> torch.Tensor:
+        spectra = (wav_lengths - MEL_WINDOW).div(MEL_HOP, rounding_mode="floor") + 1
+        return spectra.div(stride, rounding_mode="floor")
+
+    return EachAlone(model, arguments, frames, MEL_HOP * stride, MEL_WINDOW + (stride - 1) * MEL_HOP)

@@ -1,0 +1,171 @@
+"""What config.json and preprocessor_config.json of a checkpoint say, held against each other and what is computed here.
+
+Sizes are held within bounds before a network of them is built: a slip in a file must not take all memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from core.audio import SAMPLE_RATE
+from core.errors import CheckpointError
+from upstreams.pretrained._transformers_files import CONFIG, PREPROCESSOR
+
+WAVEFORMS, MEL, STACKED_MEL = "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor", "SeamlessM4TFeatureExtractor"
+# Model type -> its feature extractor.
+EXTRACTORS: Mapping[str, str] = {
+    "wav2vec2": WAVEFORMS,
+    "hubert": WAVEFORMS,
+    "wavlm": WAVEFORMS,
+    "data2vec-audio": WAVEFORMS,
+    "unispeech": WAVEFORMS,
+    "unispeech-sat": WAVEFORMS,
+    "wav2vec2-conformer": WAVEFORMS,
+    "sew": WAVEFORMS,
+    "sew-d": WAVEFORMS,
+    "wav2vec2-bert": STACKED_MEL,
+    "whisper": MEL,
+}
+# How outputs are handed over and by which kernels they are computed, which is decided here.
+NOT_OURS = (
+    "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset",
+    "experts_implementation", "_experts_implementation", "output_attentions", "output_hidden_states", "return_dict",
+    "use_return_dict", "torchscript", "auto_map", "use_cache", "gradient_checkpointing",
+)  # fmt: skip
+MOST_LAYERS = 1_000
+MOST = {  # setting -> largest value; those of the network's width are also held against the weights
+    "num_hidden_layers": MOST_LAYERS,
+    "encoder_layers": MOST_LAYERS,
+    "decoder_layers": MOST_LAYERS,
+    "num_adapter_layers": MOST_LAYERS,
+    "num_labels": 100_000,
+    "squeeze_factor": 100,
+    "num_conv_pos_embeddings": 2_000,  # of data2vec it is a number of layers
+    "max_source_positions": 100_000,
+}
+MOST_OF_ANY = 100_000_000
+MOST_CONVOLUTIONS = 100
+MOST_SAMPLES = 10 * SAMPLE_RATE  # that a frame may read
+MOST_MELS = 1_000
+
+
+def model_type_of(spec: str, config: Mapping[str, Any]) -> str:
+    """The kind of network, if it is one that can be used.
+
+    Raises: CheckpointError: it is another kind, or not named.
+    """
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in EXTRACTORS:
+        raise CheckpointError(
+            f"{spec}: {f'is a {model_type!r} model' if model_type else 'config.json names no model_type'}; supported "
+            f"are {', '.join(EXTRACTORS)}. Others can be wrapped in a file of your own: FILE.py:CLASS"
+        )
+    return model_type
+
+
+def plain_config(spec: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the network alone, within bounds.
+
+    Raises: CheckpointError: weights are quantised, or a size is out of bounds.
+    """
+    if config.get("quantization_config"):
+        raise CheckpointError(
+            f"{spec}: {CONFIG} has a quantization_config: quantised weights can't be used; "
+            f"save the model in float32, float16 or bfloat16"
+        )
+    for name, value in config.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, int) and not isinstance(part, bool) and abs(part) > MOST.get(name, MOST_OF_ANY):
+                raise _out_of_bounds(spec, name, part, f"at most {MOST.get(name, MOST_OF_ANY):,}")
+    _require_bounded_convolutions(spec, config)
+    return {name: value for name, value in config.items() if name not in NOT_OURS}
+
+
+def _require_bounded_convolutions(spec: str, config: Mapping[str, Any]) -> None:
+    for name in ("conv_dim", "conv_kernel", "conv_stride"):
+        values = config.get(name, [1])
+        fit = isinstance(values, list) and all(isinstance(value, int) and value >= 1 for value in values)
+        if not fit or not 1 <= len(values) <= MOST_CONVOLUTIONS:
+            raise _out_of_bounds(spec, name, values, f"1 to {MOST_CONVOLUTIONS} whole numbers above 0")
+    kernels, strides = config.get("conv_kernel", [1]), config.get("conv_stride", [1])
+    samples = 1  # that a frame reads
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=False):
+        samples = (samples - 1) * stride + kernel
+    if max(samples, math.prod(strides)) > MOST_SAMPLES:
+        raise _out_of_bounds(spec, "conv_stride", strides, f"such that a frame has at most {MOST_SAMPLES:,} samples")
+
+
+def _out_of_bounds(spec: str, name: str, value: object, bounds: str) -> CheckpointError:
+    shown = f"{value!r:.60}"
+    return CheckpointError(f"{spec}: {CONFIG} has {name} = {shown}, must be {bounds}; the file is damaged")
+
+
+def require_fitting_extractor(
+    spec: str, model_type: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any]
+) -> None:
+    """Refuses a feature extractor that gives the network something else than it was trained on.
+
+    Raises: CheckpointError: it is another model's, of another sampling rate, or other sizes.
+    """
+    wanted, found = EXTRACTORS[model_type], preprocessor.get("feature_extractor_type") or EXTRACTORS[model_type]
+    if found != wanted:
+        raise CheckpointError(
+            f"{spec}: {PREPROCESSOR} is of a {found}, a {model_type} model needs a {wanted}: "
+            f"it belongs to another model"
+        )
+    for file, settings in ((PREPROCESSOR, preprocessor), (CONFIG, config)):
+        rate = settings.get("sampling_rate", SAMPLE_RATE)
+        if rate != SAMPLE_RATE:
+            shown = f"{rate:,} Hz" if isinstance(rate, int | float) else repr(rate)
+            raise CheckpointError(
+                f"{spec}: the model wants {shown} ({file}), Frostbench gives {SAMPLE_RATE:,} Hz: it can't be used"
+            )
+    bins = {WAVEFORMS: 1, MEL: config.get("num_mel_bins", 80), STACKED_MEL: preprocessor.get("num_mel_bins", 80)}
+    size = preprocessor.get("feature_size", 80 if wanted != WAVEFORMS else 1)
+    if size != bins[wanted]:
+        unit = "value a sample" if wanted == WAVEFORMS else "mel bins"
+        raise CheckpointError(
+            f"{spec}: {CONFIG} has {bins[wanted]} {unit}, {PREPROCESSOR} {size}: they are of different models"
+        )
+    _require_plain_extraction(spec, preprocessor)
+    if wanted == MEL:
+        _require_whole_window(spec, config, preprocessor)
+    if wanted == STACKED_MEL:
+        _require_stacked_width(spec, config, preprocessor)
+
+
+def _require_plain_extraction(spec: str, preprocessor: Mapping[str, Any]) -> None:
+    for name in ("do_normalize", "return_attention_mask"):
+        if not isinstance(preprocessor.get(name, True), bool | None):
+            raise CheckpointError(f"{spec}: {PREPROCESSOR} has {name} = {preprocessor[name]!r}, must be true or false")
+    for name in ("feature_size", "num_mel_bins", "hop_length", "n_fft", "chunk_length", "stride"):
+        value = preprocessor.get(name, 1)
+        most = MOST_MELS if name in ("feature_size", "num_mel_bins") else SAMPLE_RATE
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            raise CheckpointError(f"{spec}: {PREPROCESSOR} has {name} = {value!r:.60}, must be from 1 to {most:,}")
+
+
+def _require_whole_window(spec: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> None:
+    seconds, hop = preprocessor.get("chunk_length", 30), preprocessor.get("hop_length", 160)
+    for name in ("dither", "padding_value"):
+        if preprocessor.get(name, 0) != 0:
+            raise CheckpointError(f"{spec}: {PREPROCESSOR} has {name} = {preprocessor[name]!r}, only 0 can be used")
+    if preprocessor.get("padding_side", "right") != "right":
+        raise CheckpointError(f"{spec}: {PREPROCESSOR} pads on the left, which would move the frames")
+    frames, positions = seconds * SAMPLE_RATE // (2 * hop), config.get("max_source_positions", 1_500)
+    if frames != positions:
+        raise CheckpointError(
+            f"{spec}: {PREPROCESSOR} gives {frames:,} frames (chunk_length {seconds}, hop_length {hop}), "
+            f"{CONFIG} has max_source_positions {positions}: they are of different models"
+        )
+
+
+def _require_stacked_width(spec: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> None:
+    width = preprocessor.get("num_mel_bins", 80) * preprocessor.get("stride", 2)
+    if width != config.get("feature_projection_input_dim", 160):
+        raise CheckpointError(
+            f"{spec}: {PREPROCESSOR} gives {width} values a frame, {CONFIG} has feature_projection_input_dim "
+            f"{config.get('feature_projection_input_dim', 160)}: they are of different models"
+        )
