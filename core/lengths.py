@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -27,6 +27,28 @@ def pad(sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 def unpad(batch: torch.Tensor, lengths: torch.Tensor) -> list[torch.Tensor]:
     """The valid part (length_i, ...) of each row of a padded batch."""
     return [row[:length] for row, length in zip(batch, lengths.tolist(), strict=True)]
+
+
+def bounded_batches(
+    order: Iterable[int], lengths: Sequence[int], budget: int, most: int | None = None
+) -> list[list[int]]:
+    """Cuts an order of places into batches.
+
+    Args:
+        order: places; neighbours come into one batch.
+        lengths: of what is at each place.
+        budget: a batch has no more positions, padding included, unless a single one has.
+        most: places of a batch at most; None has no end.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for place in order:
+        longest = max(longest, lengths[place])
+        if not batches or len(batches[-1]) == most or longest * (len(batches[-1]) + 1) > budget:
+            batches.append([])
+            longest = lengths[place]
+        batches[-1].append(place)
+    return batches
 
 
 def mean_over_valid(batch: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

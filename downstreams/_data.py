@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from core.feature_cache import FeatureCache
+from core.lengths import bounded_batches
 from downstreams._recipe import Recipe
 from downstreams.labels._base import LabelContext, Labels
 
@@ -184,25 +185,11 @@ def training_batches(
             else:  # by up to a quarter: even batches, but other ones every epoch
                 blur = 0.25 * torch.rand(len(lengths), generator=generator)
             order = order[(lengths * (1 + blur))[order].argsort(stable=True)]
-        batches = _bounded(order.tolist(), examples.lengths, recipe.batch_size, most_frames)
+        batches = bounded_batches(order.tolist(), examples.lengths, most_frames, recipe.batch_size)
         if recipe.balanced and len(batches) > 1 and len(batches[-1]) < recipe.batch_size:
             batches = batches[:-1]
         for number in torch.randperm(len(batches), generator=generator).tolist():
             yield batches[number]
-
-
-def _bounded(order: Sequence[int], lengths: Sequence[int], batch_size: int, most_frames: int) -> list[list[int]]:
-    """Cuts an order into batches of so many utterances and so many frames at most."""
-    batches: list[list[int]] = [[]]
-    longest = 0
-    for index in order:
-        longest = max(longest, lengths[index])
-        size = len(batches[-1])
-        if size and (size == batch_size or longest * (size + 1) > most_frames):
-            batches.append([])
-            longest = lengths[index]
-        batches[-1].append(index)
-    return batches
 
 
 def _class_weights(examples: Examples) -> torch.Tensor:
@@ -215,4 +202,4 @@ def evaluation_batches(examples: Examples, batch_size: int, most_frames: int = N
     """Places of all utterances in order of length, in batches of so many and of so many frames at most."""
     lengths = examples.lengths
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    return _bounded(order, lengths, batch_size, most_frames)
+    return bounded_batches(order, lengths, most_frames, batch_size)

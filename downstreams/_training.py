@@ -20,7 +20,7 @@ from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError, TrainingError
 from core.selection import best_on_valid
 from downstreams._base import HEADS, FeatureShape, Head
-from downstreams._closed_form import ClosedForm, Means, clipping_scale, update_together
+from downstreams._closed_form import ClosedForm, Means, update_together
 from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
 from downstreams._recipe import Recipe
@@ -57,6 +57,15 @@ class Downstream(nn.Module):
             "labels": labels.to_json(),
             "recipe": asdict(recipe),
         }
+
+    @classmethod
+    def fresh(
+        cls, seed: int, head_name: str, num_layers: int, shape: FeatureShape, labels: Labels, recipe: Recipe
+    ) -> Downstream:
+        """One whose first weights follow from the seed alone, and that leaves the process's random state as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(head_name, num_layers, shape, labels, recipe)
 
     @property
     def closed_form(self) -> bool:
@@ -283,22 +292,10 @@ class _ByAutograd(_Learner):
             loss = self.downstream.head.loss(self.downstream(batch.layers, batch.lengths), batch.lengths, batch.targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip_in_step(self._optimizer, self.downstream, self.recipe.clip)
+        nn.utils.clip_grad_norm_(self.downstream.parameters(), self.recipe.clip)
         self._optimizer.param_groups[0]["lr"] = self._rate(step)
         self._optimizer.step()
         self._losses.append(loss.detach())
-
-
-def clip_in_step(optimizer: torch.optim.Adam, downstream: nn.Module, clip: float) -> None:
-    """Lets a fused step divide gradients on its way, as `clip_grad_norm_` does in passes of its own over all of them.
-
-    Args:
-        optimizer: with `fused=True`.
-        downstream: whose gradients are there.
-        clip: largest norm of all gradients together.
-    """
-    norm = nn.utils.get_total_norm([value.grad for value in downstream.parameters() if value.grad is not None])
-    optimizer.grad_scale = clipping_scale(norm, clip)  # type: ignore[attr-defined]
 
 
 def _mixed(seed: int, step: int) -> int:

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from core.audio import num_samples, read_audio
 from core.errors import ContractError
 from core.feature_cache import FeatureCache
 from core.lengths import pad
@@ -36,6 +37,7 @@ from upstreams._resolve import build_upstream
 CPU = torch.device("cpu")
 SHORT, LONG = 4_800, 16_000  # samples of the tones below
 CROPPING = Recipe("superb", 8, 4, (1e-2,), 4, crop_samples=6_000, crops=3)
+CROP = 6_000
 DIGEST = "ab" * 32
 
 
@@ -191,6 +193,39 @@ def test_live_examples_equal_cached_ones_where_nothing_is_cropped(moods, mood, t
         torch.testing.assert_close(layers, other.layers, rtol=2e-3 if kind == "frames" else 0, atol=1e-5)
         assert torch.equal(one.lengths, other.lengths)
         assert torch.equal(stacked(one.targets), stacked(other.targets))
+
+
+@pytest.mark.parametrize("stop", [None, LONG - 500])
+def test_live_crops_stay_within_the_piece_that_a_row_is(moods, mood, stop, monkeypatch):
+    """Of rows with start_sample and stop_sample nothing before or behind is drawn, and what is drawn lies there."""
+    row = next(row for row in moods.utterances if num_samples(row.path) == LONG)
+    begin, end = 4_000, LONG if stop is None else stop
+    manifest = replace(moods, utterances=tuple(
+        replace(each, start=begin, stop=stop) if each.id == row.id else each for each in moods.utterances
+    ))  # fmt: skip
+    rows = task_rows(manifest, mood, mood.recipe("short"))
+    place = [example.id for example in rows.examples[row.split]].index(row.id)
+    clips, whole = rows.whole(row.split), read_audio(row.path)
+    assert clips[place].samples == end - begin
+    drawn, real = [], Clip.read
+
+    def watched(clip: Clip, *rate: int) -> torch.Tensor:
+        drawn.append(clip)
+        return real(clip, *rate)
+
+    monkeypatch.setattr(Clip, "read", watched)
+    upstream = build_upstream("fbank")
+    live = LiveExamples(FrozenUpstream(upstream, CPU), clips, [torch.tensor([0])] * len(clips), "frames", CROP)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        batch = live.batch([place], generator)
+        (clip,) = drawn[-1:]
+        assert begin <= clip.start < clip.stop == clip.start + CROP <= end
+        alone = upstream.extract(whole[None, clip.start : clip.stop], torch.tensor([CROP])).layers[0][0]
+        torch.testing.assert_close(batch.layers[0, :, 0], alone)
+    assert len({clip.start for clip in drawn}) > 30
+    assert min(clip.start for clip in drawn) < begin + 0.1 * (end - begin - CROP) + 1
+    assert max(clip.stop for clip in drawn) > end - 0.1 * (end - begin - CROP) - 1
 
 
 def test_live_examples_hear_a_new_piece_every_time(moods, mood):

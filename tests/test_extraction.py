@@ -31,7 +31,8 @@ from upstreams._extraction import clips as clips_module
 from upstreams._extraction import fill
 from upstreams._extraction.clips import Clip, lay_out, pieces, share_out
 from upstreams._extraction.encoding import FrozenUpstream
-from upstreams._extraction.fill import caches_of, extract, read_ahead, unfinished
+from upstreams._extraction.fill import caches_of, extract, unfinished
+from upstreams._extraction.reading import AHEAD_SECONDS, read_ahead
 from upstreams._facts import UpstreamFacts
 from upstreams._resolve import build_upstream
 
@@ -200,6 +201,24 @@ def test_there_are_as_many_frames_in_pieces_as_in_the_whole(spec, tmp_path, monk
         assert len(rows_of_one(upstream, wav)["frames"]) == expected
 
 
+class Gaps(Blocks):
+    """Says that 160 samples are enough for a frame, and gives the first one for 320."""
+
+    def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
+        return (wav_lengths // 160 - 1).clamp(min=1)
+
+    def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        states = super().encode(wavs, wav_lengths)
+        lengths = self.frame_lengths(wav_lengths)
+        return HiddenStates(tuple(layer[:, : int(lengths.max())] for layer in states.layers), lengths)
+
+
+def test_pieces_that_lack_frames_are_refused_and_not_joined(monkeypatch):
+    monkeypatch.setattr(clips_module, "LONGEST_SECONDS", 0.5)
+    with pytest.raises(ContractError, match=r"gives 33 frames for 5440 samples, must be 34 or more, .* has gaps"):
+        rows_of_one(Gaps(), torch.zeros(16_320))
+
+
 def test_no_pass_is_longer_than_a_piece(monkeypatch):
     monkeypatch.setattr(clips_module, "LONGEST_SECONDS", 0.5)
     upstream = Blocks()
@@ -282,7 +301,7 @@ def test_clips_are_read_ahead_in_order_and_within_a_bound(monkeypatch):
             assert len(read) > 8, "the next ones are read while this one is worked on"
         most = max(most, len(read) - 4 * number)
     assert number == 19
-    assert most <= fill.AHEAD_SECONDS / 4 + 8
+    assert most <= AHEAD_SECONDS / 4 + 8
 
 
 def test_one_batch_above_the_bound_is_still_read(monkeypatch):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import hypothesis.extra.numpy as arrays
@@ -19,7 +20,7 @@ from core.audio import SAMPLE_RATE
 from core.digest import canonical_json, digest_of, tensors_digest
 from core.feature_cache import DTYPES, KINDS, FeatureCache
 from core.hidden_states import HiddenStates
-from core.lengths import lengths_of, mean_over_valid, pad, padding_mask, unpad
+from core.lengths import bounded_batches, lengths_of, mean_over_valid, pad, padding_mask, unpad
 from core.records import RecordStore, ResultRecord
 from downstreams._data import PooledExamples, evaluation_batches, training_batches
 from downstreams._recipe import Recipe, SpecAugment
@@ -45,6 +46,20 @@ def test_lengths_to_mask_to_lengths(counts, more):
     assert mask.shape == (len(counts), max(counts) + more)
     assert torch.equal(lengths_of(mask), valid)
     assert all(not row[:count].any() and row[count:].all() for row, count in zip(mask, counts, strict=True))
+
+
+@given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 60), st.sampled_from([None, 1, 3]), st.randoms())
+def test_batches_are_bounded_full_and_in_order(sizes, budget, most, chance):
+    order = list(range(len(sizes)))
+    chance.shuffle(order)
+    batches = bounded_batches(order, sizes, budget, most)
+    assert [place for batch in batches for place in batch] == order
+
+    def fits(batch: list[int]) -> bool:
+        return len(batch) <= (most or len(batch)) and max(sizes[place] for place in batch) * len(batch) <= budget
+
+    assert all(fits(batch) or len(batch) == 1 for batch in batches)
+    assert not any(fits([*batch, following[0]]) for batch, following in pairwise(batches)), "no room is left"
 
 
 @given(lengths)

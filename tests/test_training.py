@@ -429,6 +429,14 @@ def tally(metric: str, prediction: object, reference: object) -> tuple[int, int]
     return get_metric(metric).tally(prediction, reference)
 
 
+def test_fresh_weights_follow_from_the_seed_alone_and_leave_no_trace():
+    shape, before = FeatureShape(6, 160), torch.get_rng_state()
+    one, other, twin = (Downstream.fresh(seed, "utterance_linear", 2, shape, LABELS, RECIPE) for seed in (0, 1, 0))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [made.head.projector.weight for made in (one, other, twin)]
+    assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
+
+
 DIVERGING = 1e30
 HEADS_OF_BOTH_KINDS = ("utterance_linear", "utterance_attention")  # gradients in closed form, and by autograd
 

@@ -179,10 +179,8 @@ def _load_splits(
 
 
 def _new_downstream(cell: Cell, labels: Labels) -> Downstream:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.seed)
-        shape = FeatureShape(cell.upstream.hidden_size, cell.upstream.frame_samples)
-        return Downstream(cell.task.head, cell.upstream.num_layers, shape, labels, cell.recipe)
+    shape = FeatureShape(cell.upstream.hidden_size, cell.upstream.frame_samples)
+    return Downstream.fresh(cell.seed, cell.task.head, cell.upstream.num_layers, shape, labels, cell.recipe)
 
 
 def _candidate_path(cell: Cell, learning_rate: float, folders: Folders) -> Path:

@@ -49,8 +49,7 @@ class LiveExamples:
         clips = [self._piece(self.clips[index], generator) for index in indices]
         rows: dict[str, torch.Tensor] = {}
         distinct = list({clip.key: clip for clip in clips}.values())
-        for batch in self.encoder.batches(distinct):
-            kept = self.encoder.rows(batch, [clip.read(self.encoder.sample_rate) for clip in batch], {self.kind})
+        for batch, kept in self.encoder.stream(self.encoder.batches(distinct), {self.kind}):
             rows.update(zip((clip.key for clip in batch), kept[self.kind], strict=True))
         layers, lengths = pad([rows[clip.key] for clip in clips])
         return Batch(layers, lengths, [self.targets[index] for index in indices])

@@ -25,7 +25,6 @@ from tasks.corpora._base import open_corpus
 from upstreams._base import Upstream
 from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
-from upstreams._extraction.fill import read_ahead
 
 POOLED: Kind = "pooled"
 TASKS_WATCHED = ("ks", "sid")
@@ -60,11 +59,9 @@ class GoalProbe:
         references = [labels.reference(row.labels[task.label]) for row in known]
         metric = get_metric(task.metric)
         shape = FeatureShape(upstream.hidden_size, upstream.frame_samples)
-        models = []
-        for _ in RECIPE.learning_rates:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                models.append(Downstream(task.head, upstream.num_layers, shape, labels, RECIPE))
+        models = [
+            Downstream.fresh(0, task.head, upstream.num_layers, shape, labels, RECIPE) for _ in RECIPE.learning_rates
+        ]
         trained = train_together(
             models,
             data,
@@ -91,9 +88,8 @@ def _examples(upstream: Upstream, rows: list[Utterance], labels: Labels, label: 
         for row in rows
     ]
     means: dict[str, torch.Tensor] = {}
-    for batch, wavs in read_ahead(frozen.batches(clips), frozen.sample_rate):
-        found = frozen.rows(batch, wavs, kinds)[POOLED]
-        means.update({clip.key: mean for clip, mean in zip(batch, found, strict=True)})
+    for batch, found in frozen.stream(frozen.batches(clips)):
+        means.update(zip((clip.key for clip in batch), found[POOLED], strict=True))
     features = torch.stack([means[clip.key] for clip in clips])  # (utterances, 1, num_layers, hidden_size)
     targets = encoded(labels, [row.labels[label] for row in rows], [1] * len(rows), upstream.frame_samples)
     return PooledExamples(features, [[place] for place in range(len(rows))], targets)

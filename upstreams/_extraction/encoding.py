@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from core.feature_cache import Kind
 from core.hidden_states import HiddenStates
 from core.lengths import pad
 from upstreams._base import Precision, Upstream
-from upstreams._extraction.clips import GPU_BATCHES, Clip, is_long, lay_out, pieces
+from upstreams._extraction.clips import GPU_BATCHES, LONGEST_SECONDS, Clip, is_long, lay_out, pieces
+from upstreams._extraction.reading import read_ahead
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,21 @@ class FrozenUpstream:
         window = max(1, self.upstream.window_samples * SAMPLE_RATE // self.sample_rate)
         together = 1 if self.device.type == "cpu" else GPU_BATCHES
         return lay_out(clips, window, self.upstream.batch_seconds * together)
+
+    def stream(
+        self, batches: Sequence[list[Clip]], kinds: Collection[Kind] | None = None
+    ) -> Iterator[tuple[list[Clip], dict[Kind, list[torch.Tensor]]]]:
+        """Each batch with its rows; see `rows`. The next batches are read meanwhile.
+
+        Args:
+            batches: as `lay_out` made them.
+            kinds: what is wanted of all clips; None is what any clip of the batch asks for.
+
+        Raises: ContractError: see `rows`. AudioError: a recording can't be read.
+        """
+        for batch, wavs in read_ahead(batches, self.sample_rate):
+            wanted = {kind for clip in batch for kind in clip.kinds} if kinds is None else kinds
+            yield batch, self.rows(batch, wavs, wanted)
 
     def rows(
         self, clips: Sequence[Clip], wavs: Sequence[torch.Tensor], kinds: Collection[Kind]
@@ -90,8 +106,14 @@ class FrozenUpstream:
         weights = []
         for number, cut in enumerate(cuts):
             states = self._states([wav[cut]])
-            own = int(states.lengths) if cut is cuts[-1] else (cuts[number + 1].start - cut.start) // rate
-            weights.append(min(own, int(states.lengths)))
+            given = int(states.lengths)
+            weights.append(given if cut is cuts[-1] else (cuts[number + 1].start - cut.start) // rate)
+            if given < weights[-1]:
+                raise ContractError(
+                    f"{self.upstream.display_name}: gives {given} frames for {len(wav[cut])} samples, must be "
+                    f"{weights[-1]} or more, or a recording above {LONGEST_SECONDS:g} s has gaps; correct its "
+                    f"min_samples or frame_lengths"
+                )
             layers = tuple(layer[:, : weights[-1]] for layer in states.layers)
             part = rows_of(HiddenStates(layers, torch.tensor(weights[-1:], device=self.device)), kinds)
             for kind in kinds:

@@ -7,11 +7,8 @@ taken up again computes the same batches, and so the same bits on a CPU, as an u
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any
 
 import torch
 
@@ -23,8 +20,6 @@ from upstreams._extraction.encoding import FrozenUpstream
 
 __all__ = ["Clip", "caches_of", "clip_key", "extract", "lay_out", "unfinished"]
 
-READERS = 4  # threads that decode and resample; on a CPU they mostly wait
-AHEAD_SECONDS = 120.0  # of audio that is decoded ahead, 8 MB; or one batch, if that is longer
 FLUSH_SECONDS = 20.0  # what a kill can cost
 FLUSH_BYTES = 1 << 27
 
@@ -63,13 +58,15 @@ def extract(
         todo = _together(todo, GPU_BATCHES)
     pending: dict[Kind, dict[str, Features]] = {kind: {} for kind in caches}
     flushed = time.monotonic()
-    for batch, wavs in read_ahead(todo, upstream.sample_rate):
-        _keep(encoder, batch, wavs, pending)
+    for batch, found in encoder.stream(todo):
+        for kind, rows in found.items():
+            kept = zip(batch, rows, strict=True)
+            pending[kind].update((clip.key, row.numpy()) for clip, row in kept if kind in clip.kinds)
         size = sum(array.nbytes for arrays in pending.values() for array in arrays.values())
         if size > FLUSH_BYTES or time.monotonic() - flushed > FLUSH_SECONDS:
             _flush(pending, caches)
             flushed = time.monotonic()
-        advance(sum(map(len, wavs)) / upstream.sample_rate)
+        advance(sum(clip.samples for clip in batch) / SAMPLE_RATE)
     _flush(pending, caches)
     return sum(map(len, todo))
 
@@ -79,36 +76,6 @@ def _together(batches: Sequence[list[Clip]], count: int) -> list[list[Clip]]:
     long = [batch for batch in batches if is_long(batch[0].samples)]
     others = batches[len(long) :]  # behind them: the longest come first
     return long + [list(chain(*others[start : start + count])) for start in range(0, len(others), count)]
-
-
-def read_ahead(
-    batches: Sequence[list[Clip]], sample_rate: int = SAMPLE_RATE
-) -> Iterator[tuple[list[Clip], list[torch.Tensor]]]:
-    """The batches with their waveforms: while one is worked on, threads decode the next ones, up to a bound."""
-    with ThreadPoolExecutor(READERS) as readers:
-        ahead: deque[Any] = deque()
-        room = AHEAD_SECONDS * SAMPLE_RATE
-        coming = deque(batches)
-        while coming or ahead:
-            while coming and (room > 0 or not ahead):
-                batch = coming.popleft()
-                room -= sum(clip.samples for clip in batch)
-                ahead.append((batch, [readers.submit(clip.read, sample_rate) for clip in batch]))
-            batch, futures = ahead.popleft()
-            room += sum(clip.samples for clip in batch)
-            yield batch, [future.result() for future in futures]
-
-
-def _keep(
-    encoder: FrozenUpstream,
-    batch: Sequence[Clip],
-    wavs: Sequence[torch.Tensor],
-    pending: dict[Kind, dict[str, Features]],
-) -> None:
-    for kind, rows in encoder.rows(batch, wavs, {kind for clip in batch for kind in clip.kinds}).items():
-        for clip, row in zip(batch, rows, strict=True):
-            if kind in clip.kinds:
-                pending[kind][clip.key] = row.numpy()
 
 
 def _flush(pending: dict[Kind, dict[str, Features]], caches: Mapping[Kind, FeatureCache]) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from core.audio import SAMPLE_RATE, duration_seconds, read_audio
-from core.lengths import pad
+from core.lengths import bounded_batches, pad
 from core.manifest import Utterance
 from upstreams._pretraining.contract import PretrainRecipe, TrainableUpstream, TrainingBatch, samples_of
 
@@ -136,15 +136,7 @@ class TrainingData:
         # Lengths are blurred by up to a quarter, so that batches are even in length but not the same every epoch.
         blur = (1 + 0.25 * torch.rand(len(self._usable), generator=generator)).tolist()
         order = sorted(range(len(blur)), key=lambda number: self._lengths[self._usable[number]] * blur[number])
-        batches: list[list[int]] = [[]]
-        longest = 0
-        for number in order:
-            place = self._usable[number]
-            longest = max(longest, self._lengths[place])
-            if batches[-1] and longest * (len(batches[-1]) + 1) > budget:
-                batches.append([])
-                longest = self._lengths[place]
-            batches[-1].append(place)
+        batches = bounded_batches((self._usable[number] for number in order), self._lengths, budget)
         batches = _filled(batches, self.min_utterances)
         return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
