@@ -94,13 +94,17 @@ def written_then_renamed(path: Path) -> Iterator[Path]:
 
 
 def require_writable(folder: Path) -> None:
-    """Makes a folder where there is none, and writes a file that goes again: before hours of work, not after them.
+    """Writes a file that goes again, where the folder is or will be: before hours of work, not after them.
+
+    A folder that is not there is not made: what is refused before any work leaves nothing behind.
 
     Raises: OSError: it can't be written to; `errno` and `filename` are set.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from None
