@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
-from scipy import stats
+import scipy
 
 from leaderboard.board import Board, Column, HeadComparison
 
@@ -48,4 +48,4 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | No
     """Kendall's tau-b; None where there is no order: below two values, or all alike."""
     if len(set(one)) < 2 or len(set(other)) < 2:
         return None
-    return float(stats.kendalltau(one, other).statistic)
+    return float(scipy.stats.kendalltau(one, other).statistic)

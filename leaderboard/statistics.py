@@ -18,9 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
+import scipy  # loads its parts as they are used: they take a second, and most processes never draw a board
 
 from leaderboard.board import Interval
 
@@ -72,7 +70,7 @@ class Draws:
     @property
     def quantile(self) -> float:
         """Student's, two-sided."""
-        return float(stats.t.ppf((1 + LEVEL) / 2, self.units - 1))
+        return float(scipy.stats.t.ppf((1 + LEVEL) / 2, self.units - 1))
 
 
 def resample(trials: Trials) -> Draws:
@@ -100,7 +98,7 @@ def resample(trials: Trials) -> Draws:
 
     found = trials.rates()
     judges = len(known) if by_speaker else count
-    drawn = stats.bootstrap(
+    drawn = scipy.stats.bootstrap(
         strata,
         rates,
         n_resamples=RESAMPLES,
@@ -123,7 +121,9 @@ def interval(draws: Draws, upstream: int) -> Interval:
     error = float(np.nanstd(draws.resampled[upstream]))
     if error < 1e-12 or rate <= 0 or (draws.trials.bounded and rate >= 1):
         count = len(draws.trials.totals)
-        alpha = 2 * stats.norm.sf(draws.quantile)
+        alpha = 2 * scipy.stats.norm.sf(draws.quantile)
+        from statsmodels.stats.proportion import proportion_confint  # takes half a second
+
         low, high = proportion_confint(min(rate, 1.0) * count, count, alpha, method="wilson")
         return Interval(float(low), max(float(high), rate))
     if not draws.trials.bounded:
@@ -155,7 +155,7 @@ def difference(draws: Draws, first: int, second: int) -> Difference:
     differing = int(np.count_nonzero(draws.trials.errors[first] != draws.trials.errors[second]))
     if differing == 0 or value == 0:
         return Difference(value, found, 1.0)
-    p = 2 * float(stats.t.sf(abs(value) / error, draws.units - 1)) if error > 1e-12 else 0.0
+    p = 2 * float(scipy.stats.t.sf(abs(value) / error, draws.units - 1)) if error > 1e-12 else 0.0
     return Difference(value, found, min(1.0, max(p, 2.0 ** (1 - differing))))
 
 
@@ -163,6 +163,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p values corrected for their number by Holm's method (Scandinavian Journal of Statistics, 1979)."""
     if not p_values:
         return []
+    from statsmodels.stats.multitest import multipletests  # takes half a second
+
     corrected: Floats = multipletests(p_values, method="holm")[1]
     return [float(p) for p in corrected]
 

@@ -1,8 +1,11 @@
 """Planning: rows and clips are worked out once, whatever the number of upstreams and seeds, and jobs stay small."""
 
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +20,8 @@ from frostbench.jobs.base import Job
 from frostbench.jobs.local import LocalExecutor
 from tasks._base import Task, resolve_task
 from tasks._rows import read_rows, task_rows
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -117,3 +122,11 @@ def test_a_grid_runs_in_other_processes_from_kept_rows(corpus, quick, tmp_path):
         assert report.failures == []
         results[workers] = {record.run: record.result_digest() for record in RecordStore(folders.results).all()}
     assert results[1] == results[2] and len(results[1]) == 2
+
+
+def test_the_command_line_starts_without_what_few_commands_need():
+    """Every worker process imports it, too: seconds and 100 MB each."""
+    few = ("accelerate", "datasets", "scipy.stats", "sklearn", "statsmodels", "tensorboard", "transformers", "ray")
+    asked = f"import sys, run_benchmark; print([name for name in {few} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

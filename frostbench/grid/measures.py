@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
 
 from downstreams._data import Examples
 from frostbench.jobs.base import Advance
@@ -59,6 +58,8 @@ def gflops_per_second(spec: str, *, device: str, advance: Advance) -> float | No
     Matrix products, convolutions, attention, recurrent layers and Fourier transforms count; element-wise operations
     don't, as usual. None where nothing could be counted: another library than torch computes then.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it takes half a second, and most jobs count nothing
+
     upstream = build_upstream(spec)
     samples = int(SECONDS * upstream.sample_rate)
     wav = torch.randn(1, samples, generator=torch.Generator().manual_seed(0)) / 10
