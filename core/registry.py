@@ -15,10 +15,12 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from core.checks import described
+from core.code import files_with, siblings_of, tree_digest
 from core.errors import BenchmarkError, ContractError, UnknownNameError
 
 Entry = TypeVar("Entry")
 BY_PATH = "plugin_"  # begins the name of a module that was loaded by its path
+CONTENT = "__frostbench_content__"  # of such a module: its files and their digests
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
@@ -100,22 +102,60 @@ def is_loaded_by_path(module: str) -> bool:
 
 
 def load_module(path: Path) -> ModuleType:
-    """Imports a user's Python file under a name made from its path; twice the same file is one module.
+    """Imports a user's Python file under a name made from its path; twice the same content is one module.
 
-    Raises: ContractError: no such file, or it fails while being imported.
+    Modules and packages that lie beside the file can be imported by it.
+
+    Raises: ContractError: no such file, or it fails while being imported, or what it imports from beside it is another
+        module of that name.
     """
     if not path.is_file():
         raise ContractError(f"{path}: no such file; name the Python file of your plug-in")
-    name = f"{BY_PATH}{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    path = path.resolve()
+    name = f"{BY_PATH}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    files = files_with(path)
+    content = tuple(sorted((file, tree_digest(file)) for file in files.values()))
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, CONTENT, None) == content:
+        return known
+    if known is not None:  # it was edited, or a module that it imports was
+        for module in [key for key, value in sys.modules.items() if _is_one_of(value, files.values())]:
+            del sys.modules[module]
+    return _imported(name, path, content)
+
+
+def _is_one_of(module: ModuleType, files: Iterable[Path]) -> bool:
+    source = getattr(module, "__file__", None)
+    return source is not None and source.endswith(".py") and Path(source).resolve() in files
+
+
+def _imported(name: str, path: Path, content: tuple[tuple[Path, str], ...]) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None, "a .py file always has a loader"
     module = importlib.util.module_from_spec(spec)
+    setattr(module, CONTENT, content)
     sys.modules[name] = module
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.append(folder)  # last: what is beside a plug-in hides neither our modules nor installed ones
     try:
         spec.loader.exec_module(module)
+        _require_own_siblings(path)
+    except ContractError:
+        del sys.modules[name]
+        raise
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ContractError(f"{path}: fails when imported: {described(error, str(path))}") from error
     return module
+
+
+def _require_own_siblings(path: Path) -> None:
+    """What was imported by a sibling's name is the sibling: its code is what the digest is made of."""
+    for key, file in siblings_of(path).items():
+        name = key.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        found = getattr(sys.modules.get(name), "__file__", None)
+        if found is not None and Path(found).resolve() != file.resolve():
+            raise ContractError(
+                f"{path}: imports '{name}', which is {found} in this program, and not {file}: rename the file beside it"
+            )

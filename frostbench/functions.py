@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from core.audio import SAMPLE_RATE
+from core.code import has_file, interactive_source, names_of
 from core.digest import digest_of
 from core.errors import ContractError
 from core.hidden_states import HiddenStates
-from core.interactive import has_file, interactive_source, names_of
 from core.lengths import pad
 from upstreams._base import Upstream, UpstreamCard
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from core.code import has_file
 from core.errors import ContractError
-from core.interactive import has_file
 from upstreams._base import Upstream
 from upstreams._resolve import INSTANCE, at_hand
 

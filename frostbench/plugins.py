@@ -10,13 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from core.interactive import has_file
+from core.code import has_file, is_ours
 from core.registry import Registry, is_loaded_by_path, load_module
 from downstreams._base import HEADS
 from frostbench.jobs.base import Advance, Done, Executor, Job, Outcome, Say, ignore_line
 from upstreams._base import UPSTREAMS
-
-OWN = ("core", "upstreams", "downstreams", "tasks", "leaderboard", "frostbench")
 
 
 class PluginModules(NamedTuple):
@@ -35,7 +33,7 @@ def plugin_modules() -> PluginModules:
     """The modules behind all entries that are registered now."""
     found = PluginModules([], [])
     for name, module in _registered():
-        if module.split(".")[0] in OWN:
+        if is_ours(module):
             continue
         if module == "__main__" or not has_file(module):
             found.here.append(name)

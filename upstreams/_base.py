@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, final
 
 import torch
 from torch import nn
 
 from core.audio import PREPROCESSING, SAMPLE_RATE
+from core.code import code_digest
 from core.digest import digest_of, tensors_digest
 from core.errors import ContractError
 from core.hidden_states import HiddenStates
-from core.interactive import has_file, interactive_source
 from core.lengths import padding_mask
 from core.registry import Registry
 from upstreams._extraction.clips import BATCH_SECONDS
@@ -35,7 +31,7 @@ class UpstreamCard:
         name: what one types on the command line and reads in the table.
         title: one line for `list`.
         paper: where it comes from.
-        version: raised whenever the code's output changes; enters every digest.
+        version: raised whenever the code's output changes; enters every digest. Of a plug-in the code itself does.
         tolerance: largest difference allowed between alone and padded in a batch.
         tolerance_reason: needed above 1e-4.
         known_failures: check -> reason, for checks that can't hold; a check that passes nevertheless is an error.
@@ -217,7 +213,7 @@ class Upstream(nn.Module, ABC):
         return digest_of(
             {
                 "name": self.card.name,
-                "code": _code_version(type(self)),
+                "code": code_digest(type(self)) or str(self.card.version),
                 "configuration": self.configuration(),
                 "weights": tensors_digest(self.inference_module.state_dict()),
                 "preprocessing": {**PREPROCESSING, "sample_rate": self.sample_rate},
@@ -233,19 +229,6 @@ def full_precision(tensor: torch.Tensor) -> AbstractContextManager[object]:
         tensor: on the device that is meant.
     """
     return torch.autocast(tensor.device.type, enabled=False)
-
-
-def _code_version(upstream: type[Upstream]) -> str:
-    """The card's version for our own upstreams; for a plug-in the digest of its file, which nobody versions by hand.
-
-    Of a class that was typed into a notebook, the digest of the cells that hold its code.
-    """
-    if not is_plug_in(upstream):
-        return str(upstream.card.version)
-    if not has_file(upstream.__module__):
-        return digest_of(interactive_source(upstream))
-    source = inspect.getsourcefile(sys.modules[upstream.__module__])
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else str(upstream.card.version)
 
 
 def is_plug_in(upstream: type[Upstream]) -> bool:
