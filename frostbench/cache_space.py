@@ -34,9 +34,10 @@ FOLDERS = {
     "rows": "rows of tasks",
     "audio": "digests of audio files",
     "validated": "corpora that were checked",
+    "upstreams": "facts of upstreams",
 }
 MADE_BY_RUNS = ("heads", "rows")
-SMALL = ("audio", "validated")  # never in the way of features, and minutes of work for a large corpus
+SMALL = ("audio", "validated", "upstreams")  # never in the way of features, and minutes of work for a large corpus
 
 
 @dataclass(frozen=True)

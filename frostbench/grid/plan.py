@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from core.errors import ContractError
@@ -17,7 +18,7 @@ from tasks._base import Task
 from tasks._rows import TaskRows, task_rows
 from upstreams._base import Precision
 from upstreams._facts import UpstreamFacts
-from upstreams._resolve import build_upstream
+from upstreams._known_facts import facts_of
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,13 @@ class Plan(NamedTuple):
     clips: GridClips
 
 
-def make_cells(grid: Grid, manifest: Manifest) -> Plan:
+def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = None) -> Plan:
     """All cells of a grid, and the rows and clips that they share.
+
+    Args:
+        grid: what is asked for.
+        manifest: of the corpus.
+        known_upstreams: folder of facts of upstreams; None builds every upstream.
 
     Raises: BenchmarkError: an upstream can't be built, or a task can't use the corpus.
     """
@@ -70,7 +76,7 @@ def make_cells(grid: Grid, manifest: Manifest) -> Plan:
     clips = GridClips(grid.tasks, rows, grid.exact)
     cells: dict[str, Cell] = {}
     for spec in grid.upstreams:
-        facts = UpstreamFacts.of(spec, build_upstream(spec), grid.precision)
+        facts = facts_of(spec, grid.precision, known_upstreams)
         _require_frames(facts, grid.tasks)
         frames = _choice(grid, facts, clips)
         for task, taken in zip(grid.tasks, rows, strict=True):

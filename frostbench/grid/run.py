@@ -72,7 +72,7 @@ def run_grid(
     """
     watcher = watcher or Watcher()
     manifest = replace(manifest, memory=folders.cache / "audio")
-    plan = make_cells(grid, manifest)
+    plan = make_cells(grid, manifest, folders.cache / "upstreams")
     for line in dict.fromkeys(line for rows in plan.rows for line in rows.doubts):
         watcher.say(f"note: {line}")
     store = RecordStore(folders.results)
