@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import json as json_files
 import sys
@@ -509,6 +510,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack the arrows of a heading
+    gc.freeze()  # what was imported stays: statsmodels collects garbage at every call, and this makes that quick
     with _one_line_errors():
         app()
 
