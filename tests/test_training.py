@@ -220,6 +220,28 @@ def test_gradients_are_clipped_and_the_rate_decays():
     assert 0.3 * moved(free) < moved(decayed) < 0.8 * moved(free)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("linear", [1.0, 0.75, 0.5, 0.25]), ("constant", [1.0, 1.0, 1.0, 1.0])]
+)
+def test_the_rate_of_every_update_by_hand(monkeypatch, schedule, expected):
+    """Adam moves by the rate itself under a constant gradient: by all of it at first, by some of it at last."""
+    places = []
+
+    def loss(head, logits, lengths, targets):
+        if head.training:
+            places.append(head.classifier.bias.detach().clone())
+        return head.classifier.bias.sum()
+
+    monkeypatch.setattr(UtteranceLinear, "closed_form", False)
+    monkeypatch.setattr(UtteranceLinear, "loss", loss)
+    looks = iter(range(10))
+    recipe = replace(RECIPE, steps=4, eval_every=1, schedule=schedule)
+    last = trained(recipe, score=lambda predictions: float(next(looks))).state["head.classifier.bias"]
+    steps = torch.stack(places[:-1]) - torch.stack(places[1:])
+    steps = torch.cat([steps, (places[-1] - last)[None]])
+    torch.testing.assert_close(steps, 1e-2 * torch.tensor(expected)[:, None].expand_as(steps), rtol=1e-4, atol=0)
+
+
 def test_balanced_batches_draw_every_class_equally_often():
     targets = [LABELS.encode("a")] * 18 + [LABELS.encode("b")] * 2
     data = PooledExamples(torch.zeros(20, 1, 1, 1), [[place] for place in range(20)], targets)
