@@ -22,6 +22,7 @@ SMALL = {
     "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
 }  # fmt: skip
 PRE_NORM = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+SEW = {"conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}
 FAMILIES = {
     "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model, {}),
     "wav2vec2, pre-norm": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model, PRE_NORM),
@@ -29,6 +30,21 @@ FAMILIES = {
     "hubert, pre-norm": (transformers.HubertConfig, transformers.HubertModel, PRE_NORM),
     "wavlm": (transformers.WavLMConfig, transformers.WavLMModel, {}),
     "data2vec": (transformers.Data2VecAudioConfig, transformers.Data2VecAudioModel, {}),
+}
+ALONE = {
+    "conformer": (transformers.Wav2Vec2ConformerConfig, transformers.Wav2Vec2ConformerModel, {}),
+    "conformer, rotary": (
+        transformers.Wav2Vec2ConformerConfig,
+        transformers.Wav2Vec2ConformerModel,
+        {"position_embeddings_type": "rotary"},
+    ),
+    "sew": (transformers.SEWConfig, transformers.SEWModel, SEW),
+    "sew-d": (transformers.SEWDConfig, transformers.SEWDModel, SEW | {"max_position_embeddings": 64}),
+    "w2v-bert": (
+        transformers.Wav2Vec2BertConfig,
+        transformers.Wav2Vec2BertModel,
+        {"conv_depthwise_kernel_size": 7, "feature_projection_input_dim": 160},
+    ),
 }
 WHISPER = {"vocab_size": 60, "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48,
            "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 48,
@@ -42,8 +58,10 @@ def folder_of(name: str, folder: Path) -> str:
         built = transformers.WhisperModel(transformers.WhisperConfig(**WHISPER))
         extractor = transformers.WhisperFeatureExtractor()
     else:
-        config, model, options = FAMILIES[name]
+        config, model, options = (FAMILIES | ALONE)[name]
         built, extractor = model(config(**SMALL, **options)), transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
+        if name == "w2v-bert":
+            extractor = transformers.SeamlessM4TFeatureExtractor()
     with torch.no_grad():
         for parameter in built.parameters():  # far from their first values, at which norms and activations do little
             parameter += 2 * fixed_noise(parameter.numel()).view(parameter.shape)
@@ -54,6 +72,11 @@ def folder_of(name: str, folder: Path) -> str:
 
 @pytest.fixture(params=[*FAMILIES, "whisper"])
 def spec(request, tmp_path) -> str:
+    return folder_of(request.param, tmp_path)
+
+
+@pytest.fixture(params=[*FAMILIES, *ALONE, "whisper"])
+def any_spec(request, tmp_path) -> str:
     return folder_of(request.param, tmp_path)
 
 
@@ -78,6 +101,15 @@ def test_another_formula_of_an_activation_gives_another_digest(spec, monkeypatch
     assert build_upstream(spec).digest() != before
 
 
+def test_blocks_that_compute_something_else_give_another_digest(any_spec):
+    upstream = build_upstream(any_spec)
+    before = upstream.digest()
+    for module in upstream.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(lambda module, inputs, output: output * 1.01)
+    assert upstream.digest() != before
+
+
 def test_another_spectrogram_gives_another_digest(tmp_path):
     upstream = build_upstream(folder_of("whisper", tmp_path))
     before = upstream.digest()
@@ -85,9 +117,9 @@ def test_another_spectrogram_gives_another_digest(tmp_path):
     assert upstream.digest() != before
 
 
-def test_rounding_errors_give_no_other_digest(spec):
+def test_rounding_errors_give_no_other_digest(any_spec):
     """A million times what machines disagree on: the numbers are far from the edges of rounding compared with that."""
-    upstream = build_upstream(spec)
+    upstream = build_upstream(any_spec)
     before = upstream.network.fingerprint()
 
     def disturb(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
@@ -103,8 +135,8 @@ def test_rounding_errors_give_no_other_digest(spec):
     assert upstream.network.fingerprint() == before
 
 
-def test_it_leaves_the_network_as_it_was(spec):
-    upstream = build_upstream(spec)
+def test_it_leaves_the_network_as_it_was(any_spec):
+    upstream = build_upstream(any_spec)
     wavs = fixed_noise(8_000).float()[None]
     before = [layer.clone() for layer in upstream.extract(wavs, torch.tensor([8_000])).layers]
     weights = tensors_digest(upstream.state_dict())

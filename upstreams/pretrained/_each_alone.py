@@ -17,6 +17,14 @@ from core.hidden_states import HiddenStates
 from core.lengths import pad, unpad
 from upstreams._base import full_precision
 from upstreams._encoders.conv_transformer import NORMALISATION_EPSILON, frames_after
+from upstreams._encoders.fingerprint import (
+    PROBE_FRAMES,
+    fixed_noise,
+    in_float64,
+    mel_bands,
+    rounded,
+    second_of_noise,
+)
 
 MEL_WINDOW, MEL_HOP = 400, 160  # samples, of SeamlessM4TFeatureExtractor
 
@@ -30,6 +38,8 @@ class EachAlone(nn.Module):
         frames: valid frames for valid samples, int64 (batch,) -> int64 (batch,).
         downsample_rate: samples a frame.
         min_samples: the shortest input that gives a frame.
+        probe: keywords made of fixed noise, for the fingerprint; of a second of waveform if left out.
+        spectrum: what the model's spectra of a second of noise are known by, where it reads spectra.
     """
 
     window_samples = 1
@@ -41,6 +51,9 @@ class EachAlone(nn.Module):
         frames: Callable[[torch.Tensor], torch.Tensor],
         downsample_rate: int,
         min_samples: int,
+        *,
+        probe: dict[str, torch.Tensor] | None = None,
+        spectrum: Callable[[], list[str]] = list,
     ) -> None:
         super().__init__()
         self.model = model
@@ -52,6 +65,8 @@ class EachAlone(nn.Module):
         self.hidden_size = int(model.config.hidden_size)
         self.downsample_rate = downsample_rate
         self.min_samples = min_samples
+        self.probe = probe
+        self.spectrum = spectrum
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""
@@ -61,14 +76,22 @@ class EachAlone(nn.Module):
         """See Upstream.encode."""
         lengths = self.frame_lengths(wav_lengths)
         states = [
-            self._states(wav)[:length] for wav, length in zip(unpad(wavs, wav_lengths), lengths.tolist(), strict=True)
+            self._states(self.arguments(wav))[:length]
+            for wav, length in zip(unpad(wavs, wav_lengths), lengths.tolist(), strict=True)
         ]
         joined, _ = pad(states)  # (batch, frames, num_layers, hidden_size)
         return HiddenStates(joined.unbind(dim=2), lengths)
 
-    def _states(self, wav: torch.Tensor) -> torch.Tensor:
-        """(samples,) -> (frames, num_layers, hidden_size)."""
-        outputs = self.model(**self.arguments(wav), output_hidden_states=True)
+    def fingerprint(self) -> list[str]:
+        """What this version of transformers computes from noise."""
+        with in_float64(self):
+            probe = self.arguments(second_of_noise()[0][0]) if self.probe is None else self.probe
+            states = self._states(probe)
+        return [*rounded(states.unbind(dim=1)), *self.spectrum()]
+
+    def _states(self, arguments: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Keywords of one utterance -> (frames, num_layers, hidden_size)."""
+        outputs = self.model(**arguments, output_hidden_states=True)
         layers = outputs.hidden_states
         if outputs.last_hidden_state.shape == layers[-1].shape:
             layers = (*layers[:-1], outputs.last_hidden_state)  # after the final norm, where there is one
@@ -115,4 +138,12 @@ def of_stacked_mel(model: Any, extractor: Any) -> EachAlone:
         spectra = (wav_lengths - MEL_WINDOW).div(MEL_HOP, rounding_mode="floor") + 1
         return spectra.div(stride, rounding_mode="floor")
 
-    return EachAlone(model, arguments, frames, MEL_HOP * stride, MEL_WINDOW + (stride - 1) * MEL_HOP)
+    def spectrum() -> list[str]:
+        wavs, _ = second_of_noise()
+        return mel_bands(arguments(wavs[0].float())["input_features"][0].T.abs())  # their means are zero
+
+    shortest = MEL_WINDOW + (stride - 1) * MEL_HOP
+    size = int(model.config.feature_projection_input_dim)
+    noise = 10 * fixed_noise(PROBE_FRAMES * size).view(1, PROBE_FRAMES, size)
+    probe = {"input_features": noise, "attention_mask": torch.ones(1, PROBE_FRAMES, dtype=torch.int64)}
+    return EachAlone(model, arguments, frames, MEL_HOP * stride, shortest, probe=probe, spectrum=spectrum)

@@ -17,11 +17,14 @@ from core.audio import SAMPLE_RATE
 from core.hidden_states import HiddenStates
 from core.lengths import pad, unpad
 from upstreams._base import full_precision
-from upstreams._encoders.fingerprint import fixed_noise, in_float64, rounded, second_of_noise
-
-PROBE_FRAMES = 50  # one second
-MEL_BANDS = 4
-MEL_DECIMALS = 2  # values go from -1 to 1; means of 2,000 agree to 1e-7
+from upstreams._encoders.fingerprint import (
+    PROBE_FRAMES,
+    fixed_noise,
+    in_float64,
+    mel_bands,
+    rounded,
+    second_of_noise,
+)
 
 
 class WhisperEncoder(nn.Module):
@@ -59,9 +62,8 @@ class WhisperEncoder(nn.Module):
         with in_float64(self), self._short_windows():
             layers = self._layers(10 * fixed_noise(bins * 2 * PROBE_FRAMES).view(1, bins, -1))
         wavs, _ = second_of_noise()
-        mel = self._mel([wavs[0].float()])[0, :, : SAMPLE_RATE // int(self.extractor.hop_length)].double()
-        # In float32, as transformers has it: means of many values, of few digits.
-        return [*rounded(layers), *(f"{band.mean():.{MEL_DECIMALS}f}" for band in mel.chunk(MEL_BANDS))]
+        mel = self._mel([wavs[0].float()])[0, :, : SAMPLE_RATE // int(self.extractor.hop_length)]
+        return [*rounded(layers), *mel_bands(mel)]
 
     def _mel(self, wavs: list[torch.Tensor]) -> torch.Tensor:
         with full_precision(torch.empty(0)):  # transformers computes it on the CPU
