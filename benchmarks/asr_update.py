@@ -34,7 +34,7 @@ from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Batch, Examples, load_examples, training_batches
 from downstreams._recipe import Recipe
 from downstreams._spec_augment import augment
-from downstreams._training import Downstream, TrainingRun, train
+from downstreams._training import Downstream, TrainingRun, clip_gradients, train
 from downstreams.labels._base import Labels
 from frostbench.jobs.base import set_up_worker
 from tasks._base import TASKS
@@ -180,7 +180,7 @@ class Material:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             _read(batch)
-            torch.nn.utils.clip_grad_norm_(head.parameters(), self.recipe.clip)
+            clip_gradients(head, self.recipe.clip)
             optimizer.step()
 
     @cached_property
@@ -215,7 +215,7 @@ class Material:
             with clock("backward to the layers' weights"):
                 features.backward(mixed.grad)
             with clock("norm of the gradients"):
-                torch.nn.utils.clip_grad_norm_(downstream.parameters(), self.recipe.clip)
+                clip_gradients(downstream, self.recipe.clip)
             with clock("Adam"):
                 optimizer.step()
         return clock.shares()

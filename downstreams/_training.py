@@ -20,7 +20,7 @@ from core.digest import canonical_json, written_then_renamed
 from core.errors import CheckpointError, TrainingError
 from core.selection import best_on_valid
 from downstreams._base import HEADS, FeatureShape, Head
-from downstreams._closed_form import ClosedForm, Means, update_together
+from downstreams._closed_form import ClosedForm, Means, clipping_scale, update_together
 from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
 from downstreams._featurizer import Featurizer
 from downstreams._recipe import Recipe
@@ -292,10 +292,21 @@ class _ByAutograd(_Learner):
             loss = self.downstream.head.loss(self.downstream(batch.layers, batch.lengths), batch.lengths, batch.targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.downstream.parameters(), self.recipe.clip)
+        clip_gradients(self.downstream, self.recipe.clip)
         self._optimizer.param_groups[0]["lr"] = self._rate(step)
         self._optimizer.step()
         self._losses.append(loss.detach())
+
+
+def clip_gradients(downstream: nn.Module, clip: float) -> None:
+    """Divides gradients so that the norm of all together is `clip` at most.
+
+    `clip_grad_norm_` multiplies by the inverse instead, which is rounded otherwise: a WER on `mini` moved by 0.7.
+    """
+    gradients = [value.grad for value in downstream.parameters() if value.grad is not None]
+    scale = clipping_scale(nn.utils.get_total_norm(gradients), clip)
+    for gradient in gradients:
+        gradient.div_(scale)
 
 
 def _mixed(seed: int, step: int) -> int:

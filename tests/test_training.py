@@ -25,6 +25,7 @@ from downstreams._training import (
     TrainingRun,
     _mixed,
     choose,
+    clip_gradients,
     downstream_of,
     load_trained,
     predict,
@@ -449,6 +450,29 @@ def test_the_learning_rate_is_chosen_on_valid(grid, corpus, tmp_path):
 
 def tally(metric: str, prediction: object, reference: object) -> tuple[int, int]:
     return get_metric(metric).tally(prediction, reference)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e3])
+def test_clipped_gradients_give_the_bits_of_a_fused_step_that_divides_them(clip):
+    """The numbers of earlier records: a multiplication by the inverse is rounded otherwise."""
+    stepped = []
+    for way in ("ours", "fused"):
+        model = Downstream.fresh(0, "utterance_linear", 2, FeatureShape(6, 160), LABELS, RECIPE)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2, fused=True)
+        for step in range(3):
+            generator = torch.Generator().manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])
+            if way == "ours":
+                clip_gradients(model, clip)
+                clipped = torch.nn.utils.get_total_norm([parameter.grad for parameter in model.parameters()])
+                torch.testing.assert_close(clipped, norm.clamp(max=clip))
+            else:
+                optimizer.grad_scale = ((norm + 1e-6) / clip).clamp(min=1.0)
+            optimizer.step()
+        stepped.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*stepped, strict=True))
 
 
 def test_fresh_weights_follow_from_the_seed_alone_and_leave_no_trace():
