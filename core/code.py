@@ -39,6 +39,8 @@ def code_digest(entry: type | Callable[..., Any]) -> str | None:
     modules beside it that it imports, and those that they import. The classes that it inherits from count as well, as
     far as they keep one of our contracts themselves.
     """
+    while isinstance(entry, functools.partial):
+        entry = entry.func
     if is_ours(entry.__module__):
         return None
     classes = entry.__mro__ if isinstance(entry, type) else (entry,)
@@ -164,7 +166,11 @@ def _told(node: ast.AST) -> Iterator[str]:
             continue
         yield name
         values = value if isinstance(value, list) else [value]
-        for each in values[1:] if name == "body" and _is_docstring(values[0]) else values:
+        if name == "body" and _is_text(values[0]):
+            values = values[1:]
+        if isinstance(node, ast.JoinedStr):
+            values = [each for each in values if getattr(each, "value", None) != ""]  # Python 3.12 has empty parts
+        for each in values:
             if isinstance(each, ast.AST):
                 yield from _told(each)
             else:
@@ -172,7 +178,7 @@ def _told(node: ast.AST) -> Iterator[str]:
     yield ")"
 
 
-def _is_docstring(node: object) -> bool:
+def _is_text(node: object) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 

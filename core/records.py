@@ -28,7 +28,8 @@ class ResultRecord:
         run: `run_digest` of the run's inputs; names the record's file and its folder of predictions and head.
         upstream: name, digest, params, num_layers, hidden_size, downsample_rate, and gflops_per_second of audio, None
             where they can't be counted.
-        task: name, title, head, default_head (its own, which the leaderboard is made of), label, metric, version.
+        task: name, title, head, default_head (its own, which the leaderboard is made of), label, metric, version, and
+            code: digest of the code of head, labels and metric where they are not ours.
         corpus: name, digest (of the rows that the task takes).
         recipe: name, digest and every field.
         protocol: version of the program's protocol.
@@ -98,7 +99,8 @@ class ResultRecord:
 
 def task_digest(task: Mapping[str, Any]) -> str:
     """sha256 of what decides a result besides recipe and data."""
-    return digest_of([task[key] for key in ("name", "label", "head", "metric", "version")])
+    plugins = [task["code"]] if task.get("code") else []
+    return digest_of([*(task[key] for key in ("name", "label", "head", "metric", "version")), *plugins])
 
 
 def run_digest(
@@ -117,7 +119,7 @@ def run_digest(
     Args:
         protocol: version of the program's protocol.
         upstream: digest of weights, configuration and preprocessing.
-        task: name, label, head, metric and version count; the rest is for people.
+        task: name, label, head, metric, version and code count; the rest is for people.
         recipe: every field.
         corpus: digest of the rows that the task takes.
         live: whether crops passed the upstream anew at every update.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from core.errors import ContractError
+from core.code import code_digest
+from core.digest import digest_of
+from core.errors import ContractError, UnknownNameError
+from core.metrics import get_metric
 from core.records import task_digest
 from core.registry import Registry, load_module, unknown_name
 from downstreams._base import HEADS
@@ -59,7 +63,25 @@ class Task:
     def recorded(self) -> dict[str, Any]:
         """What a record repeats."""
         names = ("name", "title", "head", "label", "metric", "version")
-        return {**{name: getattr(self, name) for name in names}, "default_head": self.default_head or self.head}
+        fields = {name: getattr(self, name) for name in names}
+        return {**fields, "default_head": self.default_head or self.head, "code": self._code()}
+
+    def _code(self) -> str | None:
+        """Digest of the code of head, labels and metric as far as they are plug-ins; our own raise a version.
+
+        Names that nothing is registered under are refused where they are looked up.
+        """
+        entries: dict[str, Any] = {}
+        with suppress(UnknownNameError):
+            head = HEADS.get(self.head)
+            entries |= {"head": head, "labels": head.label_kind}
+        for name in (self.metric,):
+            with suppress(UnknownNameError):
+                parts = vars(get_metric(name)).items()
+                entries |= {f"metric {name}, {part}": value for part, value in parts if callable(value)}
+        found = {name: code_digest(entry) for name, entry in entries.items()}
+        plugins = {name: digest for name, digest in found.items() if digest is not None}
+        return digest_of(plugins) if plugins else None
 
     def with_head(self, head: str) -> Task:
         """The same task asked of another head, whose options are its defaults: shows what an order of upstreams owes

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import tasks._base
 from core.code import code_digest, tree_digest
 from core.errors import ContractError
+from core.metrics import get_metric
+from core.records import RecordStore
 from core.registry import load_module
 from downstreams._base import HEADS
+from tasks._base import TASKS
 from upstreams._base import UPSTREAMS
 from upstreams._resolve import build_upstream
 
+ROOT = Path(__file__).parent.parent
 UPSTREAM = '''
 """Mean and peak of each hundredth of a second."""
 import torch
@@ -158,8 +166,58 @@ def test_every_module_of_an_installed_package_counts(tmp_path, monkeypatch):
     assert len(set(digests)) == 2
 
 
+HEAD = """
+from downstreams.utterance_linear import UtteranceLinear
+{imports}
+
+class Entry(UtteranceLinear):
+    scale = {scale}
+
+    def forward(self, features, lengths):
+        return super().forward(features, lengths) * self.scale
+"""
+
+
+@pytest.mark.parametrize("entry_file", ["model.py", "scale.py"])
+def test_an_edited_head_is_trained_anew(corpus_folder, tasks_file, tmp_path, entry_file):
+    """In processes of their own, as a user would: the package is edited, and the command is typed again."""
+    answers = []
+    for scale in ("1.0", "1.0  # times", "2.0"):
+        inline = entry_file == "model.py"
+        text = HEAD.format(scale=scale if inline else "SCALE", imports="from loud_package.scale import SCALE")
+        installed(tmp_path, "model.py", text, "frostbench.heads", "scaled")
+        (tmp_path / "loud_package" / "scale.py").write_text(f"SCALE = {'1.0' if inline else scale}\n")
+        folders = ("--output", tmp_path / "results", "--cache", tmp_path / "cache", "--workers", "1", "--device", "cpu")
+        task = ("--upstream", "mfcc", "--task", f"{tasks_file}:KS", "--head", "scaled", "--corpus", corpus_folder)
+        command = [sys.executable, ROOT / "run_benchmark.py", "run", *task, *folders]
+        paths = {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT)))}
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | paths, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        answers.append(next(line for line in done.stdout.splitlines() if "computed" in line))
+    assert [answer.split(",")[0] for answer in answers] == ["1 cells computed", "0 cells computed", "1 cells computed"]
+    records = RecordStore(tmp_path / "results").all()
+    assert len({record.task["code"] for record in records} - {None}) == 2
+
+
+def test_an_edited_metric_is_computed_anew(monkeypatch, tmp_path):
+    digests = []
+    for factor in ("1", "2"):
+        file = tmp_path / factor / "metric.py"
+        file.parent.mkdir()
+        file.write_text(
+            f"def statistics(prediction, reference):\n    return (float(prediction == reference), {factor})\n"
+        )
+        ours = get_metric("accuracy")
+        part = next(name for name, value in vars(ours).items() if callable(value))
+        metric = replace(ours, **{part: load_module(file).statistics})
+        monkeypatch.setattr(tasks._base, "get_metric", {"accuracy": metric}.get)
+        digests.append(TASKS.get("ks").digest())
+    assert len(set(digests)) == 2
+
+
 def test_our_own_entries_are_known_by_their_versions():
     assert all(code_digest(entry) is None for registry in (UPSTREAMS, HEADS) for entry in registry)
+    assert all(task.recorded()["code"] is None for task in TASKS)
 
 
 def test_a_file_that_cannot_be_read_as_python_counts_by_its_bytes(tmp_path):
