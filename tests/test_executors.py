@@ -316,7 +316,7 @@ def test_what_can_not_be_opened(kind, address, device, message, tmp_path):
 def test_without_ray_it_says_how_to_get_it(monkeypatch):
     monkeypatch.delitem(sys.modules, "frostbench.jobs.ray_cluster", raising=False)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(BenchmarkError, match=r"Ray is not installed here; run: pip install 'frostbench\[ray\]'"):
+    with pytest.raises(BenchmarkError, match=r"ray is not installed here; run: pip install 'frostbench\[ray\]'"):
         open_executor("ray", None, None, None, [])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import BenchmarkError
+from core.extras import require_extra
 from frostbench.jobs.base import Executor
 
 
@@ -35,10 +36,7 @@ def open_executor(
         from frostbench.jobs.local import LocalExecutor
 
         return LocalExecutor(device, workers, most)
-    try:
-        from frostbench.jobs.ray_cluster import RayExecutor
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise BenchmarkError("--executor ray: Ray is not installed here; run: pip install 'frostbench[ray]'") from None
+    require_extra("ray", "--executor ray")
+    from frostbench.jobs.ray_cluster import RayExecutor
+
     return RayExecutor(address, device, workers, shared, most)

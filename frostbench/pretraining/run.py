@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.errors import BenchmarkError
+from core.extras import require_extra
 from core.manifest import Manifest, validate
 from frostbench.jobs.base import Executor, Job, Outcome, ProgressCounter, run_job, set_up_worker
 from frostbench.jobs.local import devices_here
@@ -93,6 +94,7 @@ def pretrain_all(
 
     Raises: ManifestError: recordings that can't be read; names all of them.
     """
+    require_extra("pretrain", "pretrain")
     jobs = [_job(plan, manifest, folder, settings) for plan in plans]
     with runner:
         _begin(plans, manifest, watcher)
@@ -111,6 +113,7 @@ def pretrain_together(
 
     Whatever fails is raised, so that this process ends, and the launcher ends the others, who would wait for ever.
     """
+    require_extra("pretrain", "pretrain")
     set_up_worker(1)
     if is_first_process():
         _begin(plans, manifest, watcher)

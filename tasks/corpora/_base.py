@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ManifestError
+from core.extras import require_extra
 from core.manifest import FILE_NAME, Manifest, read_manifest
 from core.registry import Registry, unknown_name
 from tasks.corpora._columns import parse_columns
@@ -51,8 +52,10 @@ def open_corpus(
         cache: where its embedded audio is kept as files.
 
     Raises: UnknownNameError: neither a name nor a path. ManifestError: the path holds no manifest, or a wrong one.
+        BenchmarkError: `datasets` is not installed.
     """
     if spec.startswith("hf:"):
+        require_extra("hf-datasets", f"corpus {spec}")
         from tasks.corpora._huggingface import load_huggingface  # importing `datasets` takes a second
 
         return load_huggingface(spec.removeprefix("hf:"), parse_columns(columns), cache)
