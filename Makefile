@@ -7,7 +7,7 @@ UPSTREAMS := fbank mfcc apc@$(CHECKPOINTS)/apc-tiny.safetensors mockingjay@$(CHE
 	wav2vec2@$(CHECKPOINTS)/wav2vec2-tiny hubert@$(CHECKPOINTS)/hubert-tiny
 RUN_ON_MINI = $(RUN) run --corpus mini $(UPSTREAMS:%=--upstream %)
 
-.PHONY: benchmark test check format clean s3prl-env
+.PHONY: benchmark test check format docs clean s3prl-env
 
 benchmark: .venv/installed  ## pretrain four upstreams, evaluate six on four tasks, print the leaderboard and write its page
 	$(RUN) pretrain hubert wav2vec2 mockingjay apc --corpus mini --size tiny --output $(CHECKPOINTS)
@@ -26,6 +26,9 @@ check: .venv/installed  ## format, lint and types
 format: .venv/installed  ## rewrite in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/installed  ## write the documents that follow from the program anew
+	$(BIN)/python -m docs.generate
 
 s3prl-env: benchmarks/.s3prl-env/installed  ## the peer that benchmarks/vs_s3prl.py measures against; about 7 GB
 

@@ -16,13 +16,12 @@ from downstreams._base import HEADS
 from downstreams.labels._base import LABELS
 from run_benchmark import app
 from tasks._base import TASKS, Task
-from tasks.corpora._base import CORPORA
+from tasks.corpora._base import CORPORA, Corpus
 from upstreams._base import UPSTREAMS, Upstream
 
 DOCS = Path(__file__).parent
-NOTE = "<!-- Written by docs/generate.py: make docs -->"
+NOTE = "<!-- Written by docs/generate.py. To write it anew: make docs -->"
 WIDTH = 100  # columns of the help texts
-RESAMPLED = {"ratio": "ratio of sums", "mean": "mean", "corpus": "from all items"}
 
 
 def documents() -> dict[str, str]:
@@ -33,69 +32,59 @@ def documents() -> dict[str, str]:
 def commands() -> str:
     """The help text of every command, as a terminal of WIDTH columns shows it without styles."""
     root = typer.main.get_command(app)
-    parts = [NOTE, "# Commands", "`frostbench COMMAND --help` prints the same.", _block("frostbench", root)]
+    parts = [NOTE, "# Commands", "`frostbench COMMAND --help` prints the same.", _help("frostbench", root)]
     for name, command in _leaves("frostbench", root):
-        parts += [f"## {name}", _block(name, command)]
+        parts += [f"## {name}", _help(name, command)]
     return "\n\n".join(parts) + "\n"
 
 
 def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
-    for child, inner in getattr(command, "commands", {}).items():
-        if hasattr(inner, "commands"):
-            yield from _leaves(f"{name} {child}", inner)
-        else:
-            yield f"{name} {child}", inner
+    if not hasattr(command, "commands"):
+        yield name, command
+        return
+    for child, inner in command.commands.items():
+        yield from _leaves(f"{name} {child}", inner)
 
 
-def _block(name: str, command: Any) -> str:
+def _help(name: str, command: Any) -> str:
     command.rich_markup_mode = None  # plain text instead of boxes
-    with command.make_context(
-        name, [], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH
-    ) as context:
-        text = command.get_help(context)
-    return "\n".join(("```text", *(line.rstrip() for line in text.splitlines()), "```"))
+    sizes = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    with command.make_context(name, [], resilient_parsing=True, **sizes) as context:
+        lines = [line.rstrip() for line in command.get_help(context).splitlines()]
+    return "\n".join(("```text", *lines, "```"))
 
 
 def entries() -> str:
     """Tables of everything that is registered: upstreams by family, tasks, heads, labels, metrics, corpora."""
-    return (
-        "\n\n".join(
-            (
-                NOTE,
-                "# Entries",
-                "All that has a name on the command line; `frostbench list` prints it, with what installed packages add.",
-                "## Upstreams",
-                *_upstreams(),
-                "## Tasks",
-                _table(
-                    ("name", "title", "label", "head", "metrics", "recipes", "apart in the splits", "paper"),
-                    map(_task, TASKS),
-                ),
-                "## Heads",
-                _table(("name", "what it is", "features", "labels", "options and defaults"), map(_head, HEADS.names())),
-                "## Kinds of labels",
-                _table(("name", "what they are", "closed set"), map(_labels, LABELS.names())),
-                "## Metrics",
-                "The last column is how a confidence interval is resampled.",
-                _table(("name", "in tables", "unit", "better", "range", "resampled"), map(_metric, METRICS)),
-                "## Corpora",
-                "Any folder with a `metadata.jsonl`, and Hugging Face datasets as `hf:`, are corpora as well: [corpora](corpora.md).",
-                _table(
-                    ("name", "title", "needs"),
-                    ((f"`{each.name}`", each.title, "`--root FOLDER`" if each.needs_root else "") for each in CORPORA),
-                ),
-            )
-        )
-        + "\n"
-    )
+    parts = [
+        NOTE,
+        "# Entries",
+        "All that has a name on the command line. `frostbench list` prints it, and what installed packages add.",
+        "## Upstreams",
+        "How each is written on the command line, and where its weights come from: [checkpoints](checkpoints.md).",
+        *_families(),
+        "## Tasks",
+        _table(
+            ("name", "title", "label", "head", "metrics", "recipes", "in one split only", "paper"), map(_task, TASKS)
+        ),
+        "## Heads",
+        _table(("name", "layers", "features", "labels", "options and defaults"), map(_head, HEADS.names())),
+        "## Kinds of labels",
+        _table(("name", "what they are", "closed set"), map(_labels, LABELS.names())),
+        "## Metrics",
+        _table(("name", "in tables", "unit", "better"), map(_metric, METRICS.values())),
+        "## Corpora",
+        "Folders with a `metadata.jsonl` and Hugging Face datasets are corpora as well: [corpora](corpora.md).",
+        _table(("name", "title", "needs"), map(_corpus, CORPORA)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
-def _upstreams() -> Iterator[str]:
-    ordered = sorted(UPSTREAMS, key=_family)
-    for family, members in groupby(ordered, _family):
+def _families() -> Iterator[str]:
+    columns = ("name", "title", "sizes of `pretrain`", "licence of the weights", "trained on", "paper")
+    for family, members in groupby(sorted(UPSTREAMS, key=_family), _family):
         yield f"### {family}"
-        head = ("name", "title", "pretrained here in sizes", "licence of the weights", "training data", "paper")
-        yield _table(head, map(_upstream, members))
+        yield _table(columns, map(_upstream, members))
 
 
 def _family(upstream: type[Upstream]) -> str:
@@ -104,50 +93,58 @@ def _family(upstream: type[Upstream]) -> str:
 
 def _upstream(upstream: type[Upstream]) -> Sequence[str]:
     card = upstream.card
-    sizes = ", ".join(f"`{size}`" for size in getattr(upstream, "sizes", ()))
-    return f"`{card.name}`", card.title, sizes, card.licence, card.training_data, card.paper
+    return (
+        _code(card.name),
+        card.title,
+        _codes(getattr(upstream, "sizes", ())),
+        card.licence,
+        card.training_data,
+        card.paper,
+    )
 
 
 def _task(task: Task) -> Sequence[str]:
-    metrics, recipes = (", ".join(f"`{name}`" for name in names) for names in (task.metrics, task.recipes))
-    return (
-        f"`{task.name}`", task.title, f"`{task.label}`", f"`{task.head}`", metrics, recipes,
-        f"`{task.disjoint}`" if task.disjoint else "", task.paper,
-    )  # fmt: skip
+    named = (_code(task.label), _code(task.head), _code(task.metric), _codes(task.recipes), _code(task.disjoint or ""))
+    return _code(task.name), task.title, *named, task.paper
 
 
 def _head(name: str) -> Sequence[str]:
     head = HEADS.get(name)
-    options = ", ".join(f"`{field.name}={field.default!r}`" for field in fields(head.options_type))
-    return f"`{name}`", _first_line(head), head.needs, f"`{head.label_kind.kind}`", options
+    options = _codes(f"{field.name}={field.default!r}" for field in fields(head.options_type))
+    return _code(name), _first_line(head), head.needs, _code(head.label_kind.kind), options
 
 
 def _labels(name: str) -> Sequence[str]:
-    return f"`{name}`", _first_line(LABELS.get(name)), "yes" if LABELS.get(name).closed_set else ""
+    labels = LABELS.get(name)
+    return _code(name), _first_line(labels), "yes" if labels.closed_set else ""
 
 
 def _metric(metric: Metric) -> Sequence[str]:
-    low, high = ("" if bound is None else f"{bound:g}" for bound in metric.bounds)
-    return (
-        f"`{metric.name}`",
-        metric.title,
-        metric.unit,
-        metric.direction,
-        f"{low} to {high or 'any'}",
-        RESAMPLED[metric.kind],
-    )
+    return _code(metric.name), metric.title, metric.unit, metric.direction
+
+
+def _corpus(corpus: Corpus) -> Sequence[str]:
+    return _code(corpus.name), corpus.title, _code("--root FOLDER") if corpus.needs_root else ""
 
 
 def _first_line(entry: type) -> str:
     return (entry.__doc__ or "").splitlines()[0]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; columns that are empty in every row are left out."""
-    lines = [tuple(cell.replace("|", "\\|") for cell in row) for row in rows]
-    kept = [index for index in range(len(head)) if any(row[index] for row in lines)]
-    texts = [head, ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(row[index] for index in kept)} |" for row in texts)
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def _codes(texts: Iterable[str]) -> str:
+    return ", ".join(map(_code, texts))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; a column that is empty in every row is left out."""
+    lines = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    kept = [index for index in range(len(columns)) if any(line[index] for line in lines)]
+    texts = [columns, ["---"] * len(columns), *lines]
+    return "\n".join(f"| {' | '.join(text[index] for index in kept)} |" for text in texts)
 
 
 def main() -> None:

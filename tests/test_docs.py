@@ -1,14 +1,17 @@
-"""Everything a user can name is in README.md or docs/*.md, and everything public says what it is."""
+"""Documents: generated ones are up to date, links lead somewhere, and everything public says what it is."""
 
 import ast
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import typer
 
 import frostbench
+from docs import generate
 from downstreams._base import HEADS
+from downstreams.labels._base import LABELS
 from run_benchmark import app
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA
@@ -17,6 +20,15 @@ from upstreams._base import UPSTREAMS
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("core", "upstreams", "downstreams", "tasks", "leaderboard", "frostbench")
 TEXT = {".py", ".html", ".js"}
+PAGES = [
+    path
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "tasks/corpora/*/*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
+SETTINGS = [
+    ROOT / name for name in ("Makefile", "pyproject.toml", "constraints.txt", "CITATION.cff", ".pre-commit-config.yaml")
+]
+SETTINGS += [*sorted(ROOT.glob(".github/**/*.*")), ROOT / ".ci/run"]
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -42,6 +54,64 @@ def test_documents_name(name):
     # A word of its own: `apc` is not named by `vq_apc`, nor --seed by --seeds.
     alone = re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", code_in_documents())
     assert alone is not None, f"'{name}' is in no code of README.md or docs/*.md"
+
+
+@pytest.mark.parametrize("name", ["commands.md", "entries.md"])
+def test_generated_documents_are_up_to_date(name):
+    laid_out_by = re.search(r"^typer==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    if name == "commands.md" and version("typer") != laid_out_by:
+        pytest.skip(f"help texts are laid out by typer {laid_out_by}")
+    path = ROOT / "docs" / name
+    assert path.read_text(encoding="utf-8") == generate.documents()[name], f"docs/{name} is stale: run make docs"
+
+
+@pytest.mark.parametrize(
+    "name", [*UPSTREAMS.names(), *TASKS.names(), *HEADS.names(), *LABELS.names(), *CORPORA.names()]
+)
+def test_every_entry_has_a_row(name):
+    page = (ROOT / "docs" / "entries.md").read_text(encoding="utf-8")
+    assert re.search(rf"^\| `{re.escape(name)}` \|", page, re.MULTILINE)
+
+
+def test_every_command_has_its_options_in_plain_text():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for name, command in COMMANDS.items():
+        for child, inner in getattr(command, "commands", {name: command}).items():
+            path = name if inner is command else f"{name} {child}"
+            (section,) = re.findall(rf"^## frostbench {path}$.*?^```text$(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+            options = [option for parameter in inner.params for option in parameter.opts if option.startswith("-")]
+            assert [option for option in options if not re.search(rf"{option}(?![\w-])", section)] == [], path
+    assert not re.search("[\x1b\u2500-\u257f]", page), "escape codes or the lines of a box"
+    assert max(map(len, page.splitlines())) <= generate.WIDTH
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of headings, as hosts of Markdown make them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)|<img[^>]* src=\"([^\"]+)\"", text)
+    broken = []
+    for target in (markdown or image for markdown, image in targets):
+        file, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        place = path.parent / file if file else path
+        if not place.exists() or (anchor and anchor not in anchors(place.read_text(encoding="utf-8"))):
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SETTINGS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_path_of_a_machine_and_no_package_index(path):
+    """What was right on the machine that it was written on is wrong everywhere else."""
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:home|root|work|Users|opt|mnt|tmp/pytest)/\S*", text) == []
+    assert re.findall(r"(?i)\S*(?:index-url|extra-index|trusted-host|find-links|/simple/)\S*", text) == []
 
 
 def test_commands_are_named_as_they_are_installed():
