@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -31,7 +31,6 @@ except (ImportError, OSError) as error:  # the wheel of torchaudio 2.11 wants li
 from core.digest import STORAGE_ERRNOS, require_writable, written_then_renamed
 from core.errors import BenchmarkError, RecordError
 from core.manifest import Manifest, summarise
-from core.metrics import get_metric
 from core.records import RecordStore
 from core.registry import load_module
 from downstreams._base import HEADS
@@ -383,10 +382,6 @@ def report_results(
         console.print(f"figures: {len(drawings)} files in {figures}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _tally(metric: str, prediction: Any, reference: Any) -> tuple[int, int]:
-    return get_metric(metric).tally(prediction, reference)
-
-
 @app.command()
 def verify(output: Output = Path("results")) -> None:
     """Recompute every score and check every digest of a folder of results; name each file that does not fit."""
@@ -396,7 +391,7 @@ def verify(output: Output = Path("results")) -> None:
         raise RecordError(f"{output / 'records'}: no records there; name the folder of results with --output")
     with TerminalWatcher(err) as watcher:
         watcher.stage("verifying", len(paths), "records")
-        findings = verification.verify(store, _tally, watcher.advance)
+        findings = verification.verify(store, watcher.advance)
     for finding in findings:
         err.print(f"{finding.path}: {finding.problem}", style="red", markup=False, highlight=False, soft_wrap=True)
     for stray in verification.strays(store):
@@ -415,7 +410,7 @@ def submit(
     output: Output = Path("results"),
 ) -> None:
     """Pack a folder of results, once verified, into one file that `merge` takes elsewhere."""
-    count = bundles.submit(RecordStore(output), bundle, _tally)
+    count = bundles.submit(RecordStore(output), bundle)
     size = bundle.stat().st_size / 1e6
     out.print(f"{bundle}: {count} records, {size:.1f} MB", markup=False, highlight=False, soft_wrap=True)
 
@@ -424,10 +419,13 @@ def submit(
 def merge(
     sources: Annotated[list[Path], typer.Argument(help="Folders of results and files of submit.")],
     output: Output = Path("results"),
+    strict: Annotated[bool, typer.Option(help="Refuse results of one run that differ in what was measured.")] = False,
 ) -> None:
     """Take over results of other machines, once verified; contradictions are refused, and nothing is taken then."""
-    added, known = bundles.merge(sources, RecordStore(output), _tally)
-    line = f"{added} records added, {known} were there; records in {output / 'records'}"
+    merged = bundles.merge(sources, RecordStore(output), strict=strict)
+    for difference in merged.differences:
+        err.print(f"note: {difference}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    line = f"{merged.added} records added, {merged.known} were there; records in {output / 'records'}"
     out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -102,7 +102,7 @@ class Sides:
         shape = FeatureShape(self.upstream.hidden_size, self.upstream.downsample_rate)
         downstream = Downstream("ctc", self.upstream.num_layers, shape, labels, recipe)
         curve: list[tuple[float, float]] = []
-        metric = get_metric(TASK.metric)
+        metric = get_metric(TASK.selecting)
         started = time.perf_counter()
 
         def score(predictions: list[Any]) -> float:

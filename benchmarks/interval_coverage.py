@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
+from core.metrics import get_metric
 from core.records import RecordStore
 from leaderboard.columns import trials_of
 from leaderboard.grouping import grouped
@@ -42,9 +43,10 @@ class Population:
         named = np.array([speaker is not None for speaker in trials.speakers])
         self.by_speaker = len({speaker for speaker in trials.speakers if speaker is not None}) > 1
         spoken = named if self.by_speaker else np.full(len(named), True)
-        self.bounded = trials.bounded
-        self.errors, self.totals = trials.errors[upstream][spoken], trials.totals[spoken]
-        self.alone = trials.errors[upstream][~spoken], trials.totals[~spoken]  # silence, which no speaker says
+        self.metric = trials.metric
+        errors, totals = trials.statistics[upstream].mean(axis=0).T  # of a metric of errors and totals
+        self.errors, self.totals = errors[spoken], totals[spoken]
+        self.alone = errors[~spoken], totals[~spoken]  # silence, which no speaker says
         names = np.array([str(speaker) for speaker in trials.speakers])[spoken]
         units = np.unique(names, return_inverse=True)[1] if self.by_speaker else np.arange(len(names))
         self.sizes = np.bincount(units)
@@ -59,7 +61,7 @@ class Population:
         self.chances = weights.cumsum(axis=1)
         said = self.sizes.sum() * (MASSES @ weights @ np.stack([self.errors, self.totals], axis=1))
         silent = np.array([part.sum() for part in self.alone])
-        self.truth = float(np.divide(*(said + silent)))
+        self.truth = float(self.metric.value(said + silent))
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Errors and totals of the utterances of other speakers."""
@@ -115,11 +117,12 @@ def tried(population: Population, draws: int, seed: int) -> tuple[float, float, 
     for _ in range(draws):
         (first, totals), (second, _) = population.draw(rng), population.draw(rng)
         # The second upstream hears the words of the first.
-        found = resample(Trials(np.stack([first, second]), totals, speakers, population.bounded))
+        statistics = [np.stack([errors, totals], axis=1)[None] for errors in (first, second)]
+        found = resample(Trials(population.metric, statistics, speakers))
         low, high = interval(found, 0)
         held += low <= population.truth <= high
         shrunk = np.sqrt((found.units - 1) / found.units)
-        low, high = found.rates[0] + shrunk * np.quantile(found.resampled[0] - found.rates[0], [0.025, 0.975])
+        low, high = found.values[0] + shrunk * np.quantile(found.resampled[0] - found.values[0], [0.025, 0.975])
         usual += low <= population.truth <= high
         quiet += difference(found, 0, 1).p >= 0.05
     return 100 * held / draws, 100 * usual / draws, 100 * quiet / draws
@@ -131,21 +134,22 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--draws", type=int, default=1000)
     arguments = parser.parse_args()
-    print(f"{'cell':<44}{'errors %':>9}{'units':>6}{'interval':>10}{'percentile':>11}{'no difference':>14}", flush=True)
+    print(f"{'cell':<44}{'value %':>9}{'units':>6}{'interval':>10}{'percentile':>11}{'no difference':>14}", flush=True)
     kept, means = [], []
     for store in map(RecordStore, arguments.results):
         for group in grouped(store.all()):
             for task in sorted({entry.task for entry in group.entries}):
                 entries = [entry for entry in group.entries if entry.task == task]
-                trials, runs = trials_of(store, entries) or sys.exit(f"{store.folder}: no predictions")
+                metric = get_metric(entries[0].record.metric["name"])
+                trials, runs = trials_of(store, metric, entries) or sys.exit(f"{store.folder}: no predictions")
                 for place, upstream in enumerate(runs):
                     population = Population(trials, place)
                     held, usual, quiet = tried(population, arguments.draws, seed=len(means))
-                    errors = trials.errors[place].sum()
-                    few = min(errors, trials.totals.sum() - errors) < FEW_ERRORS
+                    errors, total = trials.statistics[place].mean(axis=0).sum(axis=0)
+                    few = min(errors, total - errors) < FEW_ERRORS
                     name = f"{entries[0].corpus} {task} {upstream}{' (few errors)' if few else ''}"
                     units = len(population.sizes)
-                    print(f"{name:<44}{100 * population.truth:9.1f}{units:6}{held:10.1f}{usual:11.1f}{quiet:14.1f}",
+                    print(f"{name:<44}{population.truth:9.1f}{units:6}{held:10.1f}{usual:11.1f}{quiet:14.1f}",
                           flush=True)  # fmt: skip
                     kept += [] if few else [held]
                     means += [] if few else [(held, usual, quiet)]

@@ -1,43 +1,57 @@
-"""Metrics: pure functions of predictions and references, with their unit and direction."""
+"""Metrics: what a prediction adds to one, how the sum becomes a value, and how to read and resample that value."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jiwer
+import numpy as np
+import numpy.typing as npt
 
 from core.errors import MetricError
-from core.registry import unknown_name
+from core.registry import Registry
 
-
-class Tally(NamedTuple):
-    """What one prediction adds to a metric: how much of its reference is wrong, and how much there is."""
-
-    errors: int
-    total: int
+Floats = npt.NDArray[np.float64]
+Statistics = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and how to read it: all are the errors of a split over its total, so any part of a split has a value.
+    """A metric: everything that training, records, statistics, tables and exports have to know of it.
 
     Attributes:
         name: as in the record.
         title: as in the table.
-        unit: of the value.
-        direction: which values are better; "higher" counts what is right, "lower" what is wrong.
-        tally: prediction, reference -> what they add.
-        compute: predictions, references -> value.
+        unit: of the value; may be empty.
+        direction: which values are better.
+        bounds: lowest and highest value; None where there is no end. The interval's scale follows from them: log odds
+            between two bounds, the logarithm above a lower one, the value itself without any.
+        kind: how the value follows from the statistics of items, hence how it is resampled. "ratio": a function of
+            their sums, such as errors over words. "mean": a function of their means, such as a mean of scores.
+            "corpus": a function of all items and their weights, such as a rate at a threshold that all scores decide.
+        statistics: prediction, reference -> what the item adds: sufficient statistics, as many for every item. Of a
+            metric that aligns words or characters they are the edits and the length of the reference.
+        value: "ratio": sums (..., statistics) -> values (...); "mean": means (..., statistics) -> values (...);
+            "corpus": statistics (items, statistics), weights (draws, items) -> values (draws,). NaN is no value.
+        align: how a prediction is laid beside its reference: "classes" are counted in a confusion matrix, "words" and
+            "characters" are aligned; None: neither.
+        hub_task: Hugging Face's name of what is measured.
     """
 
     name: str
     title: str
     unit: str
     direction: Literal["higher", "lower"]
-    tally: Callable[[Any, Any], Tally]
-    compute: Callable[[Sequence[Any], Sequence[Any]], float]
+    bounds: tuple[float | None, float | None]
+    kind: Literal["ratio", "mean", "corpus"]
+    statistics: Callable[[Any, Any], Statistics]
+    value: Callable[..., Floats]
+    align: Literal["classes", "words", "characters"] | None = None
+    hub_task: str = "audio-classification"
 
     @property
     def sign(self) -> int:
@@ -45,83 +59,71 @@ class Metric:
         return 1 if self.direction == "higher" else -1
 
     @property
-    def optimum(self) -> float:
-        """What perfect predictions score: all metrics are percentages of something right or wrong."""
-        return 100.0 if self.direction == "higher" else 0.0
+    def optimum(self) -> float | None:
+        """What perfect predictions score; None where there is no best value."""
+        return optimum(self.direction, self.bounds)
+
+    def recorded(self) -> dict[str, Any]:
+        """What a record repeats, so that its value can be read without this program."""
+        facts = {key: getattr(self, key) for key in ("name", "title", "unit", "direction")}
+        return {**facts, "bounds": list(self.bounds)}
+
+    def compute(self, predictions: Sequence[Any], references: Sequence[Any]) -> float:
+        """The value of predictions.
+
+        Raises: MetricError: nothing to compare, unequal counts, or no value, such as an error rate of empty references.
+        """
+        if len(predictions) != len(references) or not references:
+            raise MetricError(f"{len(predictions)} predictions for {len(references)} references: one each is needed")
+        return self.of(list(map(self.statistics, predictions, references)))
+
+    def of(self, statistics: Sequence[Statistics] | Floats) -> float:
+        """The value of items (items, statistics); their sums are rounded once, so it is the same on every machine.
+
+        Raises: MetricError: they have no value.
+        """
+        rows = np.asarray(statistics, dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if self.kind == "corpus":
+                value = float(self.value(rows, np.ones((1, len(rows))))[0])
+            else:
+                sums = np.array([math.fsum(column) for column in rows.T])
+                value = float(self.value(sums / len(rows) if self.kind == "mean" else sums))
+        if not math.isfinite(value):
+            raise MetricError(
+                f"{self.name}: {len(rows)} items give no value: every reference is empty, or all are of one kind; "
+                f"give the rows what the metric compares with"
+            )
+        return value
+
+    def weighted(self, sums: Floats, counts: Floats, weights: Floats) -> Floats:
+        """The value of every draw of groups of items; NaN where a draw has none (draws,).
+
+        Args:
+            sums: statistics of each group, summed over its items (groups, statistics); groups of a "corpus" metric are
+                single items.
+            counts: items of each group (groups,).
+            weights: how often each group was drawn (draws, groups).
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if self.kind == "corpus":
+                return self.value(sums, weights)
+            drawn = weights @ sums
+            return self.value(drawn / (weights @ counts)[:, None] if self.kind == "mean" else drawn)
 
 
-def exact_match(prediction: Any, reference: Any) -> Tally:
-    """One error unless the prediction equals its reference; with several slots all of them have to be right."""
-    return Tally(int(prediction != reference), 1)
+def optimum(direction: str, bounds: Sequence[float | None]) -> float | None:
+    """The best value there is, by direction and bounds; None where there is none."""
+    return bounds[1] if direction == "higher" else bounds[0]
 
 
-def word_edits(prediction: str, reference: str) -> Tally:
-    """Word edits and reference words."""
-    return _edits(jiwer.process_words, prediction, reference)
+METRICS: Registry[Metric] = Registry("metric", group="frostbench.metrics")
 
 
-def character_edits(prediction: str, reference: str) -> Tally:
-    """Character edits (spaces count) and reference characters."""
-    return _edits(jiwer.process_characters, prediction, reference)
-
-
-def _edits(process: Callable[..., Any], prediction: str, reference: str) -> Tally:
-    if not reference.strip():  # jiwer refuses an empty reference; all that is said against one is an insertion
-        return Tally(process(prediction, "").deletions if prediction.strip() else 0, 0)
-    output = process(reference, prediction)
-    errors = output.substitutions + output.deletions + output.insertions
-    return Tally(errors, output.substitutions + output.deletions + output.hits)
-
-
-def accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> float:
-    """Percentage of predictions equal to their reference; with several slots all of them have to be right.
-
-    Raises: MetricError: nothing to compare, or unequal counts.
-    """
-    errors, total = _summed(exact_match, predictions, references)
-    return 100 * (total - errors) / total
-
-
-def word_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Word edits of the corpus over its reference words, in percent; may exceed 100.
-
-    Raises: MetricError: no reference word, or unequal counts.
-    """
-    errors, total = _summed(word_edits, predictions, references)
-    return 100 * errors / total
-
-
-def character_error_rate(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Character edits (spaces count) of the corpus over its reference characters, in percent; may exceed 100.
-
-    Raises: MetricError: no reference character, or unequal counts.
-    """
-    errors, total = _summed(character_edits, predictions, references)
-    return 100 * errors / total
-
-
-def _summed(tally: Callable[[Any, Any], Tally], predictions: Sequence[Any], references: Sequence[Any]) -> Tally:
-    _require_pairs(predictions, references)
-    tallies = [tally(prediction, reference) for prediction, reference in zip(predictions, references, strict=True)]
-    errors, total = map(sum, zip(*tallies, strict=True))
-    if not total:
-        raise MetricError("error rate: every reference is empty; give the rows a text")
-    return Tally(errors, total)
-
-
-def _require_pairs(predictions: Sequence[Any], references: Sequence[Any]) -> None:
-    if len(predictions) != len(references) or not references:
-        raise MetricError(f"{len(predictions)} predictions for {len(references)} references: one each is needed")
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", "Acc", "%", "higher", exact_match, accuracy),
-        Metric("wer", "WER", "%", "lower", word_edits, word_error_rate),
-        Metric("cer", "CER", "%", "lower", character_edits, character_error_rate),
-    )
-}
+def register_metric(metric: Metric) -> Metric:
+    """Enters a metric in the registry."""
+    METRICS.add(metric.name, metric)
+    return metric
 
 
 def get_metric(name: str) -> Metric:
@@ -129,6 +131,135 @@ def get_metric(name: str) -> Metric:
 
     Raises: UnknownNameError: there is none.
     """
-    if name not in METRICS:
-        raise unknown_name("metric", name, METRICS)
-    return METRICS[name]
+    return METRICS.get(name)
+
+
+def find_metric(name: str) -> Metric | None:
+    """The metric of that name; None where it is not known here, as of a record that another program's plug-in made."""
+    return METRICS.get(name) if name in METRICS.names() else None
+
+
+# Statistics of an item.
+
+
+def exact_match(prediction: Any, reference: Any) -> Statistics:
+    """Errors and items: one error unless all is equal; with several slots all of them have to be right."""
+    return int(prediction != reference), 1
+
+
+def word_edits(prediction: str, reference: str) -> Statistics:
+    """Word edits and reference words."""
+    return _edits(jiwer.process_words, prediction, reference)
+
+
+def character_edits(prediction: str, reference: str) -> Statistics:
+    """Character edits (spaces count) and reference characters."""
+    return _edits(jiwer.process_characters, prediction, reference)
+
+
+def _edits(process: Callable[..., Any], prediction: str, reference: str) -> Statistics:
+    if not reference.strip():  # jiwer refuses an empty reference; all that is said against one is an insertion
+        return process(prediction, "").deletions if prediction.strip() else 0, 0
+    output = process(reference, prediction)
+    errors = output.substitutions + output.deletions + output.insertions
+    return errors, output.substitutions + output.deletions + output.hits
+
+
+def slot_types_f1(prediction: str, reference: str) -> Statistics:
+    """F1 of the types of slots that the texts mark, in [0, 1]; 1 where neither has any."""
+    found, meant = set(marked_values(prediction)), set(marked_values(reference))
+    if not found or not meant:
+        return (float(found == meant),)
+    return (2 * len(found & meant) / (len(found) + len(meant)),)
+
+
+def slot_value_edits(prediction: str, reference: str) -> Statistics:
+    """Character edits and characters of the reference's slot values, each against the nearest value of its type."""
+    found = marked_values(prediction)
+    edits = length = 0.0
+    for slot, values in marked_values(reference).items():
+        for value in values:
+            tried = [character_edits(other, value) for other in found.get(slot, [""])]
+            edits += min(errors for errors, _ in tried)
+            length += tried[0][1]
+    return edits, length
+
+
+MARKED = re.compile(r"B-(\S+) (.+?) E-\1(?=\s|$)")
+STRAY_MARK = re.compile(r"(?:^|(?<= ))[BE]-\S+(?: |$)")
+
+
+def marked_values(text: str) -> dict[str, list[str]]:
+    """Slot type -> its values, of a text that marks them as `B-city NEW YORK E-city`; marks inside a value go."""
+    values: dict[str, list[str]] = {}
+    for slot, value in MARKED.findall(text):
+        values.setdefault(slot, []).append(STRAY_MARK.sub("", value).strip())
+    return values
+
+
+def scored_trial(prediction: float, reference: bool) -> Statistics:
+    """Score, and 1 for a target trial, 0 for another."""
+    return float(prediction), int(reference)
+
+
+# Values of statistics.
+
+
+def share_right(sums: Floats) -> Floats:
+    """Percentage of the total that is no error: sums of errors and totals (..., 2) -> (...)."""
+    errors, totals = sums[..., 0], sums[..., 1]
+    return np.asarray(100 * (totals - errors) / totals)
+
+
+def error_rate(sums: Floats) -> Floats:
+    """Errors in percent of the total, above 100 where there are more of them: (..., 2) -> (...)."""
+    return np.asarray(100 * sums[..., 0] / sums[..., 1])
+
+
+def percentage(means: Floats) -> Floats:
+    """A mean of shares in percent: (..., 1) -> (...)."""
+    return np.asarray(100 * means[..., 0])
+
+
+def equal_error_rate(trials: Floats, weights: Floats) -> Floats:
+    """Rate in percent at the threshold where as many targets are refused as others are accepted.
+
+    Between two thresholds both rates go straight, as on a ROC curve; equal scores are one threshold.
+
+    Args:
+        trials: score, and 1 for a target (items, 2).
+        weights: of the trials, for each draw (draws, items).
+
+    Returns: (draws,); NaN where a draw has targets only, or none.
+    """
+    order = np.argsort(-trials[:, 0], kind="stable")
+    scores, targets = trials[order, 0], trials[order, 1] > 0
+    last = np.append(scores[1:] != scores[:-1], True)  # of its score
+    drawn = weights[:, order]
+    accepted = [np.cumsum(np.where(kind, drawn, 0.0), axis=1)[:, last] for kind in (targets, ~targets)]
+    hits, alarms = (np.pad(each / each[:, -1:], ((0, 0), (1, 0))) for each in accepted)  # (draws, thresholds + 1)
+    excess = hits + alarms - 1  # false alarms minus misses; rises from -1 to 1
+    after = np.argmax(excess >= 0, axis=1)[:, None]
+    left, right = (np.take_along_axis(excess, place, axis=1) for place in (after - 1, after))
+    start, stop = (np.take_along_axis(alarms, place, axis=1) for place in (after - 1, after))
+    return np.asarray((100 * (start - left / (right - left) * (stop - start)))[:, 0])
+
+
+SPEECH_TO_TEXT = "automatic-speech-recognition"
+SHARE = (0.0, 100.0)
+RATE = (0.0, None)
+
+register_metric(Metric("accuracy", "Acc", "%", "higher", SHARE, "ratio", exact_match, share_right, "classes"))
+register_metric(Metric("wer", "WER", "%", "lower", RATE, "ratio", word_edits, error_rate, "words", SPEECH_TO_TEXT))
+register_metric(
+    Metric("cer", "CER", "%", "lower", RATE, "ratio", character_edits, error_rate, "characters", SPEECH_TO_TEXT)
+)
+# Phonemes are words of their own, with spaces between them.
+register_metric(Metric("per", "PER", "%", "lower", RATE, "ratio", word_edits, error_rate, "words", SPEECH_TO_TEXT))
+register_metric(
+    Metric("slot_type_f1", "F1", "%", "higher", SHARE, "mean", slot_types_f1, percentage, None, SPEECH_TO_TEXT)
+)
+register_metric(
+    Metric("slot_value_cer", "CER", "%", "lower", RATE, "ratio", slot_value_edits, error_rate, None, SPEECH_TO_TEXT)
+)
+register_metric(Metric("eer", "EER", "%", "lower", SHARE, "corpus", scored_trial, equal_error_rate))

@@ -2,52 +2,70 @@
 
 records/<first 16 of the run>.json     a ResultRecord, and `digest`, its seal: sha256 of all the rest
 runs/<first 16 of the run>/            predictions.jsonl, head.safetensors, history.json; their digests are sealed
+
+A record is sealed and checked as the JSON that lies there, under the schema that it names; only then is it upgraded,
+step by step, to today's. So it outlives its schema: reports, `verify` and `merge` work on records of any age.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.digest import digest_of, write_json
+from core.digest import digest_of, json_text, write_json
 from core.errors import RecordError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILES = ("predictions.jsonl", "head.safetensors", "history.json")
 NAME_LENGTH = 16  # of a run's digest, in file names
+# What a training measures: on another machine it differs in the last bits at least. All else follows from the inputs.
+MEASURED = ("value", "values", "learning_rate", "learning_rates", "layer_weights", "artifacts")
+
+Content = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ResultRecord:
     """What one run (upstream x task x corpus x recipe x seed) gave, and all that is needed to trace it.
 
+    Two records of one run have to agree in every field but those of `MEASURED` and the circumstances: the inputs, which
+    `run` is the digest of, and what follows from them, such as names, counts and the kind of features. What is measured
+    is the result of thousands of updates in floating point, so two machines seldom agree in it to the last bit, and
+    where two learning rates are equally good on valid they may choose different ones.
+
     Attributes:
         run: `run_digest` of the run's inputs; names the record's file and its folder of predictions and head.
-        upstream: name, digest, params, num_layers, hidden_size, downsample_rate, and gflops_per_second of audio, None
-            where they can't be counted.
-        task: name, title, head, default_head (its own, which the leaderboard is made of), label, metric, version, and
-            code: digest of the code of head, labels and metric where they are not ours.
+        upstream: name, digest, params, num_layers, hidden_size, downsample_rate, precision.
+        task: name, title, head, default_head (its own, which the leaderboard is made of), label, metrics, select (the
+            metric that chooses on valid), version, and code: digest of the code of head, labels
+            and metrics where they are not ours.
         corpus: name, digest (of the rows that the task takes).
         recipe: name, digest and every field.
+        hearing: what becomes of a recording before the upstream: every field; empty where nothing does.
         protocol: version of the program's protocol.
         live: whether crops passed the upstream anew at every update (`--exact`).
         frames: where the head needs frames: float16 or int8 as they were kept, or recompute; else None.
-        custom: True keeps it off the leaderboard: limited data or another recipe.
+        fold: value of the key by which the corpus is divided that was tested on; None where splits are fixed.
+        custom: True keeps it off the leaderboard: limited data, or a registered task's name with other content.
         seed: of the head's training.
-        metric: name, unit, direction ("higher" or "lower" is better).
+        metrics: all of the task, in its order: name, title, unit, direction ("higher" or "lower" is better), bounds.
+        metric: the first of them, which tables show first.
         value: the metric on test, in the unit.
+        values: name of each metric -> its value on test.
         learning_rate: chosen on valid.
-        learning_rates: every one tried: learning_rate, valid value, step of the best; where training diverged, both are
-            null and `diverged` is the update before which it did.
+        learning_rates: every one tried: learning_rate, valid value of the selecting metric, step of the best; where
+            training diverged, both are null and `diverged` is the update before which it did.
         counts: utterances of train, valid and test.
         layer_weights: learned softmax weights, one a layer.
-        features: kind and number format of what the head was trained on, departures from the protocol, and layer_norms,
-            the mean norm of each layer's features on valid, by which layer weights can be compared.
+        features: kind and number format of what the head was trained on, and departures from the protocol.
         artifacts: file name -> sha256 of what lies in the run's folder.
-        circumstances: wall seconds by stage, versions, git commit, machine, time: not part of the result.
+        circumstances: not part of the result: wall seconds by stage, versions, git commit, machine, time,
+            upstream_spec; and what is measured beside it: gflops_per_second of audio (None where they can't be
+            counted), and layer_norms, the mean norm of each layer's features on valid, by which layer weights can be
+            compared.
     """
 
     run: str
@@ -55,13 +73,17 @@ class ResultRecord:
     task: Mapping[str, Any]
     corpus: Mapping[str, Any]
     recipe: Mapping[str, Any]
+    hearing: Mapping[str, Any]
     protocol: int
     live: bool
     frames: str | None
+    fold: str | None
     custom: bool
     seed: int
+    metrics: Sequence[Mapping[str, Any]]
     metric: Mapping[str, Any]
     value: float
+    values: Mapping[str, float]
     learning_rate: float
     learning_rates: list[Mapping[str, Any]]
     counts: Mapping[str, int]
@@ -71,7 +93,7 @@ class ResultRecord:
     circumstances: Mapping[str, Any]
     schema_version: int = SCHEMA_VERSION
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Content:
         """Everything but the circumstances: equal for equal inputs, however often the run was interrupted."""
         return {key: value for key, value in asdict(self).items() if key != "circumstances"}
 
@@ -79,51 +101,47 @@ class ResultRecord:
         """sha256 of the result."""
         return digest_of(self.result())
 
-    def sealed(self) -> dict[str, Any]:
+    def sealed(self) -> Content:
         """The content of its file."""
         return {**asdict(self), "digest": digest_of(self)}
 
     def inputs_digest(self) -> str:
         """`run_digest` of the inputs that it names; equals `run` unless something was changed."""
-        return run_digest(
-            protocol=self.protocol,
-            upstream=self.upstream["digest"],
-            task=self.task,
-            recipe={key: value for key, value in self.recipe.items() if key != "digest"},
-            corpus=self.corpus["digest"],
-            live=self.live,
-            frames=self.frames,
-            seed=self.seed,
-        )
+        return inputs_digest(asdict(self))
 
 
 def task_digest(task: Mapping[str, Any]) -> str:
     """sha256 of what decides a result besides recipe and data."""
-    plugins = [task["code"]] if task.get("code") else []
-    return digest_of([*(task[key] for key in ("name", "label", "head", "metric", "version")), *plugins])
+    return digest_of([task[key] for key in ("name", "label", "head", "metrics", "select", "version", "code")])
 
 
-def run_digest(
+def run_digest(  # noqa: PLR0913  # each of them by name
     *,
     protocol: int,
     upstream: str,
     task: Mapping[str, Any],
     recipe: object,
+    hearing: object,
     corpus: str,
     live: bool,
     frames: str | None,
+    fold: str | None,
+    custom: bool,
     seed: int,
 ) -> str:
-    """sha256 of all that decides a result.
+    """sha256 of all that decides a result, and of whether it stays off the leaderboard.
 
     Args:
         protocol: version of the program's protocol.
         upstream: digest of weights, configuration and preprocessing.
-        task: name, label, head, metric, version and code count; the rest is for people.
+        task: name, label, head, metrics, select, version and code count; the rest is for people.
         recipe: every field.
+        hearing: every field.
         corpus: digest of the rows that the task takes.
         live: whether crops passed the upstream anew at every update.
         frames: how they were kept, if they were needed.
+        fold: that was tested on, where there are folds.
+        custom: whether data are limited, or the task is another one than the registered one of its name.
         seed: of the head's training.
     """
     return digest_of(
@@ -132,12 +150,120 @@ def run_digest(
             "upstream": upstream,
             "task": task_digest(task),
             "recipe": recipe,
+            "hearing": hearing,
             "corpus": corpus,
             "live": live,
             "frames": frames,
+            "fold": fold,
+            "custom": custom,
             "seed": seed,
         }
     )
+
+
+def _recipe_fields(content: Content) -> Content:
+    return {key: value for key, value in content["recipe"].items() if key != "digest"}
+
+
+def _inputs_1(content: Content) -> str:
+    """Schema 1 had one protocol and one version of each task, and did not repeat them."""
+    task = [content["task"][key] for key in ("name", "label", "head")]
+    return digest_of(
+        {
+            "protocol": 1,
+            "upstream": content["upstream"]["digest"],
+            "task": digest_of([*task, content["metric"]["name"], 1]),
+            "recipe": _recipe_fields(content),
+            "corpus": content["corpus"]["digest"],
+            "live": _live_1(content),
+            "seed": content["seed"],
+        }
+    )
+
+
+def _inputs_2(content: Content) -> str:
+    task = content["task"]
+    plugins = [task["code"]] if task.get("code") else []
+    return digest_of(
+        {
+            **{key: content[key] for key in ("protocol", "live", "frames", "seed")},
+            "upstream": content["upstream"]["digest"],
+            "task": digest_of([*(task[key] for key in ("name", "label", "head", "metric", "version")), *plugins]),
+            "recipe": _recipe_fields(content),
+            "corpus": content["corpus"]["digest"],
+        }
+    )
+
+
+def _inputs_3(content: Content) -> str:
+    return run_digest(
+        **{key: content[key] for key in ("protocol", "task", "hearing", "live", "frames", "fold", "custom", "seed")},
+        upstream=content["upstream"]["digest"],
+        recipe=_recipe_fields(content),
+        corpus=content["corpus"]["digest"],
+    )
+
+
+INPUTS: Mapping[int, Callable[[Content], str]] = {1: _inputs_1, 2: _inputs_2, 3: _inputs_3}
+
+
+def inputs_digest(content: Content) -> str:
+    """The digest of the inputs that a record's JSON names, by the rule of its own schema."""
+    return INPUTS[content["schema_version"]](content)
+
+
+def _live_1(content: Content) -> bool:
+    """Fixed crops were a departure; without one, a recipe that crops did so at every update."""
+    return bool(content["recipe"]["crop_samples"]) and not content["features"]["departures"]
+
+
+def _from_1(content: Content) -> Content:
+    """Schema 2 repeats protocol, crops, frames, and all that the task's digest is made of."""
+    task = content["task"]
+    return {
+        **content,
+        "task": {**task, "default_head": task["head"], "metric": content["metric"]["name"], "version": 1},
+        "protocol": 1,
+        "live": _live_1(content),
+        "frames": content["features"]["dtype"] if content["features"]["kind"] == "frames" else None,
+    }
+
+
+def _from_2(content: Content) -> Content:
+    """Schema 3 has several metrics and says their bounds, and moves what machines measure to the circumstances."""
+    metric = {**content["metric"], "bounds": [0.0, 100.0 if content["metric"]["direction"] == "higher" else None]}
+    task = {key: value for key, value in content["task"].items() if key != "metric"}
+    upstream, features = dict(content["upstream"]), dict(content["features"])
+    measured = {
+        "gflops_per_second": upstream.pop("gflops_per_second", None),
+        "layer_norms": features.pop("layer_norms", []),
+    }
+    return {
+        **content,
+        "upstream": upstream,
+        "task": {"code": None, **task, "metrics": [metric["name"]], "select": metric["name"]},
+        "hearing": {},
+        "fold": None,
+        "metrics": [metric],
+        "metric": metric,
+        "values": {metric["name"]: content["value"]},
+        "features": features,
+        "circumstances": {**measured, **content["circumstances"]},
+    }
+
+
+# Schema -> what makes the next one of it.
+UPGRADES: Mapping[int, Callable[[Content], Content]] = {1: _from_1, 2: _from_2}
+
+
+def upgraded(content: Content) -> ResultRecord:
+    """A record's JSON, without its seal, as a record of today's schema.
+
+    Raises: KeyError, TypeError: the content lacks what its schema has, or has what it has not.
+    """
+    for version in range(content["schema_version"], SCHEMA_VERSION):
+        content = {**UPGRADES[version](content), "schema_version": version + 1}
+    return ResultRecord(**content)
 
 
 class RecordStore:
@@ -177,7 +303,7 @@ class RecordStore:
     def all(self) -> list[ResultRecord]:
         """Every record, in the order of the file names.
 
-        Raises: RecordError: a file is damaged, changed, or of another schema.
+        Raises: RecordError: a file is damaged, changed, or of a newer schema.
         """
         return [self.read(path) for path in self.paths()]
 
@@ -185,30 +311,68 @@ class RecordStore:
     def read(path: Path) -> ResultRecord:
         """Reads one record.
 
-        Raises: RecordError: damaged, changed, or of another schema.
+        Raises: RecordError: damaged, changed, or of a newer schema.
         """
-        record, seal = read_unsealed(path)
-        if seal != digest_of(record):
+        stored = read_stored(path)
+        if not stored.holds:
             raise RecordError(
                 f"{path}: was changed after it was written; restore it, or delete it and run the cell again"
             )
-        return record
+        return stored.record
 
 
-def read_unsealed(path: Path) -> tuple[ResultRecord, str]:
-    """A record and the seal in its file, whether they fit or not.
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record as it lies in its file.
 
-    Raises: RecordError: damaged, or of another schema.
+    Attributes:
+        content: the JSON without its seal.
+        seal: the digest that it was written with; None of schema 1, which had none.
+        record: the content as a record of today's schema.
+        text: of the file.
+    """
+
+    content: Content
+    seal: str | None
+    record: ResultRecord
+    text: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the content is what was sealed."""
+        return self.seal == digest_of(self.content) or (self.seal is None and self.content["schema_version"] == 1)
+
+    @property
+    def as_written(self) -> bool:
+        """Whether the bytes are those that were written, too."""
+        seal = {} if self.seal is None else {"digest": self.seal}
+        return self.text == json_text({**self.content, **seal})
+
+
+def read_stored(path: Path) -> StoredRecord:
+    """A record with its seal, whether they fit or not.
+
+    Raises: RecordError: damaged, or of a newer schema.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        seal = content.pop("digest", None)
         version = content["schema_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if version <= SCHEMA_VERSION:
+            return StoredRecord(content, seal, upgraded(content), text)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise RecordError(f"{path}: not a result record ({error}); delete it and run the cell again") from None
-    known = {field.name for field in fields(ResultRecord)} | {"digest"}
-    if version != SCHEMA_VERSION or set(content) != known:
-        raise RecordError(
-            f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}: move the old records out of the "
-            f"folder, or choose another --output, and run the cells again"
-        )
-    return ResultRecord(**{key: value for key, value in content.items() if key != "digest"}), content["digest"]
+    raise RecordError(
+        f"{path}: has schema {version}, this program reads schemas up to {SCHEMA_VERSION}: update Frostbench to "
+        f"{_version_of(content)} or later"
+    )
+
+
+def _version_of(content: Content) -> str:
+    """The version that wrote a record of a schema that is not known."""
+    circumstances = content.get("circumstances")
+    versions = circumstances.get("versions") if isinstance(circumstances, dict) else None
+    return str(
+        versions.get("frostbench", "the one that wrote it") if isinstance(versions, dict) else "the one that wrote it"
+    )

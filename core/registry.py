@@ -36,11 +36,12 @@ class Registry(Generic[Entry]):
 
     Args:
         kind: the word for an entry in messages, such as "upstream".
-        package: package whose modules register entries when imported; underscored ones are machinery and skipped.
+        package: package whose modules register entries when imported; underscored ones are machinery and skipped. None
+            where all of ours are registered by the module that makes the registry.
         group: entry-point group through which installed packages add entries.
     """
 
-    def __init__(self, kind: str, package: str, group: str | None = None) -> None:
+    def __init__(self, kind: str, package: str | None = None, group: str | None = None) -> None:
         self.kind = kind
         self._package = package
         self._group = group
@@ -80,10 +81,11 @@ class Registry(Generic[Entry]):
         if self._discovered:
             return
         self._discovered = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.walk_packages(package.__path__, prefix=f"{self._package}."):
-            if not any(part.startswith("_") for part in module.name.split(".")):
-                importlib.import_module(module.name)
+        if self._package is not None:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.walk_packages(package.__path__, prefix=f"{self._package}."):
+                if not any(part.startswith("_") for part in module.name.split(".")):
+                    importlib.import_module(module.name)
         for point in importlib.metadata.entry_points(group=self._group) if self._group else ():
             self.add(point.name, point.load())
 

@@ -72,7 +72,7 @@ def entries() -> str:
         "## Kinds of labels",
         _table(("name", "what they are", "closed set"), map(_labels, LABELS.names())),
         "## Metrics",
-        _table(("name", "in tables", "unit", "better"), map(_metric, METRICS.values())),
+        _table(("name", "in tables", "unit", "better"), map(_metric, METRICS)),
         "## Corpora",
         "Folders with a `metadata.jsonl` and Hugging Face datasets are corpora as well: [corpora](corpora.md).",
         _table(("name", "title", "needs"), map(_corpus, CORPORA)),
@@ -104,7 +104,13 @@ def _upstream(upstream: type[Upstream]) -> Sequence[str]:
 
 
 def _task(task: Task) -> Sequence[str]:
-    named = (_code(task.label), _code(task.head), _code(task.metric), _codes(task.recipes), _code(task.disjoint or ""))
+    named = (
+        _code(task.label),
+        _code(task.head),
+        _codes(task.metrics),
+        _codes(task.recipes),
+        _code(task.disjoint or ""),
+    )
     return _code(task.name), task.title, *named, task.paper
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from core.hidden_states import HiddenStates
     from core.lengths import mean_over_valid, pad, padding_mask
-    from core.metrics import Metric
+    from core.metrics import Metric, register_metric
     from downstreams._base import FeatureShape, Head, register_head
     from downstreams._recipe import Recipe, SpecAugment
     from downstreams.labels._base import LabelContext, Labels, register_labels
@@ -65,7 +65,7 @@ _MODULES = {
     ),
     "core.hidden_states": ("HiddenStates",),
     "core.lengths": ("mean_over_valid", "pad", "padding_mask"),
-    "core.metrics": ("Metric",),
+    "core.metrics": ("Metric", "register_metric"),
     "downstreams._base": ("FeatureShape", "Head", "register_head"),
     "downstreams._recipe": ("Recipe", "SpecAugment"),
     "downstreams.labels._base": ("LabelContext", "Labels", "register_labels"),
@@ -120,6 +120,7 @@ __all__ = [
     "predict",
     "register_head",
     "register_labels",
+    "register_metric",
     "register_task",
     "register_upstream",
     "upstream",

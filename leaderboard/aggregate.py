@@ -89,7 +89,7 @@ def _row(name: str, record: ResultRecord, score: float | None, rank: float, cell
     return Row(
         name=name,
         digest=upstream["digest"],
-        gflops_per_second=upstream.get("gflops_per_second"),
+        gflops_per_second=record.circumstances.get("gflops_per_second"),
         score=score,
         mean_rank=rank,
         cells=dict(cells),
@@ -119,7 +119,8 @@ def _scores(
     if group.superb:
         points = {name: scores.superb_score(_values(found, columns), list(columns)) for name, found in cells.items()}
         return scores.superb_card(list(columns)), points
-    errors = {name: {task: _error(cell.mean, columns[task]) for task, cell in found.items()}
+    errors = {name: {task: abs(best - cell.mean) for task, cell in found.items()
+                     if (best := columns[task].optimum) is not None}
               for name, found in cells.items()}  # fmt: skip
     # By what was typed, too: s3prl's upstream of this name removes the mean.
     baselines = [name for name, record in facts.items() if _typed(record) == record.upstream["name"] == scores.BASELINE]
@@ -128,15 +129,11 @@ def _scores(
         name: scores.error_reduction(found, errors[baseline], list(columns)) if baseline else None
         for name, found in errors.items()
     }
-    return scores.reduction_card(list(columns), baseline), points
+    return scores.reduction_card(list(columns.values()), baseline), points
 
 
 def _typed(record: ResultRecord) -> str:
     return str(record.circumstances.get("upstream_spec", ""))
-
-
-def _error(value: float, column: Column) -> float:
-    return 100 - value if column.direction == "higher" else value
 
 
 def _values(cells: Mapping[str, Cell], columns: Mapping[str, Column]) -> scores.Values:

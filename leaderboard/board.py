@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from core.metrics import optimum
+
 INTERVAL_NOTE = (
     "95 % intervals speak of these trained heads, averaged over their seeds, on other speakers of the same kind: "
     "bootstrap over the speakers of the test set (over its utterances where speakers are not known), with Student's "
@@ -187,6 +189,8 @@ class Column:
         metric_title: as in headings (Acc, WER).
         unit: of the values.
         direction: "higher" or "lower" is better.
+        bounds: lowest and highest value; None where there is no end.
+        known: whether the metric is one that this program has; of another there are values only.
         head: that was trained.
         corpus: name.
         corpus_digest: of the rows that the task takes.
@@ -199,6 +203,8 @@ class Column:
     metric_title: str
     unit: str
     direction: str
+    bounds: tuple[float | None, float | None]
+    known: bool
     head: str
     corpus: str
     corpus_digest: str
@@ -210,7 +216,12 @@ class Column:
     def heading(self) -> str:
         """For tables: `KS Acc % ↑`."""
         arrow = {"higher": "↑", "lower": "↓"}[self.direction]
-        return f"{self.task.upper()} {self.metric_title} {self.unit} {arrow}"
+        return " ".join(text for text in (self.task.upper(), self.metric_title, self.unit, arrow) if text)
+
+    @property
+    def optimum(self) -> float | None:
+        """The best value there is; None where there is none."""
+        return optimum(self.direction, self.bounds)
 
 
 @dataclass(frozen=True)

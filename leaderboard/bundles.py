@@ -12,13 +12,15 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from core.digest import require_writable, written_then_renamed
 from core.errors import RecordError
-from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord
-from leaderboard.verification import Finding, Tally, verify
+from core.records import FILES, MEASURED, NAME_LENGTH, RecordStore, ResultRecord
+from leaderboard.verification import Finding, verify
 
 MEMBER = re.compile(
     rf"records/[0-9a-f]{{{NAME_LENGTH}}}\.json|runs/[0-9a-f]{{{NAME_LENGTH}}}/({'|'.join(map(re.escape, FILES))})"
@@ -28,14 +30,14 @@ TIME = (1980, 1, 1, 0, 0, 0)  # the same content makes the same file
 SHOWN = 5
 
 
-def submit(store: RecordStore, bundle: Path, tally: Tally) -> int:
+def submit(store: RecordStore, bundle: Path) -> int:
     """Packs all results of a folder that hold, with predictions and heads.
 
     Returns: how many records.
     Raises: RecordError: there are none, or verification finds something; nothing is written then.
     """
     require_writable(bundle.parent)
-    records = _verified(store, store.folder, tally)
+    records = _verified(store, store.folder)
     with written_then_renamed(bundle) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for record in records:
             for path in (store.path(record.run), *(store.run_folder(record.run) / name for name in FILES)):
@@ -46,15 +48,33 @@ def submit(store: RecordStore, bundle: Path, tally: Tally) -> int:
     return len(records)
 
 
-def merge(sources: Sequence[Path], store: RecordStore, tally: Tally) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did.
+
+    Attributes:
+        added: how many records are new.
+        known: how many were there already.
+        differences: a line for each of those that another machine measured differently; ours was kept.
+    """
+
+    added: int
+    known: int
+    differences: tuple[str, ...]
+
+
+def merge(sources: Sequence[Path], store: RecordStore, *, strict: bool = False) -> Merged:
     """Takes over the results of folders and bundles.
+
+    Two machines seldom measure the same to the last bit. Of two results of one run that differ in what is measured
+    (`core.records.MEASURED`) the first is kept, ours before all others, and the difference is reported. Inputs, and
+    what follows from them, have to agree.
 
     Args:
         sources: folders of results, or what `submit` wrote.
         store: where to; may hold results already.
-        tally: the metrics, by name.
+        strict: whether a difference in what is measured is refused, too.
 
-    Returns: how many records are new, and how many were there already.
     Raises: RecordError: a source does not hold, or two results of one run contradict each other; nothing is taken then.
     """
     require_writable(store.folder)
@@ -64,20 +84,21 @@ def merge(sources: Sequence[Path], store: RecordStore, tally: Tally) -> tuple[in
         }
         known = set(taken)
         again = 0
+        differences: list[str] = []
         for number, source in enumerate(sources):
             opened = RecordStore(source if source.is_dir() else _unpacked(source, Path(scratch) / str(number)))
-            for record in _verified(opened, source, tally):
+            for record in _verified(opened, source):
                 other = taken.setdefault(record.run, (record, opened, source))
                 again += other[1] is not opened
-                _refuse_contradiction(record, source, *other)
+                differences += _differences(record, source, other[0], other[2], strict)
         new = [each for run, each in taken.items() if run not in known]
         for record, opened, _ in new:
             _copy(record, opened, store)
-    return len(new), again
+    return Merged(len(new), again, tuple(differences))
 
 
-def _verified(store: RecordStore, source: Path, tally: Tally) -> list[ResultRecord]:
-    findings = verify(store, tally)
+def _verified(store: RecordStore, source: Path) -> list[ResultRecord]:
+    findings = verify(store)
     if findings:
         raise RecordError("\n  ".join([f"{source}: does not hold, nothing is taken from it:", *_told(store, findings)]))
     records = store.all()
@@ -93,26 +114,47 @@ def _told(store: RecordStore, findings: Sequence[Finding]) -> Iterator[str]:
         yield f"and {len(findings) - SHOWN} more"
 
 
-def _refuse_contradiction(
-    record: ResultRecord, source: Path, other: ResultRecord, store: RecordStore, other_source: Path
-) -> None:
-    if record.result_digest() == other.result_digest():
+def _differences(
+    record: ResultRecord, source: Path, other: ResultRecord, other_source: Path, strict: bool
+) -> Iterator[str]:
+    """In what two results of one run differ, in one line; none where they are the same.
+
+    Raises: RecordError: they may not differ in this.
+    """
+    theirs, ours = record.result(), other.result()
+    fields = [key for key in ours if ours[key] != theirs[key]]
+    if not fields:
         return
-    mine, theirs = record.result(), other.result()
-    fields = ", ".join(key for key in mine if mine[key] != theirs[key])
-    raise RecordError(
-        f"{source} and {other_source} contradict each other on run {record.run[:NAME_LENGTH]} "
-        f"({record.upstream['name']} / {record.task['name']} / seed {record.seed}: {record.value:g} and "
-        f"{other.value:g}; they differ in {fields}): run the cell on one machine, and leave the other's record out"
-    )
+    what = f"run {record.run[:NAME_LENGTH]} ({record.upstream['name']} / {record.task['name']} / seed {record.seed}"
+    if strict or not set(fields) <= set(MEASURED):
+        raise RecordError(
+            f"{source} and {other_source} contradict each other on {what}: {record.value:g} and {other.value:g}; they "
+            f"differ in {', '.join(fields)}): run the cell on one machine, and leave the other's record out"
+        )
+    amounts = [f"{key}{_distance(ours[key], theirs[key])}" for key in fields]
+    yield f"{what}): {source} has {record.value:g}, kept is {other.value:g}; they differ in {', '.join(amounts)}"
+
+
+def _distance(one: Any, other: Any) -> str:
+    """How far numbers are apart at most, wherever they stand in two values of the same shape; else nothing."""
+    pairs = list(zip(_numbers(one), _numbers(other), strict=False))
+    return f" (by {max(abs(mine - theirs) for mine, theirs in pairs):.2g})" if pairs else ""
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(each)
 
 
 def _copy(record: ResultRecord, source: RecordStore, target: RecordStore) -> None:
-    """The files first, the record last, so that an interruption leaves no record without them."""
-    for name in FILES:
-        with written_then_renamed(target.run_folder(record.run) / name) as temporary:
-            shutil.copyfile(source.run_folder(record.run) / name, temporary)
-    target.add(record)
+    """The files first, the record last and as it was written, so that no interruption leaves it without them."""
+    files = [(source.run_folder(record.run) / name, target.run_folder(record.run) / name) for name in FILES]
+    for file, copy in (*files, (source.path(record.run), target.path(record.run))):
+        with written_then_renamed(copy) as temporary:
+            shutil.copyfile(file, temporary)
 
 
 def _unpacked(bundle: Path, folder: Path) -> Path:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from core.errors import RecordError
+from core.metrics import Metric, find_metric
 from core.records import RecordStore, ResultRecord
-from leaderboard.board import Cell, Column, Interval, Pair, SeedRun, TriedRate
+from leaderboard.board import Cell, Column, Pair, SeedRun, TriedRate
 from leaderboard.grouping import Entry
 from leaderboard.mistakes import confusions, worst
 from leaderboard.predictions import Prediction, predictions_of
@@ -23,8 +24,8 @@ SIGNIFICANT = 0.05
 Runs = Mapping[int, Sequence[Prediction]]  # seed -> predictions
 
 
-def trials_of(store: RecordStore, entries: Sequence[Entry]) -> tuple[Trials, dict[str, Runs]] | None:
-    """The errors of all upstreams on the utterances of one task, and the predictions behind them, by upstream.
+def trials_of(store: RecordStore, metric: Metric, entries: Sequence[Entry]) -> tuple[Trials, dict[str, Runs]] | None:
+    """The statistics of all upstreams on the utterances of one task, and the predictions behind them, by upstream.
 
     Returns: None where no upstream has predictions, or there is one utterance only; upstreams without are left out.
     Raises: RecordError: two runs on the same data speak of different utterances.
@@ -45,13 +46,11 @@ def trials_of(store: RecordStore, entries: Sequence[Entry]) -> tuple[Trials, dic
                     f"{upstream}, seed {seed}: predicts other utterances than the other runs on the same data; "
                     f"look at: frostbench verify"
                 )
-    errors = [np.mean([[row.errors for row in rows] for rows in seeds.values()], axis=0) for seeds in runs.values()]
-    return Trials(
-        np.array(errors, dtype=np.float64),
-        np.array([row.total for row in first], dtype=np.float64),
-        [row.speaker for row in first],
-        entries[0].record.metric["direction"] == "higher",
-    ), dict(runs)
+    statistics = [
+        np.array([[row.statistics[metric.name] for row in rows] for rows in seeds.values()], dtype=np.float64)
+        for seeds in runs.values()
+    ]
+    return Trials(metric, statistics, [row.speaker for row in first]), dict(runs)
 
 
 def column_of(entry: Entry) -> Column:
@@ -64,6 +63,8 @@ def column_of(entry: Entry) -> Column:
         metric_title=record.metric["title"],
         unit=record.metric["unit"],
         direction=record.metric["direction"],
+        bounds=(record.metric["bounds"][0], record.metric["bounds"][1]),
+        known=find_metric(record.metric["name"]) is not None,
         head=record.task["head"],
         corpus=entry.corpus,
         corpus_digest=record.corpus["digest"],
@@ -89,7 +90,8 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
     means = {upstream: mean(record.value for record in found) for upstream, found in records.items()}
     sign = 1 if column.direction == "higher" else -1
     order = sorted(means, key=lambda upstream: (-sign * means[upstream], upstream))
-    found = trials_of(store, entries)
+    metric = find_metric(column.metric)
+    found = trials_of(store, metric, entries) if metric else None
     draws, runs = (resample(found[0]), found[1]) if found else (None, {})
     tested = list(runs)
     pairs = [] if draws is None else _pairs(column, draws, tested)
@@ -106,7 +108,7 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
             records[upstream],
             runs.get(upstream, {}),
             column,
-            interval=_value_interval(draws, tested.index(upstream), column) if draws and upstream in runs else None,
+            interval=interval(draws, tested.index(upstream)) if draws and upstream in runs else None,
             speakers=draws.units if draws and draws.by_speaker and upstream in runs else None,
             rank=1 + len(beaten_by),
             letters=shown.get(upstream, ""),
@@ -116,26 +118,18 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
     return Results(cells, pairs)
 
 
-def _value_interval(draws: Draws, upstream: int, column: Column) -> Interval:
-    low, high = interval(draws, upstream)
-    return (
-        Interval(100 - 100 * high, 100 - 100 * low) if column.direction == "higher" else Interval(100 * low, 100 * high)
-    )
-
-
 def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]:
-    """All pairs, with the difference in the unit and direction of the column."""
+    """All pairs of upstreams, with the difference in the unit of the column."""
     places = list(combinations(range(len(upstreams)), 2))
     found = [difference(draws, first, second) for first, second in places]
     corrected = holm([each.p for each in found])
-    scale = -100 if column.direction == "higher" else 100
     return [
         Pair(
             task=column.task,
             first=upstreams[first],
             second=upstreams[second],
-            difference=scale * each.value,
-            interval=Interval(*sorted((scale * each.interval.low, scale * each.interval.high))),
+            difference=each.value,
+            interval=each.interval,
             p=each.p,
             p_holm=p_holm,
             different=p_holm < SIGNIFICANT,
@@ -147,7 +141,8 @@ def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]
 def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, **judged: Any) -> Cell:
     values = [record.value for record in records]
     seeds = tuple(_seed_run(record) for record in records)
-    categorical = column.metric == "accuracy"
+    metric = find_metric(column.metric)
+    align = metric.align if metric else None
     return Cell(
         mean=mean(values),
         std=stdev(values) if len(values) > 1 else None,
@@ -156,8 +151,8 @@ def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, **judged:
         layer_weights=_mean_over_seeds([run.layer_weights for run in seeds]),
         corrected_weights=_mean_over_seeds([_corrected(run) for run in seeds]),
         wall_seconds=sum(run.wall_seconds for run in seeds),
-        confusion=confusions(row for rows in runs.values() for row in rows) if categorical else (),
-        worst=worst(column.metric, runs),
+        confusion=confusions(row for rows in runs.values() for row in rows) if align == "classes" else (),
+        worst=worst(metric, runs) if metric and align in ("words", "characters") else (),
         **judged,
     )
 
@@ -173,7 +168,7 @@ def _seed_run(record: ResultRecord) -> SeedRun:
             for each in sorted(record.learning_rates, key=lambda each: float(each["learning_rate"]))
         ),
         layer_weights=tuple(record.layer_weights),
-        layer_norms=tuple(record.features.get("layer_norms", ())),
+        layer_norms=tuple(record.circumstances.get("layer_norms", ())),
         wall_seconds=float(sum(record.circumstances.get("wall_seconds", {}).values())),
         artifacts=record.artifacts,
         circumstances=record.circumstances,

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from huggingface_hub import EvalResult, ModelCardData
 
 from core.errors import RecordError
+from core.metrics import find_metric
 from leaderboard import frames
 from leaderboard.board import Board, Cell, Column, Leaderboard
 from leaderboard.tables import CellText, text_frame
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
          "↑": r"$\uparrow$", "↓": r"$\downarrow$", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}  # fmt: skip
-# Hugging Face's names of what the tasks are; a task of one's own is audio classification, or recognition with WER.
-HUB_TASKS = {"wer": "automatic-speech-recognition", "cer": "automatic-speech-recognition"}
 
 
 def to_csv(board: Leaderboard) -> str:
@@ -99,7 +98,7 @@ def _eval_result(board: Board, column: Column, cell: Cell) -> EvalResult:
         "runs": [run.run for run in cell.seeds],
     }
     return EvalResult(
-        task_type=HUB_TASKS.get(column.metric, "audio-classification"),
+        task_type=metric.hub_task if (metric := find_metric(column.metric)) else "audio-classification",
         task_name=f"{column.title}, frozen, head {column.head}, recipe {board.recipe}",
         dataset_type=column.corpus,
         dataset_name=column.corpus,

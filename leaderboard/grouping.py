@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from core.digest import digest_of
 from core.records import ResultRecord, task_digest
-from leaderboard.scores import SUPERB_DATA
-
-SUPERB_RECIPE = "superb"
+from leaderboard.superb import superb_tasks
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A record with the names it has on its board, where one name never stands for two contents."""
+    """A record with the names it has on its board, where one name never stands for two contents.
+
+    Attributes:
+        record: of a run.
+        upstream, task, corpus, recipe: their names there.
+        superb: whether it is a run of SUPERB's own suite, by its content.
+    """
 
     record: ResultRecord
     upstream: str
     task: str
     corpus: str
     recipe: str
+    superb: bool
 
     @property
     def head(self) -> str | None:
@@ -37,7 +43,7 @@ class Group:
     Attributes:
         title: of the board.
         recipe: its name.
-        superb: whether they are SUPERB's own corpora, whole, with its recipe and heads.
+        superb: whether they are SUPERB's own tasks on its corpora, whole, with its recipes and heads.
         head: that the tasks were run with instead of their own; None is the leaderboard.
         entries: any number of upstreams, tasks and seeds.
     """
@@ -57,12 +63,13 @@ def grouped(records: Sequence[ResultRecord]) -> list[Group]:
     """
     boards: dict[tuple[bool, str, str, str | None], list[Entry]] = defaultdict(list)
     for entry in named(records):
-        superb = _is_superb(entry)
-        boards[not superb, "" if superb else entry.corpus, entry.recipe, entry.head].append(entry)
+        whole = entry.superb and entry.corpus == entry.record.corpus["name"]
+        boards[not entry.superb, "" if whole else entry.corpus, entry.recipe, entry.head].append(entry)
     groups = []
     for (other, corpus, recipe, head), entries in boards.items():
         for suffix, part in _by_exactness(entries):
-            title = f"{corpus}, recipe {recipe}{suffix}" if other else f"SUPERB{suffix}"
+            suite = ", ".join(text for text in ("SUPERB", corpus) if text) + recipe.removeprefix("superb")
+            title = (f"{corpus}, recipe {recipe}" if other else suite) + suffix
             title += f", head {head}" if head else ""
             groups.append(Group(title, recipe, not other, head, tuple(part)))
     return sorted(groups, key=lambda group: (not group.superb, group.title))
@@ -72,56 +79,67 @@ def _by_exactness(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
     exact = [entry for entry in entries if entry.record.live]
     if not exact:
         return [("", list(entries))]
-    uncropped = [entry for entry in entries if not entry.record.recipe.get("crop_samples")]
+    uncropped = [entry for entry in entries if not _crops(entry.record)]
     cached = [entry for entry in entries if not entry.record.live]
     kept = [("", cached)] if len(cached) > len(uncropped) else []
     return [*kept, (" (exact)", uncropped + exact)]
 
 
-def _is_superb(entry: Entry) -> bool:
-    record = entry.record
-    corpus = SUPERB_DATA.get(entry.task)
-    found = (entry.corpus, record.counts.get("test"))
-    return record.recipe["name"] == SUPERB_RECIPE and not record.custom and entry.head is None and found == corpus
+def _crops(record: ResultRecord) -> bool:
+    return bool(record.hearing.get("crop_samples") or record.recipe.get("crop_samples"))
+
+
+def _is_superb(record: ResultRecord) -> bool:
+    """By content: names are whatever a file of one's own says."""
+    task = superb_tasks().get(record.task["name"])
+    own_head = record.task["head"] == record.task["default_head"]
+    return task is not None and own_head and not record.custom and task.is_of(record)
+
+
+class _Named(NamedTuple):
+    """A name that a record has.
+
+    Attributes:
+        name: that it has by itself.
+        content: digest of what it stands for.
+        within: among the records that agree in this, one name may stand for one content only.
+    """
+
+    name: str
+    content: str
+    within: tuple[object, ...] = ()
 
 
 def named(records: Sequence[ResultRecord]) -> list[Entry]:
     """The names that records have beside each other, in their order."""
-    upstreams = _distinct(records, lambda r: r.upstream["name"], lambda r: r.upstream["digest"], lambda r: "")
-    tasks = _distinct(records, lambda r: r.task["name"], lambda r: task_digest(r.task), _head)
     newest = max((record.protocol for record in records), default=0)
-
-    def recipe(record: ResultRecord) -> str:
-        old = f" (protocol {record.protocol})" if record.protocol < newest else ""
-        frames = "" if record.frames in (None, "float16") else f" ({record.frames} frames)"
-        return f"{record.recipe['name']}{' (custom)' if record.custom else ''}{frames}{old}"
-
-    recipes = _distinct(records, recipe, lambda r: r.recipe["digest"], lambda r: [r.task["name"], _head(r)])
-    # Within a recipe: one that crops or changes the level makes other clips of the same corpus.
-    corpora = _distinct(
-        records,
-        lambda r: r.corpus["name"],
-        lambda r: r.corpus["digest"],
-        lambda r: [r.task["name"], r.task["label"], r.recipe["digest"], r.protocol, r.custom],
-    )
-    return [Entry(*each) for each in zip(records, upstreams, tasks, corpora, recipes, strict=True)]
-
-
-def _head(record: ResultRecord) -> str:
-    return str(record.task["head"])
-
-
-Key = Callable[[ResultRecord], object]
-
-
-def _distinct(records: Sequence[ResultRecord], name: Key, content: Key, within: Key) -> list[str]:
-    """Names made unique: where one name stands for several contents, the beginning of the digest is added."""
-    contents: dict[str, set[object]] = defaultdict(set)
+    upstreams, tasks, recipes, corpora, superb = [], [], [], [], []
     for record in records:
-        contents[digest_of([within(record), name(record)])].add(content(record))
+        superb.append(_is_superb(record))
+        task, head, recipe = record.task["name"], record.task["head"], record.recipe["digest"]
+        treated = digest_of([recipe, record.hearing]) if record.hearing else recipe
+        upstreams.append(_Named(record.upstream["name"], record.upstream["digest"]))
+        tasks.append(_Named(task, task_digest(record.task), (superb[-1], head)))
+        recipes.append(_Named(_recipe_name(record, newest), treated, (superb[-1], task, head)))
+        # Within a recipe: one that crops or changes the level may make other clips of the same corpus.
+        alike = (superb[-1], task, record.task["label"], treated, record.protocol, record.custom)
+        corpora.append(_Named(record.corpus["name"], record.corpus["digest"], alike))
+    names = map(_distinct, (upstreams, tasks, corpora, recipes))
+    return [Entry(*each) for each in zip(records, *names, superb, strict=True)]
+
+
+def _recipe_name(record: ResultRecord, newest: int) -> str:
+    """The recipe with what else sets runs of it apart."""
+    old = f" (protocol {record.protocol})" if record.protocol < newest else ""
+    frames = "" if record.frames in (None, "float16") else f" ({record.frames} frames)"
+    return f"{record.recipe['name']}{' (custom)' if record.custom else ''}{frames}{old}"
+
+
+def _distinct(found: Sequence[_Named]) -> list[str]:
+    """Names made unique: where one name stands for several contents, the beginning of the digest is added."""
+    contents: dict[tuple[object, ...], set[str]] = defaultdict(set)
+    for each in found:
+        contents[each.within, each.name].add(each.content)
     return [
-        f"{name(record)}#{str(content(record))[:6]}"
-        if len(contents[digest_of([within(record), name(record)])]) > 1
-        else str(name(record))
-        for record in records
+        f"{each.name}#{each.content[:6]}" if len(contents[each.within, each.name]) > 1 else each.name for each in found
     ]

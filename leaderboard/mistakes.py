@@ -1,4 +1,4 @@
-"""Which errors an upstream makes: classes taken for each other, and the utterances that were heard worst."""
+"""Which errors an upstream makes: classes taken for each other, and the utterances with the most errors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import jiwer
 
+from core.metrics import Metric
 from leaderboard.board import Confusion, Mistake
 from leaderboard.predictions import Prediction
 
 WORST = 10
-# metric -> how it aligns, and what joins its units
-ALIGN: Mapping[str, tuple[Callable[[str, str], Any], str]] = {
-    "wer": (jiwer.process_words, " "),
-    "cer": (jiwer.process_characters, ""),
+# How a metric aligns -> what does so, and what joins its units.
+ALIGNMENTS: Mapping[str, tuple[Callable[[str, str], Any], str]] = {
+    "words": (jiwer.process_words, " "),
+    "characters": (jiwer.process_characters, ""),
 }
 
 
@@ -41,30 +42,33 @@ def _confusion(slot: str, pairs: Counter[tuple[str, str]]) -> Confusion:
     return Confusion(slot, labels, tuple(counts))
 
 
-def worst(metric: str, runs: Mapping[int, Sequence[Prediction]]) -> tuple[Mistake, ...]:
+def worst(metric: Metric, runs: Mapping[int, Sequence[Prediction]]) -> tuple[Mistake, ...]:
     """The utterances with the highest error rate, each with its worst hypothesis; of equal rate the longer first.
 
     Args:
-        metric: wer or cer; others have none.
+        metric: one that aligns words or characters.
         runs: seed -> predictions.
     """
-    if metric not in ALIGN:
-        return ()
-    found: dict[str, tuple[tuple[float, int], int, Prediction]] = {}
+    found: dict[str, tuple[tuple[float, float], int, Prediction]] = {}
     for seed, rows in runs.items():
         for row in rows:
-            badness = (row.errors / row.total if row.total else float(row.errors > 0), row.errors)
-            if row.errors and (row.id not in found or badness > found[row.id][0]):
+            errors, total = row.statistics[metric.name]
+            badness = (errors / total if total else float(errors > 0), errors)
+            if errors and (row.id not in found or badness > found[row.id][0]):
                 found[row.id] = (badness, seed, row)
     chosen = sorted(found.values(), key=lambda each: (each[0], each[2].id), reverse=True)[:WORST]
-    return tuple(
-        Mistake(row.id, row.speaker or "", seed, row.errors, row.total, aligned(metric, row)) for _, seed, row in chosen
-    )
+    return tuple(_mistake(metric, seed, row) for _, seed, row in chosen)
 
 
-def aligned(metric: str, row: Prediction) -> tuple[tuple[str, str, str], ...]:
+def _mistake(metric: Metric, seed: int, row: Prediction) -> Mistake:
+    errors, total = row.statistics[metric.name]
+    speaker = row.speaker if isinstance(row.speaker, str) else ", ".join(row.speaker or ())
+    return Mistake(row.id, speaker, seed, int(errors), int(total), _aligned(metric, row))
+
+
+def _aligned(metric: Metric, row: Prediction) -> tuple[tuple[str, str, str], ...]:
     """(operation, reference words, hypothesis words) from the beginning to the end."""
-    process, joint = ALIGN[metric]
+    process, joint = ALIGNMENTS[str(metric.align)]
     if not row.reference.strip():
         return (("insert", "", row.prediction),)
     output = process(row.reference, row.prediction)

@@ -1,15 +1,16 @@
-"""What a run said about every test utterance: the file beside its record."""
+"""What a run predicted for every test utterance: the file beside its record."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.digest import file_digest
 from core.errors import RecordError
+from core.metrics import Statistics, find_metric
 from core.records import RecordStore, ResultRecord
 
 FILE_NAME = "predictions.jsonl"
@@ -22,20 +23,24 @@ class Prediction:
     Attributes:
         id: of the manifest's row.
         prediction, reference: text, a class, or slot -> class.
-        errors, total: what it adds to the metric.
-        speaker: where the corpus tells.
+        statistics: name of each metric -> what it adds to it.
+        speaker: where the corpus names one; several where the row is of several speakers.
     """
 
     id: str
     prediction: Any
     reference: Any
-    errors: int
-    total: int
-    speaker: str | None = None
+    statistics: Mapping[str, Statistics]
+    speaker: str | tuple[str, ...] | None = None
 
 
-def read_rows(path: Path) -> list[Prediction]:
+def read_rows(path: Path, metric: str) -> list[Prediction]:
     """The rows of a file.
+
+    Args:
+        path: of the file.
+        metric: name of the record's metric, which the rows of older records say nothing of: those of schema 2 have its
+            errors and total, those of schema 1 nothing, so that its code has to be known here.
 
     Raises: RecordError: a line is no prediction.
     """
@@ -43,13 +48,25 @@ def read_rows(path: Path) -> list[Prediction]:
     with path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             try:
-                rows.append(Prediction(**json.loads(line)))
-            except (ValueError, TypeError) as error:
+                rows.append(_prediction(json.loads(line), metric))
+            except (ValueError, LookupError, TypeError) as error:
                 raise RecordError(
                     f"{path}, line {number}: not a prediction ({error}); delete the record and its run, and run the "
                     f"cell again"
                 ) from None
     return rows
+
+
+def _prediction(row: dict[str, Any], metric: str) -> Prediction:
+    if "statistics" in row:
+        statistics = {name: tuple(values) for name, values in row.pop("statistics").items()}
+    elif "errors" in row:
+        statistics = {metric: (row.pop("errors"), row.pop("total"))}
+    else:
+        known = find_metric(metric)
+        statistics = {metric: known.statistics(row["prediction"], row["reference"])} if known else {}
+    speaker = row.pop("speaker", None)
+    return Prediction(**row, statistics=statistics, speaker=tuple(speaker) if isinstance(speaker, list) else speaker)
 
 
 def predictions_of(store: RecordStore, record: ResultRecord) -> Sequence[Prediction] | None:
@@ -65,4 +82,4 @@ def predictions_of(store: RecordStore, record: ResultRecord) -> Sequence[Predict
         raise RecordError(
             f"{path}: not the file that {store.path(record.run).name} was made from; look at: frostbench verify"
         )
-    return read_rows(path)
+    return read_rows(path, record.metric["name"])

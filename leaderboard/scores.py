@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from leaderboard.board import ScoreCard
+from leaderboard.board import Column, ScoreCard
 
 # (task, metric) -> value of FBANK without CMVN, value of the best of 2021: 0 and 1,000 points.
 REFERENCE_POINTS: Mapping[tuple[str, str], tuple[float, float]] = {
@@ -19,21 +19,14 @@ REFERENCE_POINTS: Mapping[tuple[str, str], tuple[float, float]] = {
     ("er", "accuracy"): (48.23672168, 67.62),
     ("asr", "wer"): (23.18, 3.62),
     ("qbe", "mtwv_x100"): (0.58, 7.36),
-    ("sf", "f1"): (69.64, 89.81),
-    ("sf", "cer"): (52.94, 21.76),
+    ("sf", "slot_type_f1"): (69.64, 89.81),
+    ("sf", "slot_value_cer"): (52.94, 21.76),
     ("asv", "eer"): (9.56, 5.11),
     ("sd", "der"): (10.05, 5.62),
     ("st", "bleu"): (2.32, 20.01),
     ("se", "pesq"): (2.55, 2.64),
     ("se", "stoi"): (93.6, 94.2),
     ("ss", "si_sdri"): (9.2341, 10.4514),
-}
-# task -> corpus, and utterances of the whole test split: what has to be the same for numbers to be comparable.
-SUPERB_DATA: Mapping[str, tuple[str, int]] = {
-    "ks": ("speech_commands", 3_081),
-    "ic": ("fluent_speech_commands", 3_793),
-    "sid": ("voxceleb1", 8_251),
-    "asr": ("librispeech", 2_620),
 }
 BASELINE = "fbank"
 
@@ -63,7 +56,7 @@ def error_reduction(errors: Mapping[str, float], baseline: Mapping[str, float], 
     """Percentage of the baseline's errors that an upstream does not make, averaged over the tasks.
 
     Args:
-        errors: task -> error rate in percent (100 minus an accuracy).
+        errors: task -> distance to the metric's optimum, such as an error rate, or 100 minus an accuracy.
         baseline: the same of the baseline.
         tasks: over which to average.
 
@@ -87,14 +80,23 @@ def superb_card(tasks: Sequence[str]) -> ScoreCard:
     )
 
 
-def reduction_card(tasks: Sequence[str], baseline: str | None) -> ScoreCard:
+def reduction_card(columns: Sequence[Column], baseline: str | None) -> ScoreCard:
     """What is shown with the mean relative error reduction."""
-    names = ", ".join(task.upper() for task in tasks)
+    names = ", ".join(column.task.upper() for column in columns)
+    kinds = dict.fromkeys(_error_in_words(column) for column in columns if column.optimum is not None)
     lacking = "" if baseline else f" No row here: {BASELINE} was not run on all of them."
     return ScoreCard(
         "error reduction",
         "%",
         f"Mean over {names} of the share of FBANK's errors that an upstream does not make: FBANK has 0, no error at "
-        f"all is 100, more errors than FBANK is negative. Errors are 100 - Acc, or WER. Where FBANK makes "
+        f"all is 100, more errors than FBANK is negative. Errors are {', or '.join(kinds)}. Where FBANK makes "
         f"few errors, a few more weigh much.{lacking}",
     )
+
+
+def _error_in_words(column: Column) -> str:
+    """Such as `100 - Acc` or `WER`."""
+    title = column.metric_title
+    if not column.optimum:
+        return title
+    return f"{column.optimum:g} - {title}" if column.direction == "higher" else f"{title} - {column.optimum:g}"

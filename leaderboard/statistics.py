@@ -1,68 +1,70 @@
-"""Intervals and tests of error rates on the same test utterances, by one bootstrap of the speakers for all upstreams.
+"""Intervals and tests of metrics on the same test utterances, by one bootstrap of the speakers for all upstreams.
 
-What an interval speaks of: the upstream with the heads that were trained (their scores are averaged over the seeds, and
+What an interval speaks of: the upstream with the heads that were trained (their values are averaged over the seeds, and
 their spread is shown apart), on other speakers of the same kind, each saying other utterances.
 
-How it is made. Whole speakers are drawn with replacement (Efron; Field & Welsh, JRSS B 2007), which gives the standard
-error of every rate, and, since all upstreams are judged on the same draws, of every difference. Percentiles of such
-draws are too narrow for the 6 to 40 speakers of a test set: they hold the truth 75 to 90 times in a hundred, and so do
-BCa ones. So the standard error is scaled up by sqrt(S / (S - 1)) for S speakers, multiplied by Student's quantile with
-S - 1 degrees of freedom (Hesterberg, American Statistician 2015), on the scale where rates are nearly normal: log odds
-of a share, logarithm of an error rate that has no upper end. `benchmarks/interval_coverage.py` counts: 93 to 97.
+How it is made. Whole speakers are drawn with replacement (Efron; Field & Welsh, JRSS B 2007), the metric is computed of
+every draw, and, since all upstreams are judged on the same draws, so is every difference. An item of two speakers, such
+as a trial of speaker verification, counts as often as the one was drawn times the other (Owen, Annals of Applied
+Statistics 2007). Percentiles of such draws are too narrow for the 6 to 40 speakers of a test set: they hold the truth
+75 to 90 times in a hundred, and so do BCa ones. So the standard error is scaled up by sqrt(S / (S - 1)) for S speakers,
+multiplied by Student's quantile with S - 1 degrees of freedom (Hesterberg, American Statistician 2015), on the scale
+where the metric is nearly normal: log odds of what is between two bounds, logarithm of what has a lower one only, else
+the value itself. `benchmarks/interval_coverage.py` counts: 93 to 97.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import scipy  # loads its parts as they are used: they take a second, and most processes never draw a board
 
+from core.metrics import Floats, Metric
 from leaderboard.board import Interval
 
 LEVEL = 0.95
 RESAMPLES = 3_000  # a standard error good to 1.3 %
 BATCH_BYTES = 1 << 26
-Floats = npt.NDArray[np.float64]
+NOTHING = 1e-10  # a spread that is rounding, of values in percent
+Speakers = str | tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
 class Trials:
-    """The errors of several upstreams on the same utterances, two at least.
+    """What several upstreams predicted for the same utterances, two at least, as statistics of a metric.
 
     Attributes:
-        errors: of each upstream on each utterance, averaged over seeds (upstreams, utterances).
-        totals: how much there was to get right: 1, or the words of the reference (utterances,).
-        speakers: of the utterances; None where the corpus does not tell.
-        bounded: whether errors can't exceed totals.
+        metric: that judges them.
+        statistics: of each upstream (seeds, utterances, statistics); each has as many seeds as were run.
+        speakers: of the utterances, several where one is of several; None where the corpus names none.
     """
 
-    errors: Floats
-    totals: Floats
-    speakers: Sequence[str | None]
-    bounded: bool
+    metric: Metric
+    statistics: Sequence[Floats]
+    speakers: Sequence[Speakers]
 
-    def rates(self) -> Floats:
-        """Error rate of each upstream (upstreams,)."""
-        return self.errors.sum(axis=1) / self.totals.sum()
+    def values(self) -> Floats:
+        """Value of each upstream, the mean over its seeds (upstreams,)."""
+        return np.array([np.mean([self.metric.of(rows) for rows in seeds]) for seeds in self.statistics])
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Error rates, and what the bootstrap says of them.
+    """Values of a metric, and what the bootstrap says of them, in the metric's unit.
 
     Attributes:
         trials: that were resampled.
-        rates: of the data (upstreams,).
-        resampled: of the draws (upstreams, RESAMPLES), scaled around `rates` to have the unbiased variance.
+        values: of the data (upstreams,).
+        resampled: of the draws (upstreams, RESAMPLES), scaled around `values` to have the unbiased variance.
         units: speakers, or utterances where there are fewer than two known speakers.
         by_speaker: which of the two.
     """
 
     trials: Trials
-    rates: Floats
+    values: Floats
     resampled: Floats
     units: int
     by_speaker: bool
@@ -73,70 +75,123 @@ class Draws:
         return float(scipy.stats.t.ppf((1 + LEVEL) / 2, self.units - 1))
 
 
+@dataclass(frozen=True)
+class _Units:
+    """What is drawn, and which items go together.
+
+    Attributes:
+        strata: how many units each has that are drawn apart from the others.
+        groups: of every item (items,).
+        members: units of every group; behind the last unit stands one that is always there once (groups, most).
+    """
+
+    strata: tuple[int, ...]
+    groups: npt.NDArray[np.int64]
+    members: npt.NDArray[np.int64]
+
+
 def resample(trials: Trials) -> Draws:
     """Draws speakers with replacement, always the same draws for the same speakers.
 
     Utterances without a speaker (silence among keywords) are drawn one by one, apart from those with one; where fewer
     than two speakers are known, all are.
     """
-    known = sorted({speaker for speaker in trials.speakers if speaker is not None})
+    named = [(speakers,) if isinstance(speakers, str) else tuple(speakers or ()) for speakers in trials.speakers]
+    known = {name: place for place, name in enumerate(sorted({name for names in named for name in names}))}
     by_speaker = len(known) > 1
-    place = {speaker: number for number, speaker in enumerate(known)} if by_speaker else {}
-    speakerless = [number for number, speaker in enumerate(trials.speakers) if speaker not in place]
-    units = np.array([place.get(speaker, -1) if speaker is not None else -1 for speaker in trials.speakers])
-    units[speakerless] = len(place) + np.arange(len(speakerless))
-    count = len(place) + len(speakerless)
-    sums = np.stack(
-        [np.bincount(units, row, count) for row in (*trials.errors, trials.totals)]
-    )  # (upstreams + 1, units)
-    strata = [part for part in (np.arange(len(place)), np.arange(len(place), count)) if len(part)]
-
-    def rates(*drawn: npt.NDArray[np.int64], axis: int = -1) -> Floats:
-        totals = sum(sums[:, part].sum(axis=axis) for part in drawn)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return totals[:-1] / totals[-1]  # NaN where all drawn references are empty
-
-    found = trials.rates()
-    judges = len(known) if by_speaker else count
-    drawn = scipy.stats.bootstrap(
-        strata,
-        rates,
-        n_resamples=RESAMPLES,
-        batch=max(1, BATCH_BYTES // (8 * sums.size)),
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).bootstrap_distribution
+    units = _units([sorted({known[name] for name in names}) if by_speaker else [] for names in named], len(known))
+    judges = len(known) if by_speaker else len(named)
+    metric = trials.metric
+    groups = np.arange(len(named)) if metric.kind == "corpus" else units.groups
+    members = units.members[units.groups] if metric.kind == "corpus" else units.members
+    counts = np.bincount(groups, minlength=len(members)).astype(np.float64)
+    sums = [[_sums(rows, groups, len(members)) for rows in seeds] for seeds in trials.statistics]
+    drawn = np.concatenate(
+        [
+            [np.mean([metric.weighted(rows, counts, weights) for rows in seeds], axis=0) for seeds in sums]
+            for weights in _weights(units.strata, members)
+        ],
+        axis=1,
+    )  # (upstreams, RESAMPLES)
+    found = trials.values()
     scale = np.sqrt(judges / (judges - 1))
     return Draws(trials, found, found[:, None] + scale * (drawn - found[:, None]), judges, by_speaker)
 
 
+def _units(places: Sequence[Sequence[int]], speakers: int) -> _Units:
+    """The units of items, by the places of their speakers; an item of none is a unit by itself."""
+    alone = sum(not place for place in places)
+    spoken = speakers if alone < len(places) else 0
+    total = spoken + alone
+    singles = iter(range(spoken, total))
+    keys = [tuple(place) or (next(singles),) for place in places]
+    order = {key: number for number, key in enumerate(sorted(set(keys)))}
+    most = max(map(len, order))
+    members = np.array([[*key, *[total] * (most - len(key))] for key in order], dtype=np.int64)
+    return _Units(tuple(n for n in (spoken, alone) if n), np.array([order[key] for key in keys]), members)
+
+
+def _sums(rows: Floats, groups: npt.NDArray[np.int64], count: int) -> Floats:
+    """Statistics of items summed by group (groups, statistics)."""
+    return np.stack([np.bincount(groups, column, count) for column in rows.T], axis=1)
+
+
+def _weights(strata: Sequence[int], members: npt.NDArray[np.int64]) -> Iterator[Floats]:
+    """How often each group was drawn, in batches of draws (draws, groups)."""
+    rng = np.random.default_rng(0)
+    batch = max(1, BATCH_BYTES // (8 * max(len(members), sum(strata))))
+    for start in range(0, RESAMPLES, batch):
+        draws = min(batch, RESAMPLES - start)
+        parts = [_times_drawn(rng, draws, count) for count in strata]
+        units = np.concatenate([*parts, np.ones((draws, 1))], axis=1)
+        yield units[:, members].prod(axis=2)
+
+
+def _times_drawn(rng: np.random.Generator, draws: int, count: int) -> Floats:
+    drawn = rng.integers(0, count, (draws, count)) + count * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count).astype(np.float64)
+
+
 def interval(draws: Draws, upstream: int) -> Interval:
-    """95 % interval of an error rate, a fraction.
+    """95 % interval of an upstream's value.
 
     Where all utterances are right, or all wrong, nothing varies: it is Wilson's then, as if utterances were
-    independent of their speakers, but with Student's quantile.
+    independent of their speakers, but with Student's quantile. A metric that is no share has the value alone.
     """
-    rate = float(draws.rates[upstream])
+    value = float(draws.values[upstream])
     error = float(np.nanstd(draws.resampled[upstream]))
-    if error < 1e-12 or rate <= 0 or (draws.trials.bounded and rate >= 1):
-        count = len(draws.trials.totals)
-        alpha = 2 * scipy.stats.norm.sf(draws.quantile)
-        from statsmodels.stats.proportion import proportion_confint  # takes half a second
+    low, high = draws.trials.metric.bounds
+    if error < NOTHING or (low is not None and value <= low) or (high is not None and value >= high):
+        return _where_nothing_varies(draws, value)
+    half = draws.quantile * error
+    if low is not None and high is not None:
+        odds = (value - low) / (high - value)
+        factor = float(np.exp(half * (high - low) / ((value - low) * (high - value))))
+        return Interval(*(low + (high - low) * each / (1 + each) for each in (odds / factor, odds * factor)))
+    if low is not None:
+        factor = float(np.exp(half / (value - low)))
+        return Interval(low + (value - low) / factor, low + (value - low) * factor)
+    return Interval(value - half, value + half)
 
-        low, high = proportion_confint(min(rate, 1.0) * count, count, alpha, method="wilson")
-        return Interval(float(low), max(float(high), rate))
-    if not draws.trials.bounded:
-        factor = float(np.exp(draws.quantile * error / rate))
-        return Interval(rate / factor, rate * factor)
-    odds = rate / (1 - rate)
-    factor = float(np.exp(draws.quantile * error / (rate * (1 - rate))))
-    return Interval(odds / factor / (1 + odds / factor), odds * factor / (1 + odds * factor))
+
+def _where_nothing_varies(draws: Draws, value: float) -> Interval:
+    metric = draws.trials.metric
+    low, high = metric.bounds
+    if low is None or (high is None and metric.unit != "%"):
+        return Interval(value, value)
+    whole = 100.0 if high is None else high - low
+    count = len(draws.trials.speakers)
+    alpha = 2 * scipy.stats.norm.sf(draws.quantile)
+    from statsmodels.stats.proportion import proportion_confint  # takes half a second
+
+    edges = proportion_confint(min((value - low) / whole, 1.0) * count, count, alpha, method="wilson")
+    below, above = (low + whole * float(edge) for edge in edges)
+    return Interval(min(below, value), value if value == high else max(above, value))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first error rate minus the second, fractions, and the probability of one so large by chance."""
+    """The first value minus the second, in the metric's unit, and the probability of one so large by chance."""
 
     value: float
     interval: Interval
@@ -148,14 +203,15 @@ def difference(draws: Draws, first: int, second: int) -> Difference:
 
     No p is below that of the sign test over the utterances on which they differ, however alike the speakers are.
     """
-    value = float(draws.rates[first] - draws.rates[second])
+    value = float(draws.values[first] - draws.values[second])
     error = float(np.nanstd(draws.resampled[first] - draws.resampled[second]))
     half = draws.quantile * error
     found = Interval(value - half, value + half)
-    differing = int(np.count_nonzero(draws.trials.errors[first] != draws.trials.errors[second]))
+    one, other = (draws.trials.statistics[each].mean(axis=0) for each in (first, second))
+    differing = int(np.count_nonzero((one != other).any(axis=1)))
     if differing == 0 or value == 0:
         return Difference(value, found, 1.0)
-    p = 2 * float(scipy.stats.t.sf(abs(value) / error, draws.units - 1)) if error > 1e-12 else 0.0
+    p = 2 * float(scipy.stats.t.sf(abs(value) / error, draws.units - 1)) if error > NOTHING else 0.0
     return Difference(value, found, min(1.0, max(p, 2.0 ** (1 - differing))))
 
 

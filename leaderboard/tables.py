@@ -105,6 +105,12 @@ def _millions(params: int | None) -> str:
 def notes(board: Board) -> list[str]:
     """What has to be said to read this board, besides the board's `interval_note`."""
     texts = [f"{board.score.name}: {board.score.explanation}"] if has_scores(board) else []
+    unknown = sorted({column.metric for column in board.columns if not column.known})
+    if unknown:
+        texts.append(
+            f"Metric {', '.join(unknown)} is not known here: its values are those of the records, without intervals "
+            f"and tests; install the package that registers it."
+        )
     if board.published:
         sources = dict.fromkeys(source for row in board.published for source in row.source.split("; "))
         texts.append(f"Published rows were not measured here; they come from {'; '.join(sources)}.")

@@ -7,21 +7,23 @@ that was made up as a whole, with all its files: that takes running the cell aga
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from core.digest import digest_of, file_digest, json_text
-from core.errors import BenchmarkError
-from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, read_unsealed
+from core.digest import digest_of, file_digest
+from core.errors import BenchmarkError, MetricError
+from core.metrics import Metric, find_metric
+from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, StoredRecord, inputs_digest, read_stored
 from core.selection import best_on_valid
-from leaderboard.predictions import FILE_NAME, read_rows
+from leaderboard.predictions import FILE_NAME, Prediction, read_rows
 
 ROUNDING = 1e-5  # of a softmax computed on another machine
-Tally = Callable[[str, Any, Any], tuple[int, int]]  # name of the metric, prediction, reference -> errors, total
+EXACT = 1e-9  # of a value computed from the same predictions
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,17 @@ class Finding:
     problem: str
 
 
-def verify(store: RecordStore, tally: Tally, advance: Callable[[int], None] = lambda records: None) -> list[Finding]:
+def verify(store: RecordStore, advance: Callable[[int], None] = lambda records: None) -> list[Finding]:
     """Everything in a folder of results that does not fit, in the order of the files.
 
     Args:
         store: the folder.
-        tally: the metrics, by name.
         advance: called after every record.
     """
     findings: list[Finding] = []
     for path in store.paths():
         try:
-            findings += _record_findings(store, path, tally)
+            findings += _record_findings(store, path)
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
             findings.append(Finding(path, f"it, or a file beside it, lacks what it should hold ({error!r})"))
         advance(1)
@@ -61,19 +62,20 @@ def strays(store: RecordStore) -> list[Path]:
     return sorted(path for path in (store.folder / "runs").glob("[!.]*") if path.name not in known)
 
 
-def _record_findings(store: RecordStore, path: Path, tally: Tally) -> Iterator[Finding]:
+def _record_findings(store: RecordStore, path: Path) -> Iterator[Finding]:
     try:
-        record, seal = read_unsealed(path)
+        stored = read_stored(path)
     except BenchmarkError as error:
         yield Finding(path, str(error).removeprefix(f"{path}: "))
         return
+    record = stored.record
     if path.name != f"{record.run[:NAME_LENGTH]}.json":
         yield Finding(path, f"has another name than its run, {record.run[:NAME_LENGTH]}.json")
-    if seal != digest_of(record):
+    if not stored.holds:
         yield Finding(path, "was changed after it was written: its digest is another one")
-    elif path.read_text(encoding="utf-8") != json_text(record.sealed()):
+    elif not stored.as_written:
         yield Finding(path, "was changed after it was written: it says the same, but in other bytes")
-    yield from (Finding(path, problem) for problem in _contradictions(record))
+    yield from (Finding(path, problem) for problem in _contradictions(stored))
     folder = store.run_folder(record.run)
     wrong = {finding.path.name: finding for finding in _wrong_files(record, folder, path.name)}
     yield from wrong.values()
@@ -81,7 +83,7 @@ def _record_findings(store: RecordStore, path: Path, tally: Tally) -> Iterator[F
         if name not in wrong:
             yield from (Finding(path, problem) for problem in compare(record, folder / name))
     if FILE_NAME not in wrong:
-        yield from _predictions(record, path, folder / FILE_NAME, tally)
+        yield from _predictions(record, path, folder / FILE_NAME)
 
 
 def _wrong_files(record: ResultRecord, folder: Path, name: str) -> Iterator[Finding]:
@@ -95,12 +97,18 @@ def _wrong_files(record: ResultRecord, folder: Path, name: str) -> Iterator[Find
             yield Finding(extra, "does not belong there")
 
 
-def _contradictions(record: ResultRecord) -> Iterator[str]:
+def _contradictions(stored: StoredRecord) -> Iterator[str]:
     """What the record says against itself."""
-    if record.inputs_digest() != record.run:
+    record = stored.record
+    if inputs_digest(stored.content) != record.run:
         yield "its run is not the digest of the inputs it names: upstream, task, corpus, recipe or seed was changed"
-    recipe = {key: value for key, value in record.recipe.items() if key != "digest"}
-    if digest_of(recipe) != record.recipe.get("digest"):
+    names = [facts["name"] for facts in record.metrics]
+    if names != list(record.task["metrics"]) or set(names) != set(record.values):
+        yield f"has values of the metrics {sorted(record.values)}, its task has {', '.join(record.task['metrics'])}"
+    if record.metric != record.metrics[0] or record.value != record.values.get(record.metric["name"]):
+        yield f"its metric and value, {record.metric['name']} {record.value}, are not the first of its metrics"
+    recipe = {key: value for key, value in stored.content["recipe"].items() if key != "digest"}
+    if digest_of(recipe) != stored.content["recipe"].get("digest"):
         yield "the digest of its recipe is not that of its fields"
     foreign = {each["learning_rate"] for each in record.learning_rates} - set(recipe.get("learning_rates", ()))
     if foreign:
@@ -113,7 +121,8 @@ def _contradictions(record: ResultRecord) -> Iterator[str]:
 
 def _history(record: ResultRecord, path: Path) -> Iterator[str]:
     """The search: what was best of each rate, and which rate of all, must follow from the history."""
-    sign = 1 if record.metric["direction"] == "higher" else -1
+    directions = {facts["name"]: facts["direction"] for facts in record.metrics}
+    sign = 1 if directions[record.task["select"]] == "higher" else -1
     chosen: list[tuple[float, Mapping[str, Any]]] = []
     content = {each["learning_rate"]: each for each in json.loads(path.read_text(encoding="utf-8"))}
     looks = {rate: each["history"] for rate, each in content.items()}
@@ -159,20 +168,49 @@ def _head(record: ResultRecord, path: Path) -> Iterator[str]:
         yield "head.safetensors was trained on another upstream"
 
 
-def _predictions(record: ResultRecord, path: Path, file: Path, tally: Tally) -> Iterator[Finding]:
-    """The score: every row's errors, their sum, and how many rows there are."""
+def _predictions(record: ResultRecord, path: Path, file: Path) -> Iterator[Finding]:
+    """The values: every row's statistics, what they come to, and how many rows there are."""
     try:
-        rows = read_rows(file)
-        tallies = [tally(record.metric["name"], row.prediction, row.reference) for row in rows]
+        rows = read_rows(file, record.metric["name"])
     except BenchmarkError as error:
         yield Finding(file, str(error).removeprefix(f"{file}, "))
         return
-    for number, (row, (errors, total)) in enumerate(zip(rows, tallies, strict=True), start=1):
-        if (row.errors, row.total) != (errors, total):
-            yield Finding(file, f"line {number}: says {row.errors} errors of {row.total}, it has {errors} of {total}")
     if len(rows) != record.counts["test"]:
         yield Finding(path, f"counts {record.counts['test']} test utterances, {FILE_NAME} has {len(rows)}")
-    wrong, whole = (sum(each) for each in zip(*tallies, strict=True)) if tallies else (0, 0)
-    value = 100 * (whole - wrong if record.metric["direction"] == "higher" else wrong) / whole if whole else None
-    if value != record.value:
-        yield Finding(path, f"its value is {record.value}, the predictions give {value}")
+    for facts in record.metrics:
+        metric = find_metric(facts["name"])
+        if metric is None:
+            yield Finding(
+                path, f"metric '{facts['name']}' is not known here, so its value can't be recomputed: install the "
+                f"package that registers it"
+            )  # fmt: skip
+        elif metric.recorded() != facts:
+            yield Finding(path, f"describes metric '{metric.name}' as {facts}, it is {metric.recorded()}")
+        else:
+            yield from _of_metric(metric, record, rows, path, file)
+
+
+def _of_metric(
+    metric: Metric, record: ResultRecord, rows: Sequence[Prediction], path: Path, file: Path
+) -> Iterator[Finding]:
+    found = [metric.statistics(row.prediction, row.reference) for row in rows]
+    for number, (row, statistics) in enumerate(zip(rows, found, strict=True), start=1):
+        said = row.statistics.get(metric.name)
+        if said is None or not all(map(_close, said, statistics)) or len(said) != len(statistics):
+            yield Finding(file, f"line {number}: says {metric.name} {_listed(said)}, it has {_listed(statistics)}")
+    try:
+        value = metric.of(found) if found else None
+    except MetricError:
+        value = None
+    said_value = record.values.get(metric.name)
+    if value is None or said_value is None or not _close(value, said_value):
+        yield Finding(path, f"its {metric.name} is {said_value}, the predictions give {value}")
+
+
+def _listed(statistics: Sequence[float] | None) -> str:
+    return "none" if statistics is None else "/".join(f"{each:g}" for each in statistics)
+
+
+def _close(one: float, other: float) -> bool:
+    """Equal but for the last bits, in which machines may compute a score differently."""
+    return math.isclose(one, other, rel_tol=EXACT, abs_tol=EXACT)

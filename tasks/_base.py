@@ -28,10 +28,11 @@ class Task:
         paper: where data and protocol come from.
         label: key of the manifest's rows; a row without it is not part of the task.
         head: name of the head.
-        metric: name of the metric.
+        metrics: names of the metrics that test is evaluated by; the first is the one that tables show first.
         recipes: name -> recipe; the first is the default.
         disjoint: key whose values may not occur in two splits, such as the voice; None where that is the point.
         version: raised whenever the meaning changes.
+        select: the one of the metrics that chooses step and learning rate on valid; None is the first.
         default_head: the head that was declared, where another one was put in its place.
     """
 
@@ -40,11 +41,17 @@ class Task:
     paper: str
     label: str
     head: str
-    metric: str
+    metrics: tuple[str, ...]
     recipes: Mapping[str, Recipe]
     disjoint: str | None = None
     version: int = 1
+    select: str | None = None
     default_head: str | None = None
+
+    @property
+    def selecting(self) -> str:
+        """The metric that chooses on valid."""
+        return self.select or self.metrics[0]
 
     def recipe(self, name: str | None) -> Recipe:
         """The recipe of that name, or the default.
@@ -62,12 +69,16 @@ class Task:
 
     def recorded(self) -> dict[str, Any]:
         """What a record repeats."""
-        names = ("name", "title", "head", "label", "metric", "version")
-        fields = {name: getattr(self, name) for name in names}
-        return {**fields, "default_head": self.default_head or self.head, "code": self._code()}
+        return {
+            **{name: getattr(self, name) for name in ("name", "title", "head", "label", "version")},
+            "metrics": list(self.metrics),
+            "select": self.selecting,
+            "default_head": self.default_head or self.head,
+            "code": self._code(),
+        }
 
     def _code(self) -> str | None:
-        """Digest of the code of head, labels and metric as far as they are plug-ins; our own raise a version.
+        """Digest of the code of head, labels and metrics as far as they are plug-ins; our own raise a version.
 
         Names that nothing is registered under are refused where they are looked up.
         """
@@ -75,13 +86,34 @@ class Task:
         with suppress(UnknownNameError):
             head = HEADS.get(self.head)
             entries |= {"head": head, "labels": head.label_kind}
-        for name in (self.metric,):
+        for name in self.metrics:
             with suppress(UnknownNameError):
                 parts = vars(get_metric(name)).items()
                 entries |= {f"metric {name}, {part}": value for part, value in parts if callable(value)}
         found = {name: code_digest(entry) for name, entry in entries.items()}
         plugins = {name: digest for name, digest in found.items() if digest is not None}
         return digest_of(plugins) if plugins else None
+
+    def is_custom(self, recipe: Recipe) -> bool:
+        """Whether it has a registered task's name, but with this recipe it is another task than that one.
+
+        A task under a name of its own is none, nor is a registered one that was asked of another registered head: both
+        are what they are called, and neither stands beside the registered one.
+        """
+        if self.name not in TASKS.names():
+            return False
+        registered = TASKS.get(self.name)
+        if self.default_head is not None:
+            if self.head not in HEADS.names() or self.default_head != registered.head:
+                return True
+            registered = registered.with_head(self.head)
+        if recipe.name not in registered.recipes:
+            return True
+        return self._content(recipe) != registered._content(registered.recipe(recipe.name))
+
+    def _content(self, recipe: Recipe) -> Task:
+        """All but what is for people, and the other recipes."""
+        return replace(self, title="", paper="", recipes={recipe.name: recipe})
 
     def with_head(self, head: str) -> Task:
         """The same task asked of another head, whose options are its defaults: shows what an order of upstreams owes

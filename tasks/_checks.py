@@ -38,11 +38,13 @@ def check_declaration_complete(given: Assignment) -> None:
 
 
 def check_names_resolve(given: Assignment) -> None:
-    """Head and metric exist, and the head says how it reads labels."""
+    """Head and metrics exist, one of them chooses on valid, and the head says how it reads labels."""
     head = HEADS.get(given.task.head)
-    get_metric(given.task.metric)
     require(issubclass(head.label_kind, Labels), f"label kind {head.label_kind.__name__} is no subclass of Labels")
     require(head.label_kind in list(LABELS), f"label kind {head.label_kind.__name__} is not registered")
+    metrics = [get_metric(name).name for name in given.task.metrics]
+    require(len(set(metrics)) == len(metrics) > 0, f"metrics {metrics}: name each once, one at least")
+    require(given.task.selecting in metrics, f"select '{given.task.select}' is none of the metrics {metrics}")
 
 
 def check_recipes_are_sane(given: Assignment) -> None:
@@ -97,15 +99,17 @@ def check_test_labels_occur_in_train(given: Assignment) -> None:
 def check_perfect_predictions_score_the_optimum(given: Assignment) -> None:
     """The references themselves get the best value there is."""
     references = _references(given)
-    metric = get_metric(given.task.metric)
-    value = metric.compute(references, references)
-    require(value == metric.optimum, f"{metric.name} of perfect predictions is {value}, must be {metric.optimum}")
+    for metric in map(get_metric, given.task.metrics):
+        if metric.optimum is not None:
+            value = metric.compute(references, references)
+            wanted = metric.optimum
+            require(value == wanted, f"{metric.name} of perfect predictions is {value}, must be {wanted}")
 
 
 def check_a_constant_scores_chance_or_worse(given: Assignment) -> None:
     """Whoever says the most frequent thing every time is no better than its share."""
     references = _references(given)
-    metric = get_metric(given.task.metric)
+    metric = get_metric(given.task.metrics[0])
     common, count = Counter(map(str, references)).most_common(1)[0]
     constant = next(reference for reference in references if str(reference) == common)
     value = metric.compute([constant] * len(references), references)
@@ -123,7 +127,13 @@ def check_digest_is_stable_and_its_own(given: Assignment) -> None:
     copy = pickle.loads(pickle.dumps(task))  # noqa: S301  # our own bytes
     require(copy.digest() == task.digest(), "the digest of a copy differs")
     require(replace(task, title="another").digest() == task.digest(), "the digest changes with the title")
-    for field, value in (("label", "another"), ("head", "another"), ("metric", "another"), ("version", -1)):
+    for field, value in (
+        ("label", "another"),
+        ("head", "another"),
+        ("metrics", ("another",)),
+        ("select", "another"),
+        ("version", -1),
+    ):
         changed = replace(task, **{field: value})  # type: ignore[arg-type]
         require(changed.digest() != task.digest(), f"the digest does not change with {field}")
     twins = [other.name for other in TASKS if other.digest() == task.digest() and other.name != task.name]

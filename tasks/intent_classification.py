@@ -10,7 +10,7 @@ register_task(
         paper="arXiv:1904.03670",
         label="intent",
         head="utterance_linear",
-        metric="accuracy",
+        metrics=("accuracy",),
         disjoint="voice",
         recipes={
             "fast": FAST_UTTERANCE,

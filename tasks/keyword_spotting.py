@@ -10,7 +10,7 @@ register_task(
         paper="arXiv:1804.03209",
         label="keyword",
         head="utterance_linear",
-        metric="accuracy",
+        metrics=("accuracy",),
         disjoint="voice",
         recipes={
             "fast": FAST_UTTERANCE,

@@ -10,7 +10,7 @@ register_task(
         paper="arXiv:1706.08612",
         label="speaker",
         head="utterance_linear",
-        metric="accuracy",
+        metrics=("accuracy",),
         recipes={
             "fast": FAST_UTTERANCE,
             # s3prl's default rate of 1e-4 loses 14 points against 1e-1 (its issue 268): the grid has both. Its batches

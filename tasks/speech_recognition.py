@@ -10,7 +10,7 @@ register_task(
         paper="arXiv:2105.01051",
         label="text",
         head="ctc",
-        metric="wer",
+        metrics=("wer",),
         disjoint="voice",
         recipes={
             # An eighth of SUPERB's widths, at 50 frames a second: two cores train it in minutes.

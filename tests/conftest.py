@@ -23,6 +23,7 @@ import torch
 
 from core.audio import SAMPLE_RATE
 from core.manifest import Manifest, read_manifest
+from core.metrics import METRICS
 from downstreams._base import HEADS
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA
@@ -83,7 +84,7 @@ def write_corpus(folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def registries(monkeypatch) -> None:
     """What a test's plug-ins register is gone after it."""
-    for registry in (UPSTREAMS, HEADS, TASKS, CORPORA):
+    for registry in (UPSTREAMS, HEADS, TASKS, CORPORA, METRICS):
         registry.names()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 

@@ -34,7 +34,9 @@ MISTAKE = Mistake("asr-7", "anna", 0, 3, 5, (
 def column(task: str) -> Column:
     """Word errors for asr, accuracy for the others."""
     title, metric, direction = ("WER", "wer", "lower") if task == "asr" else ("Acc", "accuracy", "higher")
-    return Column(task, f"Task {task}", metric, title, "%", direction, "utterance_linear", "tiny", "c" * 64, 90, 20, 60)
+    bounds = (0.0, None) if task == "asr" else (0.0, 100.0)
+    read = (metric, title, "%", direction, bounds, True)
+    return Column(task, f"Task {task}", *read, "utterance_linear", "tiny", "c" * 64, 90, 20, 60)
 
 
 def _weights(layers: int, draw: random.Random) -> tuple[float, ...]:

@@ -112,7 +112,7 @@ mood = Task(
     paper="own data",
     label="mood",
     head="utterance_linear",
-    metric="accuracy",
+    metrics=("accuracy",),
     recipes=recipes,
 )
 attentive = Task(
@@ -121,7 +121,7 @@ attentive = Task(
     paper="own data",
     label="mood",
     head="utterance_attention",
-    metric="accuracy",
+    metrics=("accuracy",),
     recipes=recipes,
 )
 """
@@ -279,8 +279,10 @@ def test_a_task_of_ones_own_runs_to_its_record(name, moods, own_tasks, tmp_path)
         "head": head,
         "default_head": head,
         "label": "mood",
-        "metric": "accuracy",
+        "metrics": ["accuracy"],
+        "select": "accuracy",
         "version": 1,
+        "code": None,
     }
     assert record.counts == {"train": 24, "valid": 9, "test": 9}
     assert record.features["departures"] == []

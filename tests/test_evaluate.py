@@ -124,7 +124,7 @@ def test_page_and_markdown(results, tmp_path):
 
 
 def test_load_shows_what_report_shows(results, corpus_folder, folders):
-    assert fb.load(results.folder).cells().equals(results.cells())
+    assert fb.load(results.folder, custom=True).cells().equals(results.cells())
     fb.evaluate("fbank", tiny_tasks.KS, corpus=corpus_folder, limit=12, workers=1, **folders)
     assert fb.load(folders["output"]).runs().empty
     assert fb.load(folders["output"]).cells().empty

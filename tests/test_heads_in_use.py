@@ -138,8 +138,10 @@ def test_predictions_say_who_speaks_and_what_it_adds(runs, corpus_folder):
               if "voice" in row}  # fmt: skip
     for row in rows_in(runs.store.run_folder(record_of(runs, "asr").run) / "predictions.jsonl"):
         assert row["speaker"] == voices[row["id"]]
-        assert row["total"] == len(row["reference"].split())
-        assert row["errors"] >= (row["prediction"] != row["reference"])
+        ((errors, total),) = row["statistics"].values()
+        assert set(row["statistics"]) == {"wer"}
+        assert total == len(row["reference"].split())
+        assert errors >= (row["prediction"] != row["reference"])
 
 
 class Watched:
@@ -187,9 +189,10 @@ def test_layer_norms_are_means_over_utterances():
 
 def test_records_hold_norms_and_cost(runs):
     for record in runs.store.all():
-        assert len(record.features["layer_norms"]) == record.upstream["num_layers"]
-        assert all(norm > 0 for norm in record.features["layer_norms"])
-        assert 0 < record.upstream["gflops_per_second"] < 0.1
+        assert len(record.circumstances["layer_norms"]) == record.upstream["num_layers"]
+        assert all(norm > 0 for norm in record.circumstances["layer_norms"])
+        assert 0 < record.circumstances["gflops_per_second"] < 0.1
+        assert not {"layer_norms", "gflops_per_second"} & {*record.features, *record.upstream}, "measured, no result"
 
 
 def test_the_cost_of_an_upstream_is_counted():

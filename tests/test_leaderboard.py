@@ -7,6 +7,7 @@ import io
 import json as json_files
 import re
 import shutil
+from dataclasses import asdict
 
 import pytest
 import yaml
@@ -22,10 +23,9 @@ from leaderboard.board import Board, Interval, Leaderboard
 from leaderboard.exports import model_index, to_csv, to_json, to_latex
 from leaderboard.frames import CELLS
 from leaderboard.tables import rich_tables, svg, to_markdown
+from tasks._base import TASKS
 
 LIBRISPEECH = {"name": "librispeech", "digest": "l"}
-SUPERB = {"name": "superb", "learning_rates": [0.1, 0.01], "crop_samples": 0}
-SUPERB_RECIPE = SUPERB | {"digest": digest_of(SUPERB)}
 
 
 def of(folder, *records: ResultRecord, **options: object) -> Leaderboard:
@@ -260,7 +260,7 @@ def test_the_worst_transcripts_are_aligned(tmp_path):
 
 def test_layer_weights_are_corrected_for_the_norms(tmp_path):
     store = RecordStore(tmp_path)
-    add(store, classified([1, 0]), upstream=upstream("apc", layers=3), features={"layer_norms": [4.0, 1.0, 1.0]})
+    add(store, classified([1, 0]), upstream=upstream("apc", layers=3), circumstances={"layer_norms": [4.0, 1.0, 1.0]})
     cell = only_board(leaderboard(store)).rows[0].cells["ks"]
     parts = [4 * cell.layer_weights[0], *cell.layer_weights[1:]]
     assert cell.corrected_weights == pytest.approx([part / sum(parts) for part in parts])
@@ -323,14 +323,63 @@ def test_exact_crops_have_a_board_with_the_tasks_that_do_not_crop(tmp_path):
 
 
 def superb(run: str, value: float, name: str = "hubert-base-ls960", **changes: object) -> ResultRecord:
-    whole = {"corpus": LIBRISPEECH, "recipe": SUPERB_RECIPE, "counts": {"train": 9, "valid": 9, "test": 2_620}}
-    made = {"upstream": upstream(name, 94_700_000), "task": ASR, "metric": WER, **whole, **changes}
+    """A run of SUPERB's speech recognition, by its content."""
+    whole = {"corpus": LIBRISPEECH, "counts": {"train": 28_539, "valid": 2_703, "test": 2_620}}
+    made = {"upstream": upstream(name, 94_700_000), **content_of("asr"), "metric": WER, **whole, **changes}
     return record(run, value, **made)
 
 
+def content_of(task: str) -> dict[str, object]:
+    """Task and recipe of the suite, as a run records them."""
+    recipe = TASKS.get(task).recipe("superb")
+    return {"task": TASKS.get(task).recorded(), "recipe": {**asdict(recipe), "digest": digest_of(recipe)}}
+
+
+NOT_SUPERB = {
+    "fewer train": {"counts": {"train": 28_538, "valid": 2_703, "test": 2_620}},
+    "more valid": {"counts": {"train": 28_539, "valid": 2_704, "test": 2_620}},
+    "another test": {"counts": {"train": 28_539, "valid": 2_703, "test": 2_619}},
+    "custom": {"custom": True},
+    "another corpus": {"corpus": {"name": "librispeech_clean", "digest": "l"}},
+    "another recipe of its name": {"recipe": {"name": "superb", "steps": 2_000_000, "digest": "s", "crop_samples": 0}},
+    "another head of its own": {"task": TASKS.get("asr").recorded() | {"head": "mine", "default_head": "mine"}},
+    "changed head": {"task": TASKS.get("asr").recorded() | {"code": "c"}},
+    "another metric selects": {"task": TASKS.get("asr").recorded() | {"metrics": ["wer", "cer"], "select": "cer"}},
+    "another level": {"hearing": {"gain_db": 6.0}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", NOT_SUPERB)
+def test_the_superb_board_is_entered_by_content(tmp_path, change):
+    """Whatever it is called: a file of one's own may say ks, superb and librispeech."""
+    board = of(tmp_path, superb("s1", 5.0), superb("s2", 1.0, "mine", **NOT_SUPERB[change]), custom=True)
+    suite, other = board.boards[0], board.boards[1]
+    assert (suite.title, [row.name for row in suite.rows]) == ("SUPERB", ["hubert-base-ls960"])
+    assert (other.superb, [row.name for row in other.rows]) == (False, ["mine"])
+
+
+def test_seconds_of_silence_may_stand_in_train_and_valid_alike(tmp_path):
+    ks = {**content_of("ks"), "metric": ACCURACY, "corpus": {"name": "speech_commands", "digest": "k"}}
+    for silent, superb_of in (((0, 0), True), ((398, 398), True), ((398, 399), False), ((601, 601), False)):
+        counts = {"train": 51_088 + silent[0], "valid": 6_798 + silent[1], "test": 3_081}
+        board = of(tmp_path / str(silent), record("s", 90.0, counts=counts, **ks))
+        assert board.boards[0].superb is superb_of
+
+
+def test_another_corpus_of_the_name_and_size_is_not_mixed_with_the_first(tmp_path):
+    other = {"corpus": {"name": "librispeech", "digest": "mmmmmmmm"}}
+    boards = of(tmp_path, superb("s1", 5.0), superb("s2", 1.0, "mine", **other)).boards
+    assert [each.title for each in boards] == ["SUPERB, librispeech#l", "SUPERB, librispeech#mmmmmm"]
+
+
+def test_old_protocols_have_a_superb_board_of_their_own(tmp_path):
+    board = of(tmp_path, superb("s1", 5.0), superb("s2", 6.0, protocol=1))
+    assert [each.title for each in board.boards] == ["SUPERB", "SUPERB (protocol 1)"]
+
+
 def test_superbs_own_corpora_make_one_board_with_its_score(tmp_path):
-    ks = {"task": task(), "metric": ACCURACY, "corpus": {"name": "speech_commands", "digest": "k"},
-          "counts": {"train": 1, "valid": 1, "test": 3_081}}  # fmt: skip
+    ks = {**content_of("ks"), "metric": ACCURACY, "corpus": {"name": "speech_commands", "digest": "k"},
+          "counts": {"train": 51_088, "valid": 6_798, "test": 3_081}}  # fmt: skip
     part = {"counts": {"train": 9, "valid": 9, "test": 7}, "upstream": upstream("mfcc")}
     board = of(tmp_path, superb("s1", 3.62), superb("s2", 96.66, **ks), superb("s3", 50.0, **part), *results())
     assert [(each.title, each.superb) for each in board.boards] == [

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import MetricError, UnknownNameError
-from core.metrics import METRICS, accuracy, character_error_rate, get_metric, word_error_rate
+from core.metrics import METRICS, Metric, find_metric, get_metric, marked_values, register_metric
+
+accuracy, word_error_rate, character_error_rate, equal_error_rate, slot_type_f1, slot_value_cer = (
+    get_metric(name).compute for name in ("accuracy", "wer", "cer", "eer", "slot_type_f1", "slot_value_cer")
+)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,7 @@ def test_character_error_rate(predictions, references, expected):
     assert character_error_rate(predictions, references) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", list(METRICS), ids=lambda metric: metric.name)
 def test_nothing_to_compare_is_refused(metric):
     for predictions, references in (([], []), (["a"], []), (["a"], ["a", "b"])):
         with pytest.raises(MetricError, match="one each is needed"):
@@ -72,9 +78,10 @@ def test_empty_references_alone_have_no_error_rate():
 
 
 def test_unit_and_direction():
-    told = {name: (metric.unit, metric.direction, metric.sign, metric.optimum) for name, metric in METRICS.items()}
-    lower = ("%", "lower", -1, 0.0)
-    assert told == {"accuracy": ("%", "higher", 1, 100.0), "wer": lower, "cer": lower}
+    told = {metric.name: (metric.unit, metric.direction, metric.sign, metric.optimum) for metric in METRICS}
+    lower, higher = ("%", "lower", -1, 0.0), ("%", "higher", 1, 100.0)
+    rates = dict.fromkeys(("wer", "cer", "per", "slot_value_cer", "eer"), lower)
+    assert told == {"accuracy": higher, "slot_type_f1": higher, **rates}
     with pytest.raises(UnknownNameError, match="did you mean 'accuracy'"):
         get_metric("acuracy")
 
@@ -109,7 +116,7 @@ def test_error_rates_equal_a_slow_reference(rows):
 def test_metrics_stay_in_range_and_do_not_depend_on_order(rows, random):
     shuffled = list(rows)
     random.shuffle(shuffled)
-    for metric in METRICS.values():
+    for metric in map(get_metric, ("accuracy", "wer", "cer", "per", "slot_type_f1")):
         value = metric.compute([row[0] for row in rows], [row[1] for row in rows])
         assert 0 <= value <= (100 if metric.direction == "higher" else math.inf)
         again = metric.compute([row[0] for row in shuffled], [row[1] for row in shuffled])
@@ -121,3 +128,90 @@ def test_edits_are_symmetric(one, other):
     forth = word_error_rate([one], [other]) * len(other.split())
     back = word_error_rate([other], [one]) * len(one.split())
     assert math.isclose(forth, back, abs_tol=1e-9)
+
+
+def test_a_metric_of_ones_own_is_found_and_one_that_is_not_there_is_none():
+    assert find_metric("si_sdri") is None
+    made = Metric("si_sdri", "SI-SDRi", "dB", "higher", (None, None), "mean", lambda one, other: (one - other,), first)
+    assert register_metric(made) is find_metric("si_sdri") is get_metric("si_sdri")
+    assert made.optimum is None
+    assert made.recorded() == {
+        "name": "si_sdri", "title": "SI-SDRi", "unit": "dB", "direction": "higher", "bounds": [None, None],
+    }  # fmt: skip
+    assert made.compute([3.0, -1.0], [1.0, 1.0]) == 0.0
+
+
+def first(means):
+    return means[..., 0]
+
+
+def test_a_value_is_the_same_in_any_order_to_the_last_bit():
+    """A mean of floats is summed exactly, so it does not depend on the order, nor on a machine's way of summing."""
+    made = Metric("score", "S", "", "higher", (None, None), "mean", lambda one, other: (one,), first)
+    scores = [0.1 * 3**k for k in range(-20, 20)]
+    assert made.compute(scores, scores) == made.compute(scores[::-1], scores) == math.fsum(scores) / 40
+
+
+def slow_equal_error_rate(scores, targets, weights):
+    """By walking down the scores one threshold at a time, and bisecting the segment on which the rates cross."""
+    sides = [sum(w for t, w in zip(targets, weights, strict=True) if t == side) for side in (1, 0)]
+    if not all(sides):
+        return math.nan
+    points = [(0.0, 0.0)]
+    for threshold in sorted(set(scores), reverse=True):
+        taken = [(t, w) for s, t, w in zip(scores, targets, weights, strict=True) if s >= threshold]
+        points.append(tuple(sum(w for t, w in taken if t == side) / sides[1 - side] for side in (0, 1)))
+    for (alarms, hits), (more_alarms, more_hits) in itertools.pairwise(points):
+        if more_alarms >= 1 - more_hits:
+            low, high = 0.0, 1.0
+            for _ in range(60):
+                middle = (low + high) / 2
+                over = alarms + middle * (more_alarms - alarms) >= 1 - hits - middle * (more_hits - hits)
+                low, high = (low, middle) if over else (middle, high)
+            return 100 * (alarms + high * (more_alarms - alarms))
+    raise AssertionError("everything accepted has no misses")
+
+
+trials = st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 3)), min_size=2, max_size=12)
+
+
+@given(trials)
+def test_weighted_equal_error_rates_equal_a_slow_reference(rows):
+    """Draws of the bootstrap are weights: all are computed at once, and each is what it is alone."""
+    scores, targets, weights = zip(*rows, strict=True)
+    statistics = np.array([[score, target] for score, target, _ in rows], dtype=float)
+    draws = np.array([weights, [1] * len(rows), weights[::-1]], dtype=float)
+    found = get_metric("eer").weighted(statistics, np.ones(len(rows)), draws)
+    for value, drawn in zip(found, draws, strict=True):
+        expected = slow_equal_error_rate(scores, targets, drawn)
+        assert math.isclose(value, expected, abs_tol=1e-6) or (math.isnan(value) and math.isnan(expected))
+
+
+def test_an_equal_error_rate_needs_both_kinds_of_trials():
+    with pytest.raises(MetricError, match="eer: 2 items give no value"):
+        equal_error_rate([0.1, 0.2], [True, True])
+    assert equal_error_rate([0.9, 0.1], [True, False]) == 0
+    assert equal_error_rate([0.1, 0.9], [True, False]) == 100
+    assert equal_error_rate([0.5, 0.5], [True, False]) == 50
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "slot_type_f1"])
+def test_sums_of_groups_give_the_value_of_their_items(kind):
+    """What the bootstrap draws are groups: drawn twice, a group counts as all its items twice."""
+    metric = get_metric(kind)
+    texts = ["B-x A E-x", "B-x A E-x B-y B E-y", "C", "B-y B E-y"]
+    rows = [metric.statistics(one, other) for one in texts for other in texts]
+    groups = np.arange(16) % 3
+    sums = np.stack([np.bincount(groups, column) for column in np.array(rows, dtype=float).T], axis=1)
+    drawn = metric.weighted(sums, np.bincount(groups).astype(float), np.array([[2.0, 0.0, 1.0]]))
+    repeated = [row for row, group in zip(rows, groups, strict=True) for _ in range((2, 0, 1)[group])]
+    assert drawn == pytest.approx(metric.of(repeated))
+
+
+def test_slots_are_what_stands_between_two_marks_of_a_type():
+    text = "BOOK B-people TWO E-people IN B-city NEW B-x YORK E-city AND B-city OSLO E-city E-x"
+    assert marked_values(text) == {"people": ["TWO"], "city": ["NEW YORK", "OSLO"]}
+    assert marked_values("no slots, B-half open") == {}
+    # edits against the nearest value of the type: OSLO for OSLO, and all of NEW YORK is missing
+    assert slot_value_cer(["B-city OSLO E-city"], [text]) == pytest.approx(100 * (3 + 7) / (3 + 8 + 4))
+    assert slot_type_f1(["B-city OSLO E-city"], [text]) == pytest.approx(100 * 2 / 3)

@@ -20,7 +20,7 @@ import torch
 
 from core.errors import MetricError
 from core.lengths import mean_over_valid, padding_mask, unpad
-from core.metrics import accuracy, character_error_rate, word_error_rate
+from core.metrics import get_metric
 from downstreams._base import HEADS, FeatureShape, Head
 from downstreams.labels._base import Labels
 from downstreams.labels.slots import SlotLabels
@@ -33,6 +33,9 @@ if not (ORACLES / "head_input.npz").is_file():
         allow_module_level=True,
     )
 
+accuracy, word_error_rate, character_error_rate, phone_error_rate, equal_error_rate, slot_type_f1, slot_value_cer = (
+    get_metric(name).compute for name in ("accuracy", "wer", "cer", "per", "eer", "slot_type_f1", "slot_value_cer")
+)
 CLOSE = 1e-5
 UTTERANCES = range(4)
 IC_SLOTS = {"action": 6, "object": 14, "location": 4}
@@ -379,11 +382,31 @@ def test_error_rates_of_texts_equal_s3prls(name):
 def test_phone_error_rates_equal_s3prls():
     pairs = metrics()["phones"]["pairs"]
     for pair in pairs:
-        assert word_error_rate([pair["hyp"]], [pair["ref"]]) == pytest.approx(100 * pair["per"])
-    corpus = word_error_rate([pair["hyp"] for pair in pairs], [pair["ref"] for pair in pairs])
+        assert phone_error_rate([pair["hyp"]], [pair["ref"]]) == pytest.approx(100 * pair["per"])
+    corpus = phone_error_rate([pair["hyp"] for pair in pairs], [pair["ref"] for pair in pairs])
     assert len(pairs) == 20
     assert corpus == pytest.approx(100 * metrics()["phones"]["per"])
     assert corpus == pytest.approx(100 * metrics()["phones"]["legacy_ctc_per"])
+
+
+def test_slot_scores_equal_s3prls():
+    """Type F1 is a mean over utterances; an utterance without slots adds nothing to the errors of values."""
+    examples = metrics()["slots"]["examples"]
+    for each in examples:
+        assert slot_type_f1([each["hyp"]], [each["ref"]]) == pytest.approx(100 * each["slot_type_f1"])
+        if isinstance(each["slot_value_cer"], str):
+            with pytest.raises(MetricError, match="every reference is empty"):
+                slot_value_cer([each["hyp"]], [each["ref"]])
+        else:
+            assert slot_value_cer([each["hyp"]], [each["ref"]]) == pytest.approx(100 * each["slot_value_cer"])
+    texts = [each["hyp"] for each in examples], [each["ref"] for each in examples]
+    assert slot_type_f1(*texts) == pytest.approx(100 * metrics()["slots"]["slot_type_f1"])
+    assert slot_value_cer(*texts) == pytest.approx(100 * metrics()["slots"]["slot_value_cer"])
+
+
+@pytest.mark.parametrize("case", metrics()["eer"], ids=lambda case: case["case"])
+def test_equal_error_rates_equal_s3prls(case):
+    assert equal_error_rate(case["scores"], case["labels"]) == pytest.approx(100 * case["eer"], abs=1e-6)
 
 
 # case: our WER and CER as the metrics get the texts, then WER as a task gets them (folded); s3prl.metric's WER and CER,

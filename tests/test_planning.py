@@ -96,7 +96,7 @@ def test_a_job_carries_the_name_of_the_rows_not_the_rows(corpus, quick, tmp_path
     assert found.examples == planned.examples
     assert found.rows.recordings == planned.rows.recordings
     assert found.rows.clips == planned.rows.clips
-    assert found.custom is planned.custom is False
+    assert found.custom is planned.custom is True, "another recipe under the name of a registered task"
 
 
 def test_rows_that_are_kept_nowhere_are_sent_whole(corpus, quick):

@@ -164,8 +164,10 @@ objects = st.dictionaries(st.text(max_size=5), numbers | st.text(max_size=5), ma
 def test_record_round_trip(run, things, value, rates, weights, custom):
     upstream, task, corpus, recipe, metric, features, artifacts, circumstances = things
     record = ResultRecord(
-        run, upstream, task, corpus, recipe, 2, custom, "int8", custom, 3, metric, value, 0.1, rates, {"test": 1},
-        weights, features, artifacts, circumstances,
+        run=run, upstream=upstream, task=task, corpus=corpus, recipe=recipe, hearing=features, protocol=2, live=custom,
+        frames="int8", fold=None, custom=custom, seed=3, metrics=[metric], metric=metric, value=value,
+        values={"one": value}, learning_rate=0.1, learning_rates=rates, counts={"test": 1}, layer_weights=weights,
+        features=features, artifacts=artifacts, circumstances=circumstances,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         store = RecordStore(Path(folder))

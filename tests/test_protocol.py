@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 
+from core.digest import digest_of
 from downstreams import _checks
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import PooledExamples, training_batches
@@ -20,6 +21,8 @@ from downstreams.ctc import CTC, BidirectionalLSTM
 from downstreams.labels._base import Labels, labels_from_json
 from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels
+from frostbench.grid.plan import Grid, make_cells
+from leaderboard.superb import FILE, superb_tasks
 from tasks._base import TASKS
 
 BASE = FeatureShape(hidden_size=768, downsample_rate=320)
@@ -54,7 +57,8 @@ def test_superb_recipe_is_the_published_one(name):
     ("name", "metric"), [("ks", "accuracy"), ("sid", "accuracy"), ("ic", "accuracy"), ("asr", "wer")]
 )
 def test_metric_is_the_published_one(name, metric):
-    assert TASKS.get(name).metric == metric
+    assert TASKS.get(name).metrics == (metric,)
+    assert TASKS.get(name).selecting == metric
 
 
 def slots(*sizes: int) -> SlotLabels:
@@ -330,3 +334,54 @@ def test_heads_for_utterances_name_their_weights_alike():
     }
     assert names["utterance_linear"] == {"projector", "classifier"}
     assert names["utterance_attention"] == {"projector", "classifier", "attention", "score"}
+
+
+def test_the_superb_board_knows_the_tasks_as_they_are_declared(request):
+    """`leaderboard/superb.json` can't import the declarations: what it holds of them is written by --update-golden."""
+    found = {
+        name: asdict(task)
+        | {
+            "metric": TASKS.get(name).metrics[0],
+            "head": TASKS.get(name).head,
+            "task": TASKS.get(name).digest(),
+            "recipe": digest_of(TASKS.get(name).recipe("superb")),
+            "hearing": digest_of({}),
+        }
+        for name, task in superb_tasks().items()
+    }
+    if request.config.getoption("--update-golden"):
+        FILE.write_text(json.dumps(found, indent=2) + "\n")
+        superb_tasks.cache_clear()
+    assert found == {name: asdict(task) for name, task in superb_tasks().items()}
+    assert set(found) == {task.name for task in TASKS if "superb" in task.recipes}
+
+
+SLOWER = replace(TASKS.get("ks").recipe("superb"), steps=2_000_000)
+FAST = TASKS.get("ks").recipe("fast")
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe", "custom"),
+    [
+        (TASKS.get("ks"), "superb", False),
+        (replace(TASKS.get("ks"), title="Words"), "superb", False),
+        (TASKS.get("ks").with_head("utterance_attention"), "superb", False),
+        (replace(TASKS.get("ks"), name="mine", head="utterance_attention"), "superb", False),
+        (replace(TASKS.get("ks"), head="utterance_attention"), "superb", True),
+        (replace(TASKS.get("ks"), head="utterance_attention", default_head="utterance_attention"), "superb", True),
+        (replace(TASKS.get("ks"), recipes={"superb": SLOWER}), "superb", True),
+        (replace(TASKS.get("ks").with_head("utterance_attention"), recipes={"superb": SLOWER}), "superb", True),
+        (replace(TASKS.get("ks"), recipes={"superb": replace(FAST, name="superb")}), "superb", True),
+        (replace(TASKS.get("ks"), recipes={"mine": replace(FAST, name="mine")}), "mine", True),
+        (replace(TASKS.get("ks"), label="text"), "superb", True),
+        (replace(TASKS.get("ks"), metrics=("accuracy", "wer")), "superb", True),
+    ],
+)
+def test_another_content_under_a_registered_name_is_custom(corpus, task, recipe, custom):
+    assert task.is_custom(task.recipe(recipe)) is custom
+    if task.label == "keyword" and recipe == "superb":
+        (cell,) = make_cells(Grid(("mfcc",), (task,), (0,), recipe), corpus).cells
+        assert cell.custom is custom
+        assert replace(cell, custom=not custom).run != cell.run
+    (limited,) = make_cells(Grid(("mfcc",), (TASKS.get("ks"),), (0,), "superb", 5), corpus).cells
+    assert limited.custom is True

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from core.errors import RecordError
-from core.records import SCHEMA_VERSION, RecordStore, ResultRecord
+from core.metrics import get_metric
+from core.records import SCHEMA_VERSION, RecordStore, ResultRecord, inputs_digest
+from leaderboard.aggregate import leaderboard
+from leaderboard.bundles import merge, submit
+from leaderboard.tables import to_markdown
+from leaderboard.verification import verify
+
+GOLDEN = Path(__file__).parent / "golden" / "records"
 
 
 def record(run: str = "r" * 64, value: float = 50.0, **changes: object) -> ResultRecord:
-    """A plain one."""
+    """A plain one; a metric among the changes is the only one."""
+    metric = changes.get("metric", get_metric("accuracy").recorded())
     made = ResultRecord(
         run=run,
         upstream={"name": "fbank", "digest": "u", "params": 0, "num_layers": 1},
@@ -21,18 +31,22 @@ def record(run: str = "r" * 64, value: float = 50.0, **changes: object) -> Resul
         recipe={"name": "fast", "digest": "p"},
         protocol=2,
         live=False,
+        hearing={},
         frames=None,
+        fold=None,
         custom=False,
         seed=0,
-        metric={"name": "accuracy", "title": "Acc", "unit": "%", "direction": "higher"},
+        metrics=[metric],
+        metric=metric,
         value=value,
+        values={metric["name"]: value},
         learning_rate=0.1,
         learning_rates=[],
         counts={"train": 3, "valid": 2, "test": 7},
         layer_weights=[1.0],
         features={},
         artifacts={},
-        circumstances={"wall_seconds": {"train": 1.5}, "upstream_spec": "fbank"},
+        circumstances={"wall_seconds": {"train": 1.5}, "upstream_spec": "fbank", "gflops_per_second": 0.5},
     )
     return replace(made, **changes)
 
@@ -40,7 +54,7 @@ def record(run: str = "r" * 64, value: float = 50.0, **changes: object) -> Resul
 def task(**changes: object) -> dict:
     """As `Task.recorded` tells it."""
     plain = {"name": "ks", "title": "Keyword spotting", "head": "utterance_linear", "default_head": "utterance_linear",
-             "label": "keyword", "metric": "accuracy", "version": 1}  # fmt: skip
+             "label": "keyword", "metrics": ["accuracy"], "select": "accuracy", "version": 1, "code": None}  # fmt: skip
     return plain | changes
 
 
@@ -75,9 +89,9 @@ def test_what_is_no_record_is_named(tmp_path):
         path.write_text(damage)
         with pytest.raises(RecordError, match=rf"{path.name}: not a result record .* delete it and run the cell again"):
             store.all()
-    for change in ({"schema_version": 1}, {"schema_version": SCHEMA_VERSION + 1}, {"more": 1}):
+    for change in ({"schema_version": 1}, {"schema_version": 0}, {"schema_version": "3"}, {"more": 1}):
         path.write_text(json.dumps(whole | change))
-        with pytest.raises(RecordError, match=r"schema version .* move the old records out"):
+        with pytest.raises(RecordError, match=rf"{path.name}: not a result record"):
             store.all()
     path.write_text(json.dumps(whole | {"value": 50.1}))
     with pytest.raises(RecordError, match="was changed after it was written"):
@@ -85,3 +99,83 @@ def test_what_is_no_record_is_named(tmp_path):
     path.unlink()
     (path.parent / ".writing-abc.json").write_text("{")
     assert store.all() == []
+
+
+def test_a_newer_schema_is_refused_with_the_version_that_reads_it(tmp_path):
+    store = RecordStore(tmp_path)
+    store.add(record())
+    path = store.path("r" * 64)
+    newer = json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION + 1, "more": 1}
+    newer["circumstances"]["versions"] = {"frostbench": "7.1.0"}
+    path.write_text(json.dumps(newer))
+    words = f"has schema {SCHEMA_VERSION + 1}, this program reads schemas up to {SCHEMA_VERSION}: update Frostbench to "
+    with pytest.raises(RecordError, match=rf"{words}7\.1\.0 or later$"):
+        store.all()
+    del newer["circumstances"]["versions"]
+    path.write_text(json.dumps(newer))
+    with pytest.raises(RecordError, match="update Frostbench to the one that wrote it or later"):
+        store.all()
+
+
+# Written by the program of their time; schema -> run -> metric and value.
+OLD = {
+    1: {"59eaa9990c579ed9": ("accuracy", 50.0)},
+    2: {"d173dc070c910057": ("accuracy", 37.5), "2354686a1f94bd1f": ("wer", 0.0)},
+}
+
+
+@pytest.mark.parametrize("schema", OLD)
+def test_records_outlive_their_schema(tmp_path, schema):
+    folder = tmp_path / "results"
+    shutil.copytree(GOLDEN / f"schema{schema}", folder)
+    store = RecordStore(folder)
+    for made in store.all():
+        content = json.loads(store.path(made.run).read_text())
+        assert (content["schema_version"], made.schema_version) == (schema, SCHEMA_VERSION)
+        name, value = OLD[schema][made.run[:16]]
+        assert (made.metric["name"], made.value, dict(made.values)) == (name, value, {name: value})
+        assert made.metric == get_metric(name).recorded()
+        assert inputs_digest(content) == made.run
+        assert "layer_norms" not in made.features
+        assert "gflops_per_second" not in made.upstream
+        assert made.circumstances["gflops_per_second"] == content["upstream"].get("gflops_per_second")
+    assert {made.run[:16] for made in store.all()} == set(OLD[schema])
+    assert verify(store) == []
+    board = leaderboard(store)
+    cells = {task: cell for row in board.boards[0].rows for task, cell in row.cells.items()}
+    assert {cell.mean for cell in cells.values()} == {value for _, value in OLD[schema].values()}
+    assert all(cell.interval for cell in cells.values())
+    assert "mfcc" in to_markdown(board)
+    bundle = tmp_path / "old.zip"
+    submit(store, bundle)
+    target = RecordStore(tmp_path / "all")
+    assert merge([bundle], target).added == len(OLD[schema])
+    for run in OLD[schema]:
+        assert target.path(run).read_bytes() == store.path(run).read_bytes()
+
+
+@pytest.mark.parametrize("schema", OLD)
+def test_old_records_are_checked_as_they_lie_there(tmp_path, schema):
+    folder = tmp_path / "results"
+    shutil.copytree(GOLDEN / f"schema{schema}", folder)
+    store = RecordStore(folder)
+    path = store.path(next(iter(OLD[schema])))
+    text = path.read_text()
+    path.write_text(text.replace('"seed": 0', '"seed": 1'))
+    assert any("its run is not the digest of the inputs it names" in finding.problem for finding in verify(store))
+    path.write_text(text.replace(f'"value": {OLD[schema][path.stem][1]}', '"value": 99.0'))
+    assert any("99.0" in finding.problem for finding in verify(store))
+    if schema > 1:
+        with pytest.raises(RecordError, match="was changed after it was written"):
+            store.all()
+
+
+def test_old_and_new_records_stand_on_one_board(tmp_path):
+    for schema in OLD:
+        shutil.copytree(GOLDEN / f"schema{schema}", tmp_path, dirs_exist_ok=True)
+    store = RecordStore(tmp_path)
+    store.add(record())
+    titles = [board.title for board in leaderboard(store).boards]
+    assert len(titles) == 3
+    names = sorted(title.split("#")[0] for title in titles)
+    assert names == ["tiny, recipe fast (protocol 2)", "tiny, recipe tiny", "tiny, recipe tiny (protocol 1)"]

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from core.metrics import Metric, get_metric
+from leaderboard import statistics
 from leaderboard.statistics import Trials, difference, holm, interval, letters, resample
 
 
+def share(sums: np.ndarray) -> np.ndarray:
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def errors_of(prediction: object, reference: object) -> tuple[float, ...]:
+    return (float(prediction != reference), 1.0)
+
+
+BOUNDED = Metric("share", "Share", "", "lower", (0.0, 1.0), "ratio", errors_of, share)
+UNBOUNDED = replace(BOUNDED, bounds=(0.0, None))
+
+
 def trials(errors: np.ndarray, speakers: list[str | None] | None = None, totals: object = 1, bounded: bool = True):
+    """One seed of each upstream; a rate of errors that has an upper end or not."""
     errors = np.atleast_2d(np.asarray(errors, float))
-    count = errors.shape[1]
-    return Trials(errors, np.broadcast_to(np.asarray(totals, float), count), speakers or [None] * count, bounded)
+    totals = np.broadcast_to(np.asarray(totals, float), errors.shape)
+    statistics = [np.stack([each, total], axis=1)[None] for each, total in zip(errors, totals, strict=True)]
+    return Trials(BOUNDED if bounded else UNBOUNDED, statistics, speakers or [None] * errors.shape[1])
 
 
 def voices(count: int, each: int) -> list[str]:
@@ -42,7 +60,7 @@ def test_with_speakers_it_is_students_on_their_rates():
 def test_error_rates_are_ratios_of_sums_and_have_no_upper_end():
     errors, words = np.array([4, 0, 6, 3, 1, 2.0]), np.array([4, 2, 3, 3, 5, 3.0])
     draws = resample(trials(errors, None, words, bounded=False))
-    assert draws.rates[0] == pytest.approx(16 / 20)
+    assert draws.values[0] == pytest.approx(16 / 20)
     low, high = interval(draws, 0)
     assert 0 < low < 0.8 < 1 < high
     assert low * high == pytest.approx(0.8**2)
@@ -88,7 +106,7 @@ def test_utterances_without_speaker_are_drawn_one_by_one_beside_the_speakers():
     spoken = resample(trials(errors[:240], voices(8, 30)))
     both = resample(trials(errors, [*voices(8, 30), *[None] * 60]))
     assert (both.units, both.by_speaker) == (8, True)
-    assert both.rates[0] == pytest.approx(0.8 * spoken.rates[0])
+    assert both.values[0] == pytest.approx(0.8 * spoken.values[0])
     assert both.resampled[0].std() == pytest.approx(0.8 * spoken.resampled[0].std(), rel=0.05)
 
 
@@ -141,6 +159,72 @@ def test_unanimous_speakers_make_no_certainty_of_few_utterances():
     draws = resample(trials([[1, 1, 1.0], [0, 0, 0]], ["a", "b", "c"]))
     assert difference(draws, 0, 1).p == 0.25
     assert difference(draws, 0, 0).p == 1
+
+
+def test_a_mean_without_bounds_has_students_interval_of_the_mean():
+    """Decibels: no end, so no logarithm and no log odds."""
+    bounds = (None, None)
+    metric = Metric("gain", "Gain", "dB", "higher", bounds, "mean", lambda one, other: (one,), lambda x: x[..., 0])
+    gains = np.random.default_rng(4).normal(-1, 3, 200)
+    draws = resample(Trials(metric, [gains[None, :, None]], [None] * 200))
+    half = stats.t.ppf(0.975, 199) * gains.std(ddof=1) / np.sqrt(200)
+    assert interval(draws, 0) == pytest.approx((gains.mean() - half, gains.mean() + half), abs=0.02)
+    still = resample(Trials(metric, [np.full((1, 200, 1), 2.0)], [None] * 200))
+    assert interval(still, 0) == (2.0, 2.0)
+
+
+def test_seeds_are_averaged_inside_each_draw():
+    """Of a value that is no sum of errors, the mean over seeds is not the value of the mean."""
+    metric = replace(BOUNDED, value=lambda sums: share(sums) ** 2)
+    errors = (np.random.default_rng(6).random((2, 80)) < [[0.2], [0.6]]).astype(float)
+    statistics = np.stack([errors, np.ones_like(errors)], axis=2)
+    both = resample(Trials(metric, [statistics], [None] * 80))
+    alone = [resample(Trials(metric, [statistics[seed : seed + 1]], [None] * 80)) for seed in (0, 1)]
+    assert both.values[0] == pytest.approx(np.mean([each.values[0] for each in alone]))
+    assert both.resampled[0] == pytest.approx(np.mean([each.resampled[0] for each in alone], axis=0))
+    assert both.values[0] != pytest.approx(metric.of(statistics.mean(axis=0)))
+
+
+def verification(rng, speakers: int, each: int, separation: float) -> tuple[np.ndarray, list[tuple[str, ...]]]:
+    """All trials of some utterances of simulated speakers, with the pair of speakers of each."""
+    centers = np.repeat(rng.normal(0, separation, (speakers, 8)), each, axis=0)
+    embeddings = centers + rng.normal(size=centers.shape)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    names = voices(speakers, each)
+    first, second = np.triu_indices(len(names), 1)
+    scores = (embeddings[first] * embeddings[second]).sum(axis=1)
+    pairs = [(names[one], names[other]) for one, other in zip(first, second, strict=True)]
+    return np.stack([scores, [float(one == other) for one, other in pairs]], axis=1), pairs
+
+
+def test_trials_of_two_speakers_count_as_often_as_both_were_drawn(monkeypatch):
+    """Drawn speakers stand for all of their trials: the value of a draw is that of the trials it repeats."""
+    rows, pairs = verification(np.random.default_rng(8), 4, 3, 1.0)
+    times = {"s0": 2, "s1": 0, "s2": 1, "s3": 1}
+    monkeypatch.setattr(statistics, "_times_drawn", lambda rng, draws, count: np.tile([2.0, 0, 1, 1], (draws, 1)))
+    draws = resample(Trials(get_metric("eer"), [rows[None]], pairs))
+    repeats = [times[one] * (times[other] if other != one else 1) for one, other in pairs]
+    drawn = get_metric("eer").of(np.repeat(rows, repeats, axis=0))
+    scale = np.sqrt(4 / 3)
+    assert draws.resampled[0] == pytest.approx(draws.values[0] + scale * (drawn - draws.values[0]))
+    assert (draws.units, draws.by_speaker) == (4, True)
+
+
+def test_intervals_of_equal_error_rates_hold_the_truth_where_speakers_are_drawn(monkeypatch):
+    """Trials drawn one by one, as if each were independent of those with the same voices, hold it far too seldom."""
+    rng = np.random.default_rng(9)
+    metric = get_metric("eer")
+    monkeypatch.setattr(statistics, "RESAMPLES", 400)
+    truth = np.mean([metric.of(verification(rng, 60, 6, 0.7)[0]) for _ in range(8)])
+    held = naive = 0
+    for _ in range(16):
+        rows, pairs = verification(rng, 8, 10, 0.7)
+        low, high = interval(resample(Trials(metric, [rows[None]], pairs)), 0)
+        held += low <= truth <= high
+        low, high = interval(resample(Trials(metric, [rows[None]], [None] * len(pairs))), 0)
+        naive += low <= truth <= high
+    assert held >= 14
+    assert naive <= 10
 
 
 def test_holm():

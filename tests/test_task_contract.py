@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from core.manifest import Manifest
+from core.metrics import METRICS, get_metric
 from tasks import _checks
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA, open_corpus
@@ -56,7 +58,10 @@ def recipe(task, **changes):
 BREAKERS = [
     (lambda task: replace(task, paper=""), "check_declaration_complete"),
     (lambda task: replace(task, head="utterance_liner"), "check_names_resolve"),
-    (lambda task: replace(task, metric="f1"), "check_names_resolve"),
+    (lambda task: replace(task, metrics=("f1",)), "check_names_resolve"),
+    (lambda task: replace(task, metrics=()), "check_names_resolve"),
+    (lambda task: replace(task, metrics=("accuracy", "accuracy")), "check_names_resolve"),
+    (lambda task: replace(task, select="wer"), "check_names_resolve"),
     (lambda task: recipe(task, eval_every=7), "check_recipes_are_sane"),
     (lambda task: recipe(task, learning_rates=()), "check_recipes_are_sane"),
     (lambda task: recipe(task, learning_rates=(1e-3, 1e-3)), "check_recipes_are_sane"),
@@ -93,11 +98,9 @@ def test_a_corpus_that_breaks_a_promise_is_found(corpus):
 
 
 def test_a_metric_that_flatters_is_found(corpus, monkeypatch):
-    from core import metrics
-
     ks = TASKS.get("ks")
-    flattering = replace(metrics.METRICS["accuracy"], compute=lambda predictions, references: 99.0)
-    monkeypatch.setitem(metrics.METRICS, "accuracy", flattering)
+    flattering = replace(get_metric("accuracy"), value=lambda sums: np.float64(99.0))
+    monkeypatch.setitem(METRICS._entries, "accuracy", flattering)
     for check in (_checks.check_perfect_predictions_score_the_optimum, _checks.check_a_constant_scores_chance_or_worse):
         assert "99" in _checks.run_check(check, ks, corpus).error
 

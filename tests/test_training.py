@@ -426,7 +426,7 @@ def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_pa
     monkeypatch.setattr(cell_jobs, "train_together", watched)
     again, steps = Folders(folders.cache, tmp_path / "again"), []
     (cell,) = make_cells(grid, corpus).cells
-    cell = replace(cell, upstream=replace(cell.upstream, gflops_per_second=record.upstream["gflops_per_second"]))
+    cell = replace(cell, upstream=replace(cell.upstream, gflops_per_second=record.circumstances["gflops_per_second"]))
     train_heads([(cell, rate) for rate in cell.recipe.learning_rates], again, device="cpu", advance=steps.append)
     assert len(rates) == 1
     assert sum(steps) == 40

@@ -15,14 +15,9 @@ from results import WER, add, classified, rows_of, upstream
 
 from core.digest import digest_of, file_digest, write_json
 from core.errors import RecordError
-from core.metrics import get_metric
-from core.records import RecordStore, ResultRecord, read_unsealed
-from leaderboard.bundles import merge, submit
+from core.records import RecordStore, ResultRecord, read_stored
+from leaderboard.bundles import Merged, merge, submit
 from leaderboard.verification import strays, verify
-
-
-def tally(metric: str, prediction: object, reference: object) -> tuple[int, int]:
-    return get_metric(metric).tally(prediction, reference)
 
 
 def fill(folder: Path) -> RecordStore:
@@ -43,7 +38,7 @@ def store(tmp_path) -> RecordStore:
 def found(store: RecordStore) -> dict[str, str]:
     """File -> what is wrong with it."""
     findings: dict[str, str] = {}
-    for finding in verify(store, tally):
+    for finding in verify(store):
         name = finding.path.relative_to(store.folder).as_posix()
         findings[name] = f"{findings.get(name, '')} {finding.problem}".strip()
     return findings
@@ -65,8 +60,8 @@ def edit(path: Path, change: Callable[[dict], None]) -> None:
 def reseal(path: Path, change: Callable[[dict], None]) -> None:
     """A value in a record, and the seal made to fit."""
     edit(path, change)
-    record, _ = read_unsealed(path)
-    write_json(path, record.sealed())
+    content = read_stored(path).content
+    write_json(path, {**content, "digest": digest_of(content)})
 
 
 def flip_byte(path: Path, place: int) -> None:
@@ -89,8 +84,15 @@ def test_what_runs_left_holds(store):
 
 def value(store):
     record, path, _ = first(store)
-    reseal(path, lambda record: record.update(value=record["value"] + 0.1))
-    return path, f"its value is {record.value + 0.1}, the predictions give {record.value}"
+    other = record.value + 0.1
+    reseal(path, lambda record: record.update(value=other, values={"accuracy": other}))
+    return path, f"its accuracy is {other}, the predictions give {record.value}"
+
+
+def value_of_first_metric(store):
+    _, path, _ = first(store)
+    reseal(path, lambda record: record.update(value=99.0))
+    return path, "its metric and value, accuracy 99.0, are not the first of its metrics"
 
 
 def prediction(store):
@@ -104,7 +106,7 @@ def prediction_resealed(store):
     _, _, folder = first(store)
     text = (folder / "predictions.jsonl").read_text().replace('"prediction": "no"', '"prediction": "yes"', 1)
     rewrite(store, "predictions.jsonl", text)
-    return folder / "predictions.jsonl", "line 2: says 1 errors of 1, it has 0 of 1"
+    return folder / "predictions.jsonl", "line 2: says accuracy 1/1, it has 0/1"
 
 
 def byte_of_head(store):
@@ -126,8 +128,8 @@ def missing(store):
 
 
 def swapped(store):
-    folders = [store.run_folder(record.run) for record in store.all() if record.task["name"] == "ks"]
-    one, other = (folder / "head.safetensors" for folder in folders[:2])
+    runs = {record.upstream["name"]: record.run for record in store.all() if record.task["name"] == "ks"}
+    one, other = (store.run_folder(run) / "head.safetensors" for run in runs.values())
     assert one.read_bytes() != other.read_bytes()
     kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
@@ -233,7 +235,8 @@ def junk(store):
 
 
 CORRUPTIONS = (
-    value, prediction, prediction_resealed, byte_of_head, byte_of_history, missing, swapped, renamed, layer_weight,
+    value, value_of_first_metric,
+    prediction, prediction_resealed, byte_of_head, byte_of_history, missing, swapped, renamed, layer_weight,
     learning_rate, chosen_rate, counts, extra_row, extra_file, seed, upstream_digest, recipe, name_of_upstream,
     hardware, space, half, junk,
 )  # fmt: skip
@@ -290,14 +293,14 @@ def test_a_submitted_bundle_is_taken_whole(store, tmp_path):
         assert (target / name).read_bytes() == (store.folder / name).read_bytes()
     again = call("merge", bundle, store.folder, "--output", target)
     assert again.out.startswith("0 records added, 8 were there")
-    submit(RecordStore(target), tmp_path / "theirs.zip", tally)
+    submit(RecordStore(target), tmp_path / "theirs.zip")
     assert (tmp_path / "theirs.zip").read_bytes() == bundle.read_bytes()
 
 
 def test_folders_of_several_machines_are_united(store, tmp_path):
     other = RecordStore(tmp_path / "other")
     add(other, classified([0, 0, 0, 1], 2), upstream=upstream("mfcc"))
-    assert merge([store.folder, other.folder], RecordStore(tmp_path / "all"), tally) == (5, 0)
+    assert merge([store.folder, other.folder], RecordStore(tmp_path / "all")) == Merged(5, 0, ())
     assert found(RecordStore(tmp_path / "all")) == {}
 
 
@@ -305,7 +308,46 @@ def test_the_same_result_made_elsewhere_is_no_contradiction(store, tmp_path):
     other = fill(tmp_path / "other")
     _, path, _ = first(other)
     reseal(path, lambda record: record["circumstances"].update(machine="another"))
-    assert merge([other.folder], store, tally) == (0, 4)
+    assert merge([other.folder], store) == Merged(0, 4, ())
+
+
+@pytest.mark.parametrize("into", ["target", "source"])
+def test_what_another_machine_measured_is_told_and_ours_is_kept(store, tmp_path, into):
+    other = RecordStore(tmp_path / "other")
+    record, _, _ = first(store)
+    add(other, classified([1, 1, 1, 1], 2), upstream=record.upstream, seed=record.seed)
+    add(other, classified([1, 1, 1, 1], 2), upstream=upstream("mfcc"))
+    sources, target = ([other.folder], store) if into == "target" else ([store.folder, other.folder], None)
+    target = target or RecordStore(tmp_path / "all")
+    kept = store.path(record.run).read_bytes()
+    merged = merge(sources, target)
+    assert (merged.added, merged.known) == ((1, 1) if into == "target" else (5, 1))
+    (difference,) = merged.differences
+    assert f"run {record.run[:16]} ({record.upstream['name']} / ks / seed {record.seed})" in difference
+    assert f"has 100, kept is {record.value:g}; they differ in value (by {100 - record.value:g}), values" in difference
+    assert target.path(record.run).read_bytes() == kept
+    assert found(target) == {}
+
+
+def test_the_command_tells_what_differs_and_strict_refuses_it(store, tmp_path):
+    other = RecordStore(tmp_path / "other")
+    record, _, _ = first(store)
+    add(other, classified([1, 1, 1, 1], 2), upstream=record.upstream, seed=record.seed)
+    merged = call("merge", other.folder, "--output", store.folder)
+    assert (merged.code, merged.out[:30]) == (0, "0 records added, 1 were there;")
+    assert f"note: run {record.run[:16]}" in merged.err
+    refused = call("merge", other.folder, "--output", store.folder, "--strict")
+    assert refused.code == 2
+    assert "contradict each other on run" in refused.err
+
+
+def test_names_and_counts_of_one_run_have_to_agree(store, tmp_path):
+    for change in ({"counts": {"train": 4, "valid": 2, "test": 4}}, {"corpus": {"name": "other", "digest": "c"}}):
+        other = fill(tmp_path / next(iter(change)))
+        _, path, _ = first(other)
+        reseal(path, lambda record, change=change: record.update(change))
+        with pytest.raises(RecordError, match=rf"they differ in {next(iter(change))}\)"):
+            merge([other.folder], store)
 
 
 @pytest.mark.parametrize("into", ["target", "source"])
@@ -319,7 +361,7 @@ def test_contradictions_are_refused_and_nothing_is_taken(store, tmp_path, into):
     with pytest.raises(
         RecordError, match=r"contradict each other on run .*apc / ks / seed 0: 100 and 75; they differ in"
     ):
-        merge(sources, target, tally)
+        merge(sources, target, strict=True)
     assert [record.run for record in target.all()] == before
 
 
@@ -329,10 +371,10 @@ def test_what_does_not_hold_is_neither_packed_nor_taken(store, tmp_path):
     with pytest.raises(
         RecordError, match=r"does not hold, nothing is taken from it:\n  runs/.*head.safetensors: is not"
     ):
-        submit(store, tmp_path / "mine.zip", tally)
+        submit(store, tmp_path / "mine.zip")
     assert not (tmp_path / "mine.zip").exists()
     with pytest.raises(RecordError, match="does not hold"):
-        merge([store.folder], RecordStore(tmp_path / "all"), tally)
+        merge([store.folder], RecordStore(tmp_path / "all"))
     assert RecordStore(tmp_path / "all").all() == []
 
 
@@ -341,7 +383,7 @@ def test_what_does_not_hold_is_neither_packed_nor_taken(store, tmp_path):
                                   "records\\..\\evil.json"])  # fmt: skip
 def test_a_bundle_can_write_nothing_but_results(store, tmp_path, name):
     bundle = tmp_path / "mine.zip"
-    submit(store, bundle, tally)
+    submit(store, bundle)
     with zipfile.ZipFile(bundle, "a") as archive:
         archive.writestr(name, "evil")
     before = sorted(tmp_path.rglob("*"))
@@ -354,7 +396,7 @@ def test_a_bundle_can_write_nothing_but_results(store, tmp_path, name):
 
 def test_a_damaged_bundle_is_refused_in_one_line(store, tmp_path):
     bundle = tmp_path / "mine.zip"
-    submit(store, bundle, tally)
+    submit(store, bundle)
     whole = bundle.read_bytes()
     texts = {"half": whole[: len(whole) // 2], "text": b"no bundle", "empty": b"", "flipped": bytearray(whole)}
     texts["flipped"][len(whole) // 2] ^= 255
@@ -384,10 +426,10 @@ def test_an_interrupted_merge_leaves_no_record_without_its_files(store, tmp_path
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(shutil, "copyfile", stop)
-        merge([store.folder], target, tally)
+        merge([store.folder], target)
     assert len(target.all()) == 1
     assert found(target) == {}
-    assert merge([store.folder], target, tally) == (3, 1)
+    assert merge([store.folder], target) == Merged(3, 1, ())
 
 
 def test_the_run_is_the_digest_of_what_the_record_names(store):

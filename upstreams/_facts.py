@@ -90,11 +90,11 @@ class UpstreamFacts:
         return round(exact) if exact == round(exact) else exact
 
     def recorded(self) -> dict[str, Any]:
-        """What belongs to the result; where the checkpoint lies on this machine does not."""
+        """What belongs to the result: not where the checkpoint lies on this machine, nor what was measured there."""
         return {key: value for key, value in asdict(self).items() if key not in PLANNING | {"spec"}}
 
 
-PLANNING = {"window_samples", "batch_seconds", "extra_frames"}  # not part of a result
+PLANNING = {"window_samples", "batch_seconds", "extra_frames", "gflops_per_second"}  # not part of a result
 
 
 def _extra_frames(upstream: Upstream) -> float:

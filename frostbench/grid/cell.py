@@ -17,7 +17,7 @@ from tasks._rows import Example, TaskRows
 from upstreams._extraction.clips import LONGEST_SECONDS
 from upstreams._facts import UpstreamFacts
 
-PROTOCOL_VERSION = 3  # raised whenever the same inputs could give another result
+PROTOCOL_VERSION = 4  # raised whenever the same inputs could give another result
 
 
 # What becomes of frames: kept as float16 or int8, or computed anew whenever a clip is drawn.
@@ -34,6 +34,8 @@ class Cell:
         recipe: how the head is trained.
         rows: what the task takes of the corpus; one value for all cells of a task.
         seed: of the head's training.
+        custom: whether it stays off the leaderboard; decided where it is planned, since a worker's registry may lack
+            what a file of one's own registers.
         frames: what becomes of them, where the head needs frames; else None.
         live: the splits whose recordings pass the upstream whenever they are drawn instead of once.
         long: how many recordings pass in pieces; found once it is clear that the cell has to be run.
@@ -44,6 +46,7 @@ class Cell:
     recipe: Recipe
     rows: TaskRows
     seed: int
+    custom: bool = False
     frames: Frames | None = None
     live: tuple[str, ...] = ()
     long: int = 0
@@ -52,11 +55,6 @@ class Cell:
     def examples(self) -> Mapping[str, Sequence[Example]]:
         """Split -> examples."""
         return self.rows.examples
-
-    @property
-    def custom(self) -> bool:
-        """Whether it stays off the leaderboard."""
-        return self.rows.limited
 
     @property
     def kind(self) -> Kind:
@@ -88,9 +86,12 @@ class Cell:
             upstream=self.upstream.digest,
             task=self.task.recorded(),
             recipe=self.recipe,
+            hearing={},
             corpus=self.rows.digest,
             live=self.exact,
             frames=self.frames,
+            fold=None,
+            custom=self.custom,
             seed=self.seed,
         )
 

@@ -81,7 +81,7 @@ def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device:
     cell, _ = todo[0]
     labels = _labels(cell)
     data = _load_splits(cell, ("train", "valid"), labels, folders, device)
-    metric = get_metric(cell.task.metric)
+    metric = get_metric(cell.task.selecting)
     references = [labels.reference(example.label) for example in cell.examples["valid"]]
     started = time.monotonic()
     models = [_new_downstream(cell, labels) for cell, _ in todo]
@@ -120,32 +120,31 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     rates = cell.recipe.learning_rates
     train_heads([(cell, rate) for rate in rates], folders, device=device, advance=lambda updates: None)
     started = time.monotonic()
-    labels, metric = _labels(cell), get_metric(cell.task.metric)
+    labels = _labels(cell)
     data = _load_splits(cell, ("valid", "test"), labels, folders, device)
     loaded = [load_trained(_candidate_path(cell, rate, folders)) for rate in rates]
     candidates = [trained for trained, _ in loaded]
-    best = choose(candidates, metric.sign)
+    best = choose(candidates, get_metric(cell.task.selecting).sign)
 
     downstream = _new_downstream(cell, labels)
     downstream.load_state_dict(dict(best.state))
-    layers = {
-        "layer_weights": downstream.featurizer.layer_weights().tolist(),
-        "layer_norms": layer_norms(data["valid"], downstream.featurizer.normalise),
-    }
+    layer_weights = downstream.featurizer.layer_weights().tolist()
+    norms = layer_norms(data["valid"], downstream.featurizer.normalise)
     # The one look at test: everything has been decided.
     predictions, _ = predict(downstream.to(device), data["test"], torch.device(device))
     references = [labels.reference(example.label) for example in cell.examples["test"]]
-    value = metric.compute(predictions, references)
+    metrics = [get_metric(name) for name in cell.task.metrics]
+    values = {metric.name: metric.compute(predictions, references) for metric in metrics}
     store = RecordStore(folders.results)
-    rows = _prediction_rows(cell.examples["test"], predictions, references, metric)
+    rows = _prediction_rows(cell.examples["test"], predictions, references, metrics)
     artifacts = _write_files(store.run_folder(cell.run), cell, downstream, best, candidates, rows)
     seconds = {
         "train": sum(float(description["seconds"]) for _, description in loaded),
         "test": time.monotonic() - started,
     }
-    made = {"upstream_spec": cell.upstream.spec, **circumstances(device, seconds)}
-    record = _record(cell, metric, value, best, candidates, layers, artifacts, made)
-    store.add(record)
+    measured = {"gflops_per_second": cell.upstream.gflops_per_second, "layer_norms": norms}
+    made = {"upstream_spec": cell.upstream.spec, **measured, **circumstances(device, seconds)}
+    store.add(_record(cell, values, best, candidates, layer_weights, artifacts, made))
     delete_candidates(cell, folders)
     return cell.run
 
@@ -194,16 +193,16 @@ def delete_candidates(cell: Cell, folders: Folders) -> None:
 
 
 def _prediction_rows(
-    examples: Sequence[Example], predictions: Sequence[Any], references: Sequence[Any], metric: Metric
+    examples: Sequence[Example], predictions: Sequence[Any], references: Sequence[Any], metrics: Sequence[Metric]
 ) -> list[dict[str, Any]]:
-    """What is kept of every test utterance; whoever reads it needs no code of the metric to resample the score."""
+    """What is kept of every test utterance, and what it adds to each metric."""
     return [
         {
             "id": example.id,
             **({} if example.speaker is None else {"speaker": example.speaker}),
             "prediction": prediction,
             "reference": reference,
-            **metric.tally(prediction, reference)._asdict(),
+            "statistics": {metric.name: metric.statistics(prediction, reference) for metric in metrics},
         }
         for example, prediction, reference in zip(examples, predictions, references, strict=True)
     ]
@@ -238,27 +237,31 @@ def _divergence(trained: Trained) -> dict[str, int]:
 
 def _record(
     cell: Cell,
-    metric: Metric,
-    value: float,
+    values: Mapping[str, float],
     best: Trained,
     candidates: Sequence[Trained],
-    layers: Mapping[str, list[float]],
+    layer_weights: list[float],
     artifacts: Mapping[str, str],
     made: Mapping[str, Any],
 ) -> ResultRecord:
+    metrics = [get_metric(name).recorded() for name in cell.task.metrics]
     return ResultRecord(
         run=cell.run,
         upstream=cell.upstream.recorded(),
         task=cell.task.recorded(),
         corpus={"name": cell.rows.corpus, "digest": cell.rows.digest},
         recipe={**asdict(cell.recipe), "digest": digest_of(cell.recipe)},
+        hearing={},
         protocol=PROTOCOL_VERSION,
         live=cell.exact,
         frames=cell.frames,
+        fold=None,
         custom=cell.custom,
         seed=cell.seed,
-        metric={key: getattr(metric, key) for key in ("name", "title", "unit", "direction")},
-        value=value,
+        metrics=metrics,
+        metric=metrics[0],
+        value=values[metrics[0]["name"]],
+        values=dict(values),
         learning_rate=best.learning_rate,
         learning_rates=[
             {
@@ -270,13 +273,12 @@ def _record(
             for trained in candidates
         ],
         counts={split: len(rows) for split, rows in cell.examples.items()},
-        layer_weights=layers["layer_weights"],
+        layer_weights=layer_weights,
         features={
             "kind": cell.kind,
             "dtype": cell.dtype,
             "live": sorted(cell.live),
             "departures": departures(cell),
-            "layer_norms": layers["layer_norms"],
         },
         artifacts=dict(artifacts),
         circumstances=made,

@@ -82,8 +82,9 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
         for task, taken in zip(grid.tasks, rows, strict=True):
             kept = frames if kind_of(task, taken.recipe) == "frames" else None
             live = _live(taken.recipe, grid.exact, kept)
+            custom = taken.limited or task.is_custom(taken.recipe)
             for seed in grid.seeds:
-                cell = Cell(facts, task, taken.recipe, taken, seed, kept, live)
+                cell = Cell(facts, task, taken.recipe, taken, seed, custom, kept, live)
                 cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
     return Plan(list(cells.values()), rows, clips)
 

@@ -57,7 +57,7 @@ class GoalProbe:
             "valid": _examples(upstream, known, labels, task.label),
         }
         references = [labels.reference(row.labels[task.label]) for row in known]
-        metric = get_metric(task.metric)
+        metric = get_metric(task.selecting)
         shape = FeatureShape(upstream.hidden_size, upstream.frame_samples)
         models = [
             Downstream.fresh(0, task.head, upstream.num_layers, shape, labels, RECIPE) for _ in RECIPE.learning_rates

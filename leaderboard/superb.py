@@ -1,0 +1,66 @@
+"""SUPERB's own suite: which runs stand on its board, by the content of what was run, not by what it is called.
+
+`superb.json` holds the digests of task, recipe and hearing as they are declared in tasks/, which this folder can't see;
+a test compares them, and `pytest tests/test_protocol.py --update-golden` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from core.digest import digest_of
+from core.records import ResultRecord, task_digest
+
+FILE = Path(__file__).parent / "superb.json"
+
+
+@dataclass(frozen=True)
+class SuperbTask:
+    """A task of the suite, as it is defined here.
+
+    Attributes:
+        title: one line.
+        metric: name of the metric that is published.
+        head: name of the head.
+        corpus: name of the corpus.
+        train, valid, test: utterances of the whole corpus.
+        in_both: how many rows beside those may stand in train and in valid alike, as seconds of background do.
+        task: digest of what decides a result besides recipe and data.
+        recipe: digest of the recipe's fields.
+        hearing: digest of what becomes of a recording before the upstream.
+    """
+
+    title: str
+    metric: str
+    head: str
+    corpus: str
+    train: int
+    valid: int
+    test: int
+    in_both: int
+    task: str
+    recipe: str
+    hearing: str
+
+    def is_of(self, record: ResultRecord) -> bool:
+        """Whether a run is of this task, with its recipe, on its corpus, as many utterances as the whole one has."""
+        digests = (task_digest(record.task), record.recipe.get("digest"), digest_of(record.hearing))
+        counts = record.counts
+        more = counts.get("train", 0) - self.train
+        return (
+            record.corpus["name"] == self.corpus
+            and digests == (self.task, self.recipe, self.hearing)
+            and 0 <= more <= self.in_both
+            and (counts.get("valid"), counts.get("test")) == (self.valid + more, self.test)
+        )
+
+
+@cache
+def superb_tasks() -> Mapping[str, SuperbTask]:
+    """Name of a task -> what it has to be, in the order of the names."""
+    found = json.loads(FILE.read_text(encoding="utf-8"))
+    return {name: SuperbTask(**found[name]) for name in sorted(found)}
