@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from itertools import groupby
@@ -12,6 +14,7 @@ import typer
 
 from core.digest import written_then_renamed
 from core.metrics import METRICS, Metric
+from core.records import ResultRecord
 from downstreams._base import HEADS
 from downstreams.labels._base import LABELS
 from run_benchmark import app
@@ -26,7 +29,7 @@ WIDTH = 100  # columns of the help texts
 
 def documents() -> dict[str, str]:
     """Name of each generated file of this folder -> its text."""
-    return {"commands.md": commands(), "entries.md": entries()}
+    return {"commands.md": commands(), "entries.md": entries(), "provenance.md": provenance()}
 
 
 def commands() -> str:
@@ -131,6 +134,23 @@ def _metric(metric: Metric) -> Sequence[str]:
 
 def _corpus(corpus: Corpus) -> Sequence[str]:
     return _code(corpus.name), corpus.title, _code("--root FOLDER") if corpus.needs_root else ""
+
+
+def provenance() -> str:
+    """How a number came about, with the table of a record's fields as the program describes them."""
+    text = (DOCS / "provenance.md").read_text(encoding="utf-8")
+    table = _table(("field", "holds"), ((_code(name), meaning) for name, meaning in _attributes(ResultRecord)))
+    before, begin, rest = text.partition("<!-- fields of ResultRecord: begin -->\n")
+    _, end, after = rest.partition("<!-- end -->\n")
+    return f"{before}{begin}\n{table}\n\n{end}{after}"
+
+
+def _attributes(described: type) -> Iterator[tuple[str, str]]:
+    """Name and meaning of each attribute, from a docstring in Google style."""
+    _, _, text = inspect.cleandoc(described.__doc__ or "").partition("Attributes:\n")
+    meanings = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE))
+    for field in fields(described):
+        yield field.name, " ".join(meanings.get(field.name, "").split())
 
 
 def _first_line(entry: type) -> str:

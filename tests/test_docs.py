@@ -2,13 +2,18 @@
 
 import ast
 import re
+import sys
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from conftest import call
 
 import frostbench
+from core.records import ResultRecord
 from docs import generate
 from downstreams._base import HEADS
 from downstreams.labels._base import LABELS
@@ -56,7 +61,7 @@ def test_documents_name(name):
     assert alone is not None, f"'{name}' is in no code of README.md or docs/*.md"
 
 
-@pytest.mark.parametrize("name", ["commands.md", "entries.md"])
+@pytest.mark.parametrize("name", ["commands.md", "entries.md", "provenance.md"])
 def test_generated_documents_are_up_to_date(name):
     laid_out_by = re.search(r"^typer==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)[1]
     if name == "commands.md" and version("typer") != laid_out_by:
@@ -123,6 +128,44 @@ def test_commands_are_named_as_they_are_installed():
     assert [line for line in lines if not re.search("accelerate launch|torchrun", line)] == []
 
 
+def test_readme_begins_with_what_one_types_and_stays_short():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.match(r"# Frostbench\n\n {4}pip install .*\n {4}frostbench run .*\n", text)
+    assert len(text.split()) < 1_529  # of the README before there was a package frostbench
+
+
+def test_readme_repeats_what_was_measured():
+    """Its figures against s3prl are those of the table of measurements, with their conditions."""
+    (line,) = re.findall(
+        r"^\| vs_s3prl \| (HuBERT 768x12: .*)$", (ROOT / "benchmarks/README.md").read_text(), re.MULTILINE
+    )
+    ours = re.findall(r"\((\d+ s) against ([\d.]+ h)\)", line)
+    assert len(ours) == 2
+    (claim,) = re.findall(
+        r"^- (KS and SID of HuBERT Base.*?)^- ", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert [figure for pair in ours for figure in pair if figure not in claim] == []
+
+
+def test_how_a_number_came_about_is_as_the_page_says(corpus_folder, tmp_path, monkeypatch):
+    """The page's blocks run one after the other on results as it makes them; names in its text are in their record."""
+    monkeypatch.chdir(tmp_path)
+    done = call("run", "--upstream", "fbank", "--task", "ks", "--seed", 0, "--seed", 1, "--seed", 2,
+                "--corpus", corpus_folder, "--workers", 1)  # fmt: skip
+    assert done.code == 0, done.err
+    page = (ROOT / "docs" / "provenance.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) >= 5 and set(names["record"]) == {field.name for field in fields(ResultRecord)} | {"digest"}
+    for dotted in re.findall(r"`(\w+(?:\.\w+)+)`", page):
+        if not (tmp_path / "results/runs" / names["name"] / dotted).is_file():
+            value = names["record"]
+            for part in dotted.split("."):
+                value = value[part]
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_everything_public_has_a_docstring(package):
     lacking = []
@@ -149,7 +192,7 @@ def test_python_blocks_import_nothing_of_ours_but_frostbench():
             imported.add(node.module)
     assert len(blocks) >= 6
     assert "frostbench" in imported
-    assert imported <= {"frostbench", "frostbench.testing", "torch", "numpy", "pandas"}
+    assert imported <= {"frostbench", "frostbench.testing", "torch", "numpy", "pandas", *sys.stdlib_module_names}
 
 
 def test_public_names_are_those_that_are_documented():

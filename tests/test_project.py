@@ -31,10 +31,12 @@ def test_every_package_is_typed():
 
 def test_environment_variables_of_tests_are_documented():
     texts = [
-        path.read_text(encoding="utf-8") for folder in ("tests", "benchmarks") for path in ROOT.glob(f"{folder}/*.py")
+        path.read_text(encoding="utf-8")
+        for folder in ("tests", "benchmarks", "examples")
+        for path in ROOT.glob(f"{folder}/*.py")
     ]
-    used = {name for text in texts for name in re.findall(r"\bFROSTBENCH_[A-Z]+\b", text)}
-    assert used == set(re.findall(r"^\| `(FROSTBENCH_[A-Z]+)`", CONTRIBUTING, re.MULTILINE))
+    used = {name for text in texts for name in re.findall(r"\bFROSTBENCH_[A-Z_]+\b", text)}
+    assert used == set(re.findall(r"^\| `(FROSTBENCH_[A-Z_]+)`", CONTRIBUTING, re.MULTILINE))
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)
