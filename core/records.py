@@ -66,6 +66,7 @@ class ResultRecord:
             upstream_spec; and what is measured beside it: gflops_per_second of audio (None where they can't be
             counted), and layer_norms, the mean norm of each layer's features on valid, by which layer weights can be
             compared.
+        schema_version: of the fields; a record of an older one is upgraded when it is read.
     """
 
     run: str

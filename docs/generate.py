@@ -25,6 +25,7 @@ from upstreams._base import UPSTREAMS, Upstream
 DOCS = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py. To write it anew: make docs -->"
 WIDTH = 100  # columns of the help texts
+RESAMPLED = {"ratio": "ratio of sums", "mean": "function of means", "corpus": "function of all items"}
 
 
 def documents() -> dict[str, str]:
@@ -75,7 +76,8 @@ def entries() -> str:
         "## Kinds of labels",
         _table(("name", "what they are", "closed set"), map(_labels, LABELS.names())),
         "## Metrics",
-        _table(("name", "in tables", "unit", "better"), map(_metric, METRICS)),
+        "The last column is what a confidence interval resamples the value as.",
+        _table(("name", "in tables", "unit", "better", "range", "resampled as"), map(_metric, METRICS)),
         "## Corpora",
         "Folders with a `metadata.jsonl` and Hugging Face datasets are corpora as well: [corpora](corpora.md).",
         _table(("name", "title", "needs"), map(_corpus, CORPORA)),
@@ -129,7 +131,8 @@ def _labels(name: str) -> Sequence[str]:
 
 
 def _metric(metric: Metric) -> Sequence[str]:
-    return _code(metric.name), metric.title, metric.unit, metric.direction
+    low, high = ("any" if bound is None else f"{bound:g}" for bound in metric.bounds)
+    return _code(metric.name), metric.title, metric.unit, metric.direction, f"{low} to {high}", RESAMPLED[metric.kind]
 
 
 def _corpus(corpus: Corpus) -> Sequence[str]:

@@ -159,6 +159,7 @@ def test_how_a_number_came_about_is_as_the_page_says(corpus_folder, tmp_path, mo
     for block in blocks:
         exec(block, names)
     assert len(blocks) >= 5 and set(names["record"]) == {field.name for field in fields(ResultRecord)} | {"digest"}
+    assert re.findall(r"^\| `\w+` \| +\|$", page, re.MULTILINE) == [], "a field whose docstring says nothing"
     for dotted in re.findall(r"`(\w+(?:\.\w+)+)`", page):
         if not (tmp_path / "results/runs" / names["name"] / dotted).is_file():
             value = names["record"]
