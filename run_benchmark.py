@@ -332,8 +332,6 @@ def run(  # noqa: PLR0913
 def _show(results: Results) -> None:
     for table in rich_tables(results.board):
         out.print(table)
-    for name, error in results.failures:
-        err.print(f"failed: {name}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     for name, clips in results.passed.items():
         err.print(f"{name}: {clips} clips passed it, each once", markup=False, highlight=False, soft_wrap=True)
     out.print(

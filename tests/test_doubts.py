@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from conftest import call
 
@@ -125,3 +126,21 @@ def test_composed_and_decomposed_letters_are_one_symbol():
     assert labels.reference("CAFE\u0301") == "caf\u00e9"
     assert labels.encode("caf\u00e9").tolist() == labels.encode("cafe\u0301").tolist()
     assert all(unicodedata.is_normalized("NFC", labels.reference(text)) for text in ("\u0130x", "A\u030a B-x y E-x"))
+
+
+def test_all_recordings_that_are_too_short_are_named_once_and_before_any_passes(corpus_folder, tasks_file, tmp_path):
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    rows = [json.loads(line) for line in (tmp_path / "corpus" / "metadata.jsonl").read_text().splitlines()]
+    short = [row["id"] for row in rows if row.get("keyword")][:3]
+    for row in rows:
+        if row["id"] in short:
+            soundfile.write(tmp_path / "corpus" / row["file_name"], [0.1] * 320, 16_000)
+    folders = ("--corpus", tmp_path / "corpus", "--output", tmp_path / "new", "--cache", tmp_path / "cache")
+    called = call(
+        "run", "--upstream", "fbank", "--upstream", "mfcc", "--task", f"{tasks_file}:KS", "--workers", 1, *folders
+    )
+    assert called.code == 1
+    (line,) = [line for line in called.err.splitlines() if line.startswith("failed: ")]
+    assert line.startswith("failed: fbank, mfcc: 3 recordings are shorter than the shortest legal input, 400 samples")
+    assert f"{', '.join(short)}; take them out of the manifest" in line
+    assert "passed it" not in called.err

@@ -32,6 +32,7 @@ class UpstreamFacts:
         extra_frames: how many frames a clip has beyond samples / downsample_rate, in the mean.
         gflops_per_second: cost of a second of audio in billions of operations; None where unknown or not counted yet.
         sample_rate: of the waveforms it is given.
+        min_samples: the shortest legal input, in samples at 16 kHz.
         family: see UpstreamCard.
         licence: of its weights, empty where unknown.
         training_data: what it was trained on, empty where unknown.
@@ -50,6 +51,7 @@ class UpstreamFacts:
     extra_frames: float = 0.0
     gflops_per_second: float | None = None
     sample_rate: int = SAMPLE_RATE
+    min_samples: int = 1
     family: str = ""
     licence: str = ""
     training_data: str = ""
@@ -71,6 +73,7 @@ class UpstreamFacts:
             precision=precision,
             extra_frames=0.0 if upstream.utterance_level else _extra_frames(upstream),
             sample_rate=upstream.sample_rate,
+            min_samples=-(-upstream.min_samples * SAMPLE_RATE // upstream.sample_rate),
             family=upstream.card.family,
             licence=upstream.card.licence,
             training_data=upstream.training_data or upstream.card.training_data,
@@ -94,7 +97,8 @@ class UpstreamFacts:
         return {key: value for key, value in asdict(self).items() if key not in PLANNING | {"spec"}}
 
 
-PLANNING = {"window_samples", "batch_seconds", "extra_frames", "gflops_per_second"}  # not part of a result
+# Not part of a result.
+PLANNING = {"window_samples", "batch_seconds", "extra_frames", "gflops_per_second", "min_samples"}
 
 
 def _extra_frames(upstream: Upstream) -> float:

@@ -20,6 +20,7 @@ from frostbench.grid.cell_jobs import Folders, delete_candidates, extract_featur
 from frostbench.grid.measures import gflops_per_second
 from frostbench.grid.needs import Part, dtypes_of, needs_of, plan_waves, sizes_of
 from frostbench.grid.plan import Grid, Plan, make_cells
+from frostbench.grid.short import too_short
 from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Executor, Job, Outcome
 from frostbench.jobs.progress import Watcher
@@ -102,6 +103,12 @@ def _compute(
     """Runs the cells that have no record, wave by wave, and enters into the report what became of them."""
     validate_once(manifest, plan.rows, folders.cache, watcher)
     parts = _parts(plan.clips, pending, folders.cache)
+    short = too_short(parts)
+    for names, problem in short.items():
+        watcher.failed(names, problem)
+    report.failures.extend(short.items())
+    refused = {name for names in short for name in names.split(", ")}
+    parts = [part for part in parts if part.upstream.name not in refused]
     waves = plan_waves(parts, grid.cache_limit)
     needs_before = [needs_of(part, folders.cache) for part in parts]
     for line in announcements(parts, needs_before, len(waves), grid.frames, grid.cache_limit):

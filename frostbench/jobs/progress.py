@@ -36,6 +36,9 @@ class Watcher:
     def done(self, outcome: Outcome) -> None:
         """A job ended."""
 
+    def failed(self, name: str, error: str) -> None:
+        """Something failed; what comes after it goes on."""
+
     def say(self, line: str) -> None:
         """Something a person should know before it happens."""
 
@@ -72,6 +75,7 @@ class TerminalWatcher(Watcher):
             disable=not console.is_terminal,
         )
         self._bar: TaskID | None = None
+        self._failures: set[str] = set()
         self._title, self._unit, self._total, self._done = "", "", 0.0, 0.0
         self._started = self._said = time.monotonic()
 
@@ -114,7 +118,13 @@ class TerminalWatcher(Watcher):
     def done(self, outcome: Outcome) -> None:
         """See Watcher.done."""
         if outcome.error is not None:
-            line = f"failed: {outcome.job.name}: {outcome.error}"
+            self.failed(outcome.job.name, outcome.error)
+
+    def failed(self, name: str, error: str) -> None:
+        """See Watcher.failed. Jobs that share an upstream mostly fail alike: the same line is written once."""
+        line = f"failed: {name}: {error}"
+        if line not in self._failures:
+            self._failures.add(line)
             self._console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
