@@ -85,6 +85,7 @@ def run_grid(
                 delete_candidates(cell, folders)
     if not pending:
         return report
+    validate_once(manifest, plan.rows, folders.cache, watcher)
     with folders_in_use(folders.cache):
         _compute(grid, manifest, plan, pending, report, folders, executor, watcher)
     return report
@@ -101,7 +102,6 @@ def _compute(
     watcher: Watcher,
 ) -> None:
     """Runs the cells that have no record, wave by wave, and enters into the report what became of them."""
-    validate_once(manifest, plan.rows, folders.cache, watcher)
     parts = _parts(plan.clips, pending, folders.cache)
     short = too_short(parts)
     for names, problem in short.items():
