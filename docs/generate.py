@@ -63,7 +63,7 @@ def entries() -> str:
     parts = [
         NOTE,
         "# Entries",
-        "All that has a name on the command line. `frostbench list` prints it, and what installed packages add.",
+        "What is registered. `frostbench list` prints upstreams, tasks, heads and corpora, also of installed packages.",
         "## Upstreams",
         "How each is written on the command line, and where its weights come from: [checkpoints](checkpoints.md).",
         *_families(),

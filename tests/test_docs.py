@@ -160,6 +160,10 @@ def test_how_a_number_came_about_is_as_the_page_says(corpus_folder, tmp_path, mo
         exec(block, names)
     assert len(blocks) >= 5 and set(names["record"]) == {field.name for field in fields(ResultRecord)} | {"digest"}
     assert re.findall(r"^\| `\w+` \| +\|$", page, re.MULTILINE) == [], "a field whose docstring says nothing"
+    again = ("run", "--upstream", "fbank", "--task", "ks", "--corpus", corpus_folder, "--workers", 1)
+    assert call(*again, "--cache", "other_cache", "--output", "other_results").code == 0
+    merged = call("merge", "other_results", "--output", "results", "--strict")
+    assert merged.out.startswith("0 records added, 1 were there"), merged.err
     for dotted in re.findall(r"`(\w+(?:\.\w+)+)`", page):
         if not (tmp_path / "results/runs" / names["name"] / dotted).is_file():
             value = names["record"]
