@@ -430,7 +430,7 @@ def test_results_of_two_precisions_are_never_mixed(corpus_folder, tasks_file, tm
     assert (whole.upstream["precision"], cut.upstream["precision"]) == ("float32", "bfloat16")
     assert cut.upstream["digest"] != whole.upstream["digest"]
     assert len(list((tmp_path / "cache").glob("*/pooled"))) == 2
-    rows = call("report", "--output", tmp_path / "results", "--format", "csv").out.splitlines()
+    rows = call("report", "--custom", "--output", tmp_path / "results", "--format", "csv").out.splitlines()
     assert sorted(row.split(",")[0] for row in rows[1:]) == ["apc (untrained)", "apc (untrained) (bfloat16)"]
 
 

@@ -212,7 +212,8 @@ def test_a_png_does_not_depend_on_the_fonts_of_the_machine(monkeypatch, tmp_path
 
 def test_an_installation_has_what_the_leaderboard_reads():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = settings["tool"]["setuptools"]["package-data"]["leaderboard"]
+    data = settings["tool"]["setuptools"]["package-data"]
+    patterns = [*data["leaderboard"], *data["*"]]
     folder = ROOT / "leaderboard"
     installed = {path for pattern in patterns for path in folder.glob(pattern)}
     there = {path for path in folder.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}

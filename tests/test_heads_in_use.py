@@ -39,11 +39,11 @@ def record_of(runs, task: str, head: str = "") -> ResultRecord:
 
 def test_another_head_is_a_run_of_its_own_and_no_part_of_the_leaderboard(runs):
     assert (runs.default.code, runs.other.code) == (0, 0)
-    assert "tiny, recipe tiny, head utterance_attention" in runs.other.out
+    assert "tiny, recipe tiny (custom), head utterance_attention" in runs.other.out
     default, other = (record_of(runs, "ks", f"utterance_{name}") for name in ("linear", "attention"))
     assert default.run != other.run
     assert (other.task["default_head"], other.features["kind"]) == ("utterance_linear", "frames")
-    read = json.loads(call("report", "--output", runs.store.folder, "--format", "json").out)
+    read = json.loads(call("report", "--custom", "--output", runs.store.folder, "--format", "json").out)
     (board,), (variant,) = read["boards"], read["variants"]
     assert {cell["seeds"][0]["run"] for row in board["rows"] for cell in row["cells"].values()}.isdisjoint(
         {cell["seeds"][0]["run"] for row in variant["rows"] for cell in row["cells"].values()}
@@ -52,7 +52,7 @@ def test_another_head_is_a_run_of_its_own_and_no_part_of_the_leaderboard(runs):
     assert (compared["task"], compared["head"], len(compared["upstreams"])) == ("ks", "utterance_attention", 2)
     assert compared["tau"] in (-1, 1, None)
     assert "KS with head utterance_attention instead of utterance_linear" in call(
-        "report", "--output", runs.store.folder
+        "report", "--custom", "--output", runs.store.folder
     ).out.replace("\n", " ")
     alone = [record.value for record in runs.store.all() if record.task["head"] == "utterance_linear"
              and record.task["name"] == "ks"]  # fmt: skip

@@ -10,7 +10,6 @@ import torch
 from core.digest import write_json
 from core.errors import CheckpointError, TrainingError
 from core.lengths import pad, padding_mask
-from core.metrics import get_metric
 from core.records import RecordStore
 from downstreams import _closed_form, _featurizer
 from downstreams._base import FeatureShape
@@ -448,10 +447,6 @@ def test_the_learning_rate_is_chosen_on_valid(grid, corpus, tmp_path):
     assert record.learning_rate == 1e-1
 
 
-def tally(metric: str, prediction: object, reference: object) -> tuple[int, int]:
-    return get_metric(metric).tally(prediction, reference)
-
-
 @pytest.mark.parametrize("clip", [1e-3, 1e3])
 def test_clipped_gradients_give_the_bits_of_a_fused_step_that_divides_them(clip):
     """The numbers of earlier records: a multiplication by the inverse is rounded otherwise."""
@@ -502,7 +497,7 @@ def test_a_learning_rate_that_diverges_loses_and_disturbs_nobody(grid, corpus, t
         assert report.failures == []
         found[name] = sorted(RecordStore(folders.results).all(), key=lambda record: record.seed)
         assert [record.seed for record in found[name]] == [0, 1]
-        assert verify(RecordStore(folders.results), tally) == []
+        assert verify(RecordStore(folders.results)) == []
     for both, first, alone in zip(found["both"], found["first"], found["alone"], strict=True):
         good, bad = both.learning_rates
         assert bad == {"learning_rate": DIVERGING, "valid": None, "step": None, "diverged": 10}
@@ -539,7 +534,7 @@ def test_verify_knows_what_a_diverged_rate_may_say(grid, corpus, tmp_path):
         ([{**good, "diverged": 10, "valid": None}, bad], "history.json says otherwise of whether it diverged"),
     ):
         write_json(store.path(record.run), replace(record, learning_rates=lie).sealed())
-        assert [problem in finding.problem for finding in verify(store, tally)] == [True]
+        assert [problem in finding.problem for finding in verify(store)] == [True]
 
 
 def test_seeds_draw_dropout_of_their_own():
