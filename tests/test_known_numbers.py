@@ -16,6 +16,7 @@ import pytest
 import slow_reference
 import torch
 
+from core.metrics import get_metric
 from downstreams._base import HEADS, FeatureShape, Head
 from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels
