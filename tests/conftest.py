@@ -81,12 +81,28 @@ def write_corpus(folder: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def as_registered_before() -> Iterator[None]:
+    """What is registered inside is gone after it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in (UPSTREAMS, HEADS, TASKS, CORPORA, METRICS):
+            registry.names()
+            patch.setattr(registry, "_entries", dict(registry._entries))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def module_registries() -> Iterator[None]:
+    """What the fixtures of a module register, which begin before any of a test's, is gone after the module."""
+    with as_registered_before():
+        yield
+
+
 @pytest.fixture(autouse=True)
-def registries(monkeypatch) -> None:
+def registries(module_registries) -> Iterator[None]:
     """What a test's plug-ins register is gone after it."""
-    for registry in (UPSTREAMS, HEADS, TASKS, CORPORA, METRICS):
-        registry.names()
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    with as_registered_before():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -216,8 +216,9 @@ def test_an_edited_metric_is_computed_anew(monkeypatch, tmp_path):
 
 
 def test_our_own_entries_are_known_by_their_versions():
-    assert all(code_digest(entry) is None for registry in (UPSTREAMS, HEADS) for entry in registry)
-    assert all(task.recorded()["code"] is None for task in TASKS)
+    entries = [entry for registry in (UPSTREAMS, HEADS) for entry in registry]
+    assert {entry: code_digest(entry) for entry in entries} == dict.fromkeys(entries)
+    assert {task.name: task.recorded()["code"] for task in TASKS} == dict.fromkeys(TASKS.names())
 
 
 def test_a_file_that_cannot_be_read_as_python_counts_by_its_bytes(tmp_path):
