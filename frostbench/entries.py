@@ -12,11 +12,13 @@ from core import checks
 from core.checks import CheckResult
 from core.errors import BenchmarkError, ContractError, UnknownNameError
 from core.manifest import Manifest
+from core.metrics import METRICS, Metric
 from core.registry import load_module, unknown_name
 from downstreams import _checks as head_checks
 from downstreams._base import HEADS, Head
 from frostbench.instances import built
 from tasks import _checks as task_checks
+from tasks import _metric_checks as metric_checks
 from tasks._base import TASKS, Task, resolve_task
 from upstreams import _checks as upstream_checks
 from upstreams._base import UPSTREAMS, Upstream
@@ -31,6 +33,7 @@ KINDS: Mapping[str, Callable[[Any], bool]] = {
     "upstream": lambda value: isinstance(value, Upstream) or _is_subclass(value, Upstream),
     "head": lambda value: _is_subclass(value, Head),
     "task": lambda value: isinstance(value, Task),
+    "metric": lambda value: isinstance(value, Metric),
 }
 
 
@@ -108,12 +111,12 @@ def resolved(spec: str) -> Any:
         return in_file(Path(f"{file}.py"), name)
     if spec.endswith(".py"):
         raise ContractError(f"{spec}: name one entry of it, as {spec}:NAME ({_listed(load_module(Path(spec)))})")
-    for registry in (HEADS, TASKS):
+    for registry in (HEADS, TASKS, METRICS):
         if spec in registry.names():
             return registry.get(spec)
     if ":" in spec or "@" in spec or spec in UPSTREAMS.names():
         return build_upstream(spec)
-    names = [*UPSTREAMS.names(), *HEADS.names(), *TASKS.names()]
+    names = [*UPSTREAMS.names(), *HEADS.names(), *TASKS.names(), *METRICS.names()]
     raise unknown_name("upstream, head, task or metric", spec, names)
 
 
@@ -240,6 +243,11 @@ def _task_subject(task: Task, corpus: Manifest | None) -> Subject:
     )
 
 
+def _metric_subject(metric: Metric) -> Subject:
+    title = f"metric {metric.name}: {metric.title} {metric.unit}, {metric.direction} is better"
+    return Subject("metric", metric.name, title, _bound(metric_checks.CHECKS, metric))
+
+
 def _bound(
     functions: tuple[Callable[[Any], None], ...], subject: Any, known: Mapping[str, str] | None = None
 ) -> tuple[BoundCheck, ...]:
@@ -249,5 +257,6 @@ def _bound(
 _SUBJECTS: Mapping[str, Callable[[Any], Subject]] = {
     "upstream": _upstream_subject,
     "head": _head_subject,
+    "metric": _metric_subject,
 }
-_VALUES = (Task.__module__,)  # an object's `__module__` is its class's
+_VALUES = (Task.__module__, Metric.__module__)  # an object's `__module__` is its class's

@@ -11,8 +11,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from core.code import has_file, is_ours
+from core.metrics import METRICS
 from core.registry import Registry, is_loaded_by_path, load_module
 from downstreams._base import HEADS
+from downstreams.labels._base import LABELS
 from frostbench.jobs.base import Advance, Done, Executor, Job, Outcome, Say, ignore_line
 from upstreams._base import UPSTREAMS
 
@@ -45,9 +47,10 @@ def plugin_modules() -> PluginModules:
 
 
 def _registered() -> Iterator[tuple[str, str]]:
-    registries: tuple[Registry[Any], ...] = (HEADS, UPSTREAMS)
+    registries: tuple[Registry[Any], ...] = (HEADS, UPSTREAMS, LABELS)
     for registry in registries:
         yield from ((name, registry.get(name).__module__) for name in registry.names())
+    yield from ((metric.name, metric.statistics.__module__) for metric in METRICS)  # an object's is its class's
 
 
 class WithPlugins:

@@ -8,23 +8,25 @@ from typing import Any
 
 import pandas as pd
 
+from core.errors import MetricError
+from core.metrics import find_metric
 from core.records import RecordStore, ResultRecord
 from leaderboard.board import Board, Cell, Column, Leaderboard, PublishedRow, Row
 from leaderboard.columns import layers_of
 from leaderboard.grouping import Entry, named
-from leaderboard.predictions import predictions_of
+from leaderboard.predictions import Prediction, predictions_of
 
 CELLS = (
     "upstream", "task", "corpus", "metric", "direction", "mean", "std", "seeds", "test_utterances", "learning_rate",
     "params", "low", "high", "rank", "letters", "speakers", "head", "recipe", "board", "score", "gflops_per_second",
     "source",
 )  # fmt: skip
-KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "run")  # what all other frames begin with
+KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "fold", "run")  # what all other frames begin with
 RUNS = (
     *KEYS, "metric", "direction", "value", "learning_rate", "valid", "seconds", "custom", "train", "valid_utterances",
     "test", "params", "upstream_digest", "corpus_digest", "recipe_digest", "protocol", "device", "commit", "finished",
 )  # fmt: skip
-PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference")
+PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference", "value")
 LAYERS = (*KEYS, "layer", "weight", "corrected_weight")
 COUNTS = ("seeds", "test_utterances", "params", "rank", "speakers")  # whole numbers, also where some are missing
 
@@ -76,8 +78,9 @@ def _of_cell(cell: Cell) -> dict[str, Any]:
 def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
     """One row a run.
 
-    Returns: columns `RUNS`, then a column for each other metric of its tasks, and one for each version, such as
-        `version_torch`. `seconds` is load, train and test together, `valid` the value by which the rate was chosen.
+    Returns: columns `RUNS`, then a column for each further metric of its tasks, such as `value_cer`, and one for each
+        version, such as `version_torch`. `seconds` is load, train and test together, `valid` the value by which the
+        rate was chosen.
     """
     rows = [_of_run(entry) for entry in named(records)]
     return pd.DataFrame(rows, columns=_columns(RUNS, rows))
@@ -107,6 +110,7 @@ def _of_run(entry: Entry) -> dict[str, Any]:
         "device": made.get("device"),
         "commit": made.get("git", {}).get("commit"),
         "finished": made.get("finished"),
+        **{f"value_{name}": value for name, value in record.values.items() if name != record.metric["name"]},
         **{f"version_{name}": version for name, version in made.get("versions", {}).items()},
     }
 
@@ -114,14 +118,25 @@ def _of_run(entry: Entry) -> dict[str, Any]:
 def predictions(store: RecordStore, records: Sequence[ResultRecord]) -> pd.DataFrame:
     """One row a test utterance and run; none of a run whose folder of files is not there.
 
-    Returns: columns `PREDICTIONS`, then what a row of `predictions.jsonl` holds besides. An intent of several slots is
-        a dict.
+    Returns: columns `PREDICTIONS` and `statistics`, metric -> what the row adds to it. `value` is the metric of this
+        row alone, such as its word error rate; missing where a single row has none. An intent of several slots is a
+        dict.
     Raises: RecordError: predictions are not those that a record was made from.
     """
     rows = [
-        {**_keys(entry), **asdict(row)} for entry in named(records) for row in predictions_of(store, entry.record) or ()
+        {**_keys(entry), **asdict(row), "value": _value_of(entry.record.metric["name"], row)}
+        for entry in named(records)
+        for row in predictions_of(store, entry.record) or ()
     ]
     return pd.DataFrame(rows, columns=_columns(PREDICTIONS, rows))
+
+
+def _value_of(name: str, row: Prediction) -> float | None:
+    metric = find_metric(name)
+    try:
+        return None if metric is None else metric.of([row.statistics[name]])
+    except MetricError:
+        return None
 
 
 def layers(records: Sequence[ResultRecord]) -> pd.DataFrame:
@@ -140,7 +155,13 @@ def layers(records: Sequence[ResultRecord]) -> pd.DataFrame:
 
 def _keys(entry: Entry) -> dict[str, Any]:
     names = {name: getattr(entry, name) for name in ("upstream", "task", "corpus", "recipe")}
-    return {**names, "head": entry.record.task["head"], "seed": entry.record.seed, "run": entry.record.run}
+    return {
+        **names,
+        "head": entry.record.task["head"],
+        "seed": entry.record.seed,
+        "fold": entry.record.fold,
+        "run": entry.record.run,
+    }
 
 
 def _columns(first: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:

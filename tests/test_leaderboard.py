@@ -11,7 +11,6 @@ from dataclasses import asdict
 
 import pytest
 import yaml
-from results import ACCURACY, ASR, WER, add, classified, rows_of, upstream
 from rich.console import Console
 from test_records import record, task
 
@@ -23,6 +22,7 @@ from leaderboard.board import Board, Interval, Leaderboard
 from leaderboard.exports import model_index, to_csv, to_json, to_latex
 from leaderboard.frames import CELLS
 from leaderboard.tables import rich_tables, svg, to_markdown
+from results import ACCURACY, ASR, WER, add, classified, rows_of, upstream
 from tasks._base import TASKS
 
 LIBRISPEECH = {"name": "librispeech", "digest": "l"}

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from results import WER, add, classified, rows_of, upstream
 
 from core.digest import digest_of, file_digest, write_json
 from core.errors import RecordError
 from core.records import RecordStore, ResultRecord, read_stored
 from leaderboard.bundles import Merged, merge, submit
 from leaderboard.verification import strays, verify
+from results import WER, add, classified, rows_of, upstream
 
 
 def fill(folder: Path) -> RecordStore:
