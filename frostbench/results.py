@@ -54,7 +54,7 @@ class Results:
     def runs(self) -> pd.DataFrame:
         """One row a run: a seed of a cell.
 
-        Returns: upstream, task, corpus, recipe, head, seed, run, metric, direction, value, learning_rate, valid,
+        Returns: upstream, task, corpus, recipe, head, seed, fold, run, metric, direction, value, learning_rate, valid,
             seconds, custom, utterances of each split, params, digests of upstream, corpus and recipe, protocol, device,
             commit, finished, and a version_... of each package.
         """
@@ -63,7 +63,7 @@ class Results:
     def predictions(self) -> pd.DataFrame:
         """One row a test utterance and run.
 
-        Returns: upstream, task, corpus, recipe, head, seed, run, id, speaker, prediction, reference, and what the
+        Returns: upstream, task, corpus, recipe, head, seed, fold, run, id, speaker, prediction, reference, and what the
             utterance adds to the metric.
         Raises: RecordError: a file of predictions is not the one that its record was made from.
         """
@@ -72,8 +72,8 @@ class Results:
     def layers(self) -> pd.DataFrame:
         """One row an upstream, task, seed and layer.
 
-        Returns: upstream, task, corpus, recipe, head, seed, run, layer, weight (of the learned sum), corrected_weight
-            (times the norm of the layer's features, scaled to sum to 1).
+        Returns: upstream, task, corpus, recipe, head, seed, fold, run, layer, weight (of the learned sum),
+            corrected_weight (times the norm of the layer's features, scaled to sum to 1).
         """
         return frames.layers(self.records)
 
