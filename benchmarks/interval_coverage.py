@@ -22,8 +22,8 @@ from scipy.special import expit, logit
 
 from core.metrics import get_metric
 from core.records import RecordStore
-from leaderboard.columns import trials_of
 from leaderboard.grouping import grouped
+from leaderboard.result_cells import trials_of
 from leaderboard.statistics import Trials, difference, interval, resample
 
 NODES = np.linspace(-3, 3, 61)  # of the normal distribution of speakers, cut to what can be tabulated

@@ -113,7 +113,9 @@ class ResultRecord:
 
 def task_digest(task: Mapping[str, Any]) -> str:
     """sha256 of what decides a result besides recipe and data."""
-    return digest_of([task[key] for key in ("name", "label", "head", "metrics", "select", "version", "code")])
+    return digest_of(
+        [task[key] for key in ("name", "label", "head", "default_head", "metrics", "select", "version", "code")]
+    )
 
 
 def run_digest(  # noqa: PLR0913  # each of them by name
@@ -124,6 +126,7 @@ def run_digest(  # noqa: PLR0913  # each of them by name
     recipe: object,
     hearing: object,
     corpus: str,
+    counts: Mapping[str, int],
     live: bool,
     frames: str | None,
     fold: str | None,
@@ -135,10 +138,11 @@ def run_digest(  # noqa: PLR0913  # each of them by name
     Args:
         protocol: version of the program's protocol.
         upstream: digest of weights, configuration and preprocessing.
-        task: name, label, head, metrics, select, version and code count; the rest is for people.
+        task: name, label, head, default_head, metrics, select, version and code count; the title is for people.
         recipe: every field.
         hearing: every field.
         corpus: digest of the rows that the task takes.
+        counts: of these rows in each split; they follow from the digest, and are here so that they can be verified.
         live: whether crops passed the upstream anew at every update.
         frames: how they were kept, if they were needed.
         fold: that was tested on, where there are folds.
@@ -153,6 +157,7 @@ def run_digest(  # noqa: PLR0913  # each of them by name
             "recipe": recipe,
             "hearing": hearing,
             "corpus": corpus,
+            "counts": counts,
             "live": live,
             "frames": frames,
             "fold": fold,
@@ -197,8 +202,9 @@ def _inputs_2(content: Content) -> str:
 
 
 def _inputs_3(content: Content) -> str:
+    names = ("protocol", "task", "hearing", "counts", "live", "frames", "fold", "custom", "seed")
     return run_digest(
-        **{key: content[key] for key in ("protocol", "task", "hearing", "live", "frames", "fold", "custom", "seed")},
+        **{name: content[name] for name in names},
         upstream=content["upstream"]["digest"],
         recipe=_recipe_fields(content),
         corpus=content["corpus"]["digest"],

@@ -10,11 +10,11 @@ from statistics import mean
 from core.errors import RecordError
 from core.records import RecordStore, ResultRecord
 from leaderboard import scores
-from leaderboard.board import INTERVAL_NOTE, Board, Cell, Column, Leaderboard, Row, ScoreCard
-from leaderboard.columns import column_of, results_of
+from leaderboard.board import INTERVAL_NOTE, Board, Column, Leaderboard, ResultCell, Row, ScoreCard
 from leaderboard.grouping import Entry, Group, grouped
-from leaderboard.heads import comparisons
+from leaderboard.head_comparison import comparisons
 from leaderboard.published import beside, published_columns, rows_for
+from leaderboard.result_cells import columns_of, results_of
 
 
 def leaderboard(
@@ -48,12 +48,12 @@ def _board(store: RecordStore, group: Group, published: bool) -> Board:
     by_task: dict[str, list[Entry]] = defaultdict(list)
     for entry in group.entries:
         by_task[entry.task].append(entry)
-    columns = {task: column_of(entries[0]) for task, entries in sorted(by_task.items())}
-    results = {task: results_of(store, columns[task], by_task[task]) for task in columns}
-    cells: dict[str, dict[str, Cell]] = defaultdict(dict)
-    for task, result in results.items():
+    columns = {column.key: column for task in sorted(by_task) for column in columns_of(by_task[task][0])}
+    results = {key: results_of(store, column, by_task[column.task]) for key, column in columns.items()}
+    cells: dict[str, dict[str, ResultCell]] = defaultdict(dict)
+    for key, result in results.items():
         for upstream, cell in result.cells.items():
-            cells[upstream][task] = cell
+            cells[upstream][key] = cell
     facts = {entry.upstream: entry.record for entry in group.entries}
     if published and group.superb:
         cells = {name: beside(facts[name], columns, found) for name, found in cells.items()}
@@ -83,7 +83,7 @@ def _published_alone() -> Board:
     return Board("SUPERB", True, "superb", False, tuple(columns), (), (), card, rows_for(columns), (), INTERVAL_NOTE)
 
 
-def _row(name: str, record: ResultRecord, score: float | None, rank: float, cells: Mapping[str, Cell]) -> Row:
+def _row(name: str, record: ResultRecord, score: float | None, rank: float, cells: Mapping[str, ResultCell]) -> Row:
     upstream = record.upstream
     facts = {key: upstream.get(key, 0) for key in ("params", "num_layers", "hidden_size", "downsample_rate")}
     return Row(
@@ -97,44 +97,50 @@ def _row(name: str, record: ResultRecord, score: float | None, rank: float, cell
     )
 
 
-def _mean_ranks(columns: Mapping[str, Column], cells: Mapping[str, Mapping[str, Cell]]) -> dict[str, float]:
-    """Mean over the tasks of the place by the mean; equal ones share the mean of their places."""
-    places: dict[str, list[float]] = defaultdict(list)
-    for task, column in columns.items():
+def _mean_ranks(columns: Mapping[str, Column], cells: Mapping[str, Mapping[str, ResultCell]]) -> dict[str, float]:
+    """Mean over the tasks, and in a task over its metrics, of the place by the mean; equal ones share the mean of their
+    places.
+    """
+    places: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for key, column in columns.items():
         sign = 1 if column.direction == "higher" else -1
-        values = {name: sign * found[task].mean for name, found in cells.items() if task in found}
+        values = {name: sign * found[key].mean for name, found in cells.items() if key in found}
         for name, value in values.items():
             ahead = sum(other > value for other in values.values())
             equal = sum(other == value for other in values.values())
-            places[name].append(ahead + (equal + 1) / 2)
-    return {name: mean(found) for name, found in places.items()}
+            places[name][column.task].append(ahead + (equal + 1) / 2)
+    return {name: mean(map(mean, found.values())) for name, found in places.items()}
 
 
 def _scores(
     group: Group,
     columns: Mapping[str, Column],
-    cells: Mapping[str, Mapping[str, Cell]],
+    cells: Mapping[str, Mapping[str, ResultCell]],
     facts: Mapping[str, ResultRecord],
 ) -> tuple[ScoreCard, dict[str, float | None]]:
     if group.superb:
-        points = {name: scores.superb_score(_values(found, columns), list(columns)) for name, found in cells.items()}
-        return scores.superb_card(list(columns)), points
-    errors = {name: {task: abs(best - cell.mean) for task, cell in found.items()
-                     if (best := columns[task].optimum) is not None}
+        tasks = list(dict.fromkeys(column.task for column in columns.values()))
+        points = {name: scores.superb_score(_values(found, columns), tasks) for name, found in cells.items()}
+        return scores.superb_card(tasks), points
+    optima = {key: column.optimum for key, column in columns.items() if column.optimum is not None}
+    errors = {name: {key: abs(optima[key] - cell.mean) for key, cell in found.items() if key in optima}
               for name, found in cells.items()}  # fmt: skip
     # By what was typed, too: s3prl's upstream of this name removes the mean.
     baselines = [name for name, record in facts.items() if _typed(record) == record.upstream["name"] == scores.BASELINE]
-    baseline = baselines[0] if len(baselines) == 1 and set(errors[baselines[0]]) == set(columns) else None
+    baseline = baselines[0] if len(baselines) == 1 and set(errors[baselines[0]]) == set(optima) else None
+    by_task: dict[str, list[str]] = defaultdict(list)
+    for key in optima:
+        by_task[columns[key].task].append(key)
     points = {
-        name: scores.error_reduction(found, errors[baseline], list(columns)) if baseline else None
+        name: scores.error_reduction(found, errors[baseline], list(by_task.values())) if baseline else None
         for name, found in errors.items()
     }
-    return scores.reduction_card(list(columns.values()), baseline), points
+    return scores.reduction_card([columns[key] for key in optima], baseline), points
 
 
 def _typed(record: ResultRecord) -> str:
     return str(record.circumstances.get("upstream_spec", ""))
 
 
-def _values(cells: Mapping[str, Cell], columns: Mapping[str, Column]) -> scores.Values:
-    return {(task, columns[task].metric): cell.mean for task, cell in cells.items()}
+def _values(cells: Mapping[str, ResultCell], columns: Mapping[str, Column]) -> scores.Values:
+    return {(columns[key].task, columns[key].metric): cell.mean for key, cell in cells.items()}

@@ -1,6 +1,6 @@
 """What the leaderboard holds: the one structure that tables, exports and the page are written from.
 
-    Leaderboard -> Board (one corpus and recipe, or the suite of SUPERB) -> Row (an upstream) -> Cell (a task)
+    Leaderboard -> Board (one corpus and recipe, or the suite of SUPERB) -> Row (an upstream) -> ResultCell (a task)
 
 All of it is plain values, so `dataclasses.asdict` gives the JSON export. Values are in the metric's unit (percent);
 scores say their own unit. Nothing here is text to be shown unescaped: names are whatever a record holds.
@@ -131,7 +131,7 @@ class PublishedValue:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ResultCell:
     """An upstream on a task.
 
     Attributes:
@@ -180,12 +180,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A task of a board.
+    """A metric of a task of a board.
 
     Attributes:
-        task: its name; the key of `Row.cells`.
+        task: its name.
         title: in words.
         metric: name of the metric.
+        primary: whether it is the task's first, which its other figures and tests are shown with.
+        selecting: whether it is the one that chooses on valid.
         metric_title: as in headings (Acc, WER).
         unit: of the values.
         direction: "higher" or "lower" is better.
@@ -200,6 +202,8 @@ class Column:
     task: str
     title: str
     metric: str
+    primary: bool
+    selecting: bool
     metric_title: str
     unit: str
     direction: str
@@ -211,6 +215,16 @@ class Column:
     train: int
     valid: int
     test: int
+
+    @property
+    def key(self) -> str:
+        """Of `Row.cells`: the task, with the metric where it is not the task's first."""
+        return self.task if self.primary else f"{self.task} {self.metric}"
+
+    @property
+    def label(self) -> str:
+        """Where there is room for a word: `KS`, and `ASR CER` where the metric is not the task's first."""
+        return self.task.upper() if self.primary else f"{self.task.upper()} {self.metric_title}"
 
     @property
     def heading(self) -> str:
@@ -237,7 +251,7 @@ class Row:
             utterance has one vector.
         score: `Board.score` says which; None where a task or the baseline is missing.
         mean_rank: mean over the tasks of the place by the mean (ties share the mean of their places).
-        cells: task -> cell; a task that was not run is missing.
+        cells: `Column.key` -> cell; a task that was not run is missing.
     """
 
     name: str
@@ -249,7 +263,7 @@ class Row:
     downsample_rate: int | None
     score: float | None
     mean_rank: float
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, ResultCell]
 
 
 @dataclass(frozen=True)
@@ -258,6 +272,7 @@ class Pair:
 
     Attributes:
         task: of the comparison.
+        metric: name of the metric.
         first, second: names of the rows.
         difference: mean of the first minus mean of the second.
         interval: 95 % of the difference, not corrected for the number of comparisons.
@@ -267,6 +282,7 @@ class Pair:
     """
 
     task: str
+    metric: str
     first: str
     second: str
     difference: float
@@ -298,7 +314,7 @@ class PublishedRow:
     Attributes:
         name: as published.
         params: number of parameters; None where unknown.
-        values: task -> value in the column's unit.
+        values: `Column.key` -> value in the column's unit.
         score: SUPERB's over the columns of this board.
         source: where the numbers stand.
     """
@@ -346,7 +362,7 @@ class Board:
         superb: whether these are SUPERB's own corpora, whole, with its recipe.
         recipe: its name.
         custom: whether it shows limited or changed runs, which stay off a leaderboard.
-        columns: tasks, in the order of their names.
+        columns: metrics of the tasks, in the order of the tasks' names.
         rows: upstreams, the best first: by score, else by mean rank.
         pairs: all pairwise tests.
         score: which score the rows have.

@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from core.errors import RecordError
 from core.metrics import find_metric
 from leaderboard import frames
-from leaderboard.board import Board, Cell, Column, Leaderboard
+from leaderboard.board import Board, Column, Leaderboard, ResultCell
 from leaderboard.tables import CellText, text_frame
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
@@ -85,11 +85,11 @@ def _eval_results(board: Leaderboard, upstream: str) -> Iterator[EvalResult]:
     for each in board.boards:
         for row in each.rows:
             for column in each.columns:
-                if row.name == upstream and column.task in row.cells:
-                    yield _eval_result(each, column, row.cells[column.task])
+                if row.name == upstream and column.key in row.cells:
+                    yield _eval_result(each, column, row.cells[column.key])
 
 
-def _eval_result(board: Board, column: Column, cell: Cell) -> EvalResult:
+def _eval_result(board: Board, column: Column, cell: ResultCell) -> EvalResult:
     arguments = {
         "seeds": len(cell.seeds),
         "std": cell.std,

@@ -23,7 +23,7 @@ from leaderboard._charts import (
 )
 from leaderboard._heat_map import Matrix, heat_map
 from leaderboard._svg import shortened, signed
-from leaderboard.board import Board, Cell, Column, Confusion, HeadComparison, Interval, Row
+from leaderboard.board import Board, Column, Confusion, HeadComparison, Interval, ResultCell, Row
 
 MOST_LABELS = 40  # of a confusion matrix; of more labels those are shown that are confused most often
 
@@ -105,7 +105,7 @@ def _worth(board: Board) -> tuple[str, bool, dict[str, float]]:
         return shortened(f"{board.score.name} {board.score.unit}".strip(), 40), True, scores
     if len(board.columns) == 1:
         (column,) = board.columns
-        values = {row.name: row.cells[column.task].mean for row in board.rows if column.task in row.cells}
+        values = {row.name: row.cells[column.key].mean for row in board.rows if column.key in row.cells}
         return f"{column.metric_title} {column.unit}", column.direction == "higher", values
     return "mean rank", False, {row.name: row.mean_rank for row in board.rows}
 
@@ -114,15 +114,13 @@ def _profile(board: Board, series: Mapping[str, Series]) -> Figure | None:
     columns = [column for column in board.columns if _span(board, column)]
     if len(columns) < 3:
         return None
-    axes = [
-        Axis(f"{shortened(column.task.upper(), 12)} {column.metric_title}", *_span(board, column)) for column in columns
-    ]
+    axes = [Axis(f"{shortened(column.label, 12)} {column.metric_title}", *_span(board, column)) for column in columns]
     lines = []
     for row in board.rows:
-        values = [row.cells[column.task].mean if column.task in row.cells else None for column in columns]
+        values = [row.cells[column.key].mean if column.key in row.cells else None for column in columns]
         lines.append((series[row.name], values, _values_tip(row.name, columns, values)))
     for published in board.published:
-        values = [published.values.get(column.task) for column in columns]
+        values = [published.values.get(column.key) for column in columns]
         told = _values_tip(f"{published.name} (published)", columns, values)
         lines.append((series[f"published:{published.name}"], values, told))
     return Figure("profile", "Strengths and weaknesses", (profile(axes, lines),), _legend(series), captioned=False)
@@ -130,8 +128,8 @@ def _profile(board: Board, series: Mapping[str, Series]) -> Figure | None:
 
 def _span(board: Board, column: Column) -> tuple[float, ...]:
     """Worst and best value of a column; empty where all are equal."""
-    values = [row.cells[column.task].mean for row in board.rows if column.task in row.cells]
-    values += [row.values[column.task] for row in board.published if column.task in row.values]
+    values = [row.cells[column.key].mean for row in board.rows if column.key in row.cells]
+    values += [row.values[column.key] for row in board.published if column.key in row.values]
     low, high = min(values), max(values)
     if low == high:
         return ()
@@ -139,28 +137,29 @@ def _span(board: Board, column: Column) -> tuple[float, ...]:
 
 
 def _values_tip(name: str, columns: Sequence[Column], values: Sequence[float | None]) -> str:
-    told = [(column.task.upper(), f"{value:.1f} {column.unit}")
+    told = [(column.label, f"{value:.1f} {column.unit}")
             for column, value in zip(columns, values, strict=True) if value is not None]  # fmt: skip
     return tip(name, told)
 
 
 def _layers(board: Board, series: Mapping[str, Series], *, corrected: bool) -> Figure | None:
-    def weights(cell: Cell) -> tuple[float, ...]:
+    def weights(cell: ResultCell) -> tuple[float, ...]:
         return cell.corrected_weights if corrected else cell.layer_weights
 
-    rows = [(row, [column for column in board.columns if column.task in row.cells and weights(row.cells[column.task])])
+    own = [column for column in board.columns if column.primary]  # the other metrics of a task have the same weights
+    rows = [(row, [column for column in own if column.key in row.cells and weights(row.cells[column.key])])
             for row in board.rows if row.num_layers > 1]  # fmt: skip
     rows = [(row, columns) for row, columns in rows if columns]
     if not rows:
         return None
-    highest = max(max(weights(row.cells[column.task])) for row, columns in rows for column in columns)
+    highest = max(max(weights(row.cells[column.key])) for row, columns in rows for column in columns)
     panels = []
     for row, columns in rows:
-        values = [weights(row.cells[column.task]) for column in columns]
+        values = [weights(row.cells[column.key]) for column in columns]
         layers = [str(i) for i in range(len(values[0]))]
-        matrix = Matrix([shortened(column.task.upper(), 12) for column in columns], layers, values, "task", "layer")
+        matrix = Matrix([shortened(column.label, 12) for column in columns], layers, values, "task", "layer")
         drawn = heat_map(matrix, highest, min(34, 250 / len(layers)), 22)
-        peaks = [f"{column.task.upper()} layer {max(range(len(each)), key=each.__getitem__)} ({max(each):.2f})"
+        peaks = [f"{column.label} layer {max(range(len(each)), key=each.__getitem__)} ({max(each):.2f})"
                  for column, each in zip(columns, values, strict=True)]  # fmt: skip
         panels.append(Panel(row.name, f"Largest weights: {', '.join(peaks)}", *drawn[1:], drawn[0],
                             series[row.name].key))  # fmt: skip
@@ -170,14 +169,14 @@ def _layers(board: Board, series: Mapping[str, Series], *, corrected: bool) -> F
 
 def _rates(board: Board, series: Mapping[str, Series]) -> Figure | None:
     panels = []
-    for column in board.columns:
-        lines = [_rate_curve(row, column, series) for row in board.rows if column.task in row.cells]
+    for column in (column for column in board.columns if column.selecting):
+        lines = [_rate_curve(row, column, series) for row in board.rows if column.key in row.cells]
         lines = [curve for curve in lines if curve.points]
         if len({x for curve in lines for x, _ in curve.points}) > 1:
             y_title = f"valid {column.metric_title} {column.unit}"
             panels.append(
                 curves(
-                    f"{column.task.upper()}: {column.title}",
+                    f"{column.label}: {column.title}",
                     lines,
                     "learning rate",
                     y_title,
@@ -189,7 +188,7 @@ def _rates(board: Board, series: Mapping[str, Series]) -> Figure | None:
 
 
 def _rate_curve(row: Row, column: Column, series: Mapping[str, Series]) -> Curve:
-    cell = row.cells[column.task]
+    cell = row.cells[column.key]
     tried: dict[float, list[float]] = {}
     for run in cell.seeds:
         for rate in run.learning_rates:
@@ -209,12 +208,12 @@ def _rate_curve(row: Row, column: Column, series: Mapping[str, Series]) -> Curve
 
 def _confusions(board: Board, series: Mapping[str, Series]) -> Iterator[Figure]:
     for column in board.columns:
-        cells = [(row, row.cells[column.task]) for row in board.rows if column.task in row.cells]
+        cells = [(row, row.cells[column.key]) for row in board.rows if column.key in row.cells]
         slots = dict.fromkeys(confusion.slot for _, cell in cells for confusion in cell.confusion)
         for slot in slots:
             panels = [_confusion_panel(row, confusion, column, series[row.name].key)
                       for row, cell in cells for confusion in cell.confusion if confusion.slot == slot]  # fmt: skip
-            name = "-".join(["confusion", column.task, *([slot] if slot else [])])
+            name = "-".join(["confusion", column.key.replace(" ", "-"), *([slot] if slot else [])])
             title = f"Confusions of {column.title[:1].lower() + column.title[1:]}{f', {slot}' if slot else ''}"
             yield Figure(name, title, tuple(panels), ramp=("0 %", "100 %"))
 
@@ -234,7 +233,7 @@ def _confusion_panel(row: Row, confusion: Confusion, column: Column, key: str) -
     drawn = heat_map(Matrix(names, names, values, "reference", "heard as", "%", 1), 100, size, size)
     left_out = len(confusion.labels) - len(shown)
     told = f"; the {len(shown)} labels that are confused most of {len(confusion.labels)}" if left_out else ""
-    heading = f"{column.task.upper()}{f' {confusion.slot}' if confusion.slot else ''}: {row.name}"
+    heading = f"{column.label}{f' {confusion.slot}' if confusion.slot else ''}: {row.name}"
     worst = ", ".join(f"{a} as {b} {n} times" for a, b, n in frequent_confusions(confusion, 3)) or "none"
     return Panel(heading, f"Share of every reference label; most frequent confusions: {worst}{told}",
                  *drawn[1:], drawn[0], key)  # fmt: skip
@@ -256,7 +255,7 @@ def frequent_confusions(confusion: Confusion, most: int) -> list[tuple[str, str,
 
 
 def _heads(board: Board, series: Mapping[str, Series]) -> Figure | None:
-    columns = {column.task: column for column in board.columns}
+    columns = {column.task: column for column in board.columns if column.primary}
     panels = [_head_panel(each, columns[each.task], series) for each in board.heads
               if each.task in columns and len(each.upstreams) > 1]  # fmt: skip
     return Figure("heads", "The order by another head", tuple(panels), _legend(series, published=False))
@@ -276,7 +275,7 @@ def _head_panel(comparison: HeadComparison, column: Column, series: Mapping[str,
         lines.append((series[name], [rank[i] for rank in ranks], tip(name, told)))
     tau = "" if comparison.tau is None else f": Kendall's tau {signed(comparison.tau, '.2f')}"
     flipped = ", ".join(f"{first} and {second}" for first, second in comparison.flipped)
-    panel = slopes(f"{column.task.upper()}{tau}", heads, lines)
+    panel = slopes(f"{column.label}{tau}", heads, lines)
     return replace(panel, description=f"{panel.description}; in another order: {flipped or 'none'}")
 
 

@@ -11,10 +11,10 @@ import pandas as pd
 from core.errors import MetricError
 from core.metrics import find_metric
 from core.records import RecordStore, ResultRecord
-from leaderboard.board import Board, Cell, Column, Leaderboard, PublishedRow, Row
-from leaderboard.columns import layers_of
+from leaderboard.board import Board, Column, Leaderboard, PublishedRow, ResultCell, Row
 from leaderboard.grouping import Entry, named
-from leaderboard.predictions import Prediction, predictions_of
+from leaderboard.result_cells import layers_of
+from leaderboard.stored_predictions import Prediction, predictions_of
 
 CELLS = (
     "upstream", "task", "corpus", "metric", "direction", "mean", "std", "seeds", "test_utterances", "learning_rate",
@@ -46,14 +46,14 @@ def _cells(board: Board) -> Iterator[dict[str, Any]]:
     for row in board.rows:
         known = _of_row(row, board)
         for column in board.columns:
-            if column.task in row.cells:
-                cell = _of_cell(row.cells[column.task])
+            if column.key in row.cells:
+                cell = _of_cell(row.cells[column.key])
                 yield {**known, **_of_column(column), **cell, "recipe": board.recipe, "source": "measured"}
     for published in board.published:
         known = _of_row(published, board)
         for column in board.columns:
-            if column.task in published.values:
-                value = published.values[column.task]
+            if column.key in published.values:
+                value = published.values[column.key]
                 yield {**known, **_of_column(column), "mean": value, "source": "published"}
 
 
@@ -67,7 +67,7 @@ def _of_column(column: Column) -> dict[str, Any]:
     return {name: getattr(column, name) for name in ("task", "corpus", "metric", "direction", "head")}
 
 
-def _of_cell(cell: Cell) -> dict[str, Any]:
+def _of_cell(cell: ResultCell) -> dict[str, Any]:
     low, high = cell.interval or (None, None)
     found = {name: getattr(cell, name) for name in ("mean", "std", "rank", "letters", "speakers")}
     rates = " ".join(f"{rate:g}" for rate in cell.learning_rates)

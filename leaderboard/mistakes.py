@@ -10,7 +10,7 @@ import jiwer
 
 from core.metrics import Metric
 from leaderboard.board import Confusion, Mistake
-from leaderboard.predictions import Prediction
+from leaderboard.stored_predictions import Prediction
 
 WORST = 10
 # How a metric aligns -> what does so, and what joins its units.

@@ -15,10 +15,11 @@ from markupsafe import Markup
 from leaderboard._charts import Series, compact, marker, tip
 from leaderboard._heat_map import SHADES
 from leaderboard._svg import element, printable, signed
-from leaderboard.board import Board, Cell, Column, Leaderboard, Row
+from leaderboard.board import Board, Column, Leaderboard, ResultCell, Row
 from leaderboard.figures import Figure, figures_of, series_of
 
-STAGES = {"wall_seconds", "finished", "upstream_spec"}  # circumstances that differ from run to run
+# Circumstances that differ from run to run, or from upstream to upstream: no setting.
+STAGES = {"wall_seconds", "finished", "upstream_spec", "gflops_per_second", "layer_norms"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class BoardView:
     series: Mapping[str, Series]
     figures: Mapping[str, Figure]
     confusions: tuple[Figure, ...]
-    transcripts: tuple[tuple[Column, tuple[tuple[Row, Cell], ...]], ...]
+    transcripts: tuple[tuple[Column, tuple[tuple[Row, ResultCell], ...]], ...]
     settings: tuple[tuple[tuple[str, str], ...], ...]
     setting: Mapping[str, int]
 
@@ -131,8 +132,8 @@ def _view(board: Board, key: str) -> BoardView:
     series = series_of(board)
     figures = figures_of(board)
     transcripts = [
-        (column, tuple((row, row.cells[column.task]) for row in board.rows
-                       if column.task in row.cells and row.cells[column.task].worst))
+        (column, tuple((row, row.cells[column.key]) for row in board.rows
+                       if column.key in row.cells and row.cells[column.key].worst))
         for column in board.columns
     ]  # fmt: skip
     runs = [run for row in board.rows for cell in row.cells.values() for run in cell.seeds]
@@ -168,12 +169,12 @@ def _lines(board: Board, series: Mapping[str, Series]) -> list[Line]:
     rivals = len(board.rows) > 1  # alone nobody is the best
     lines = []
     for row in board.rows:
-        cells = [_cell(row, row.cells[column.task], column, span, rivals) if column.task in row.cells else None
+        cells = [_cell(row, row.cells[column.key], column, span, rivals) if column.key in row.cells else None
                  for column, span in zip(board.columns, spans, strict=True)]  # fmt: skip
         lines.append(Line(series[row.name], row.score, row.params, row.gflops_per_second, tuple(cells)))
     for published in board.published:
-        shown = [_published_cell(published.name, published.values[column.task], column, published.source)
-                 if column.task in published.values else None for column in board.columns]  # fmt: skip
+        shown = [_published_cell(published.name, published.values[column.key], column, published.source)
+                 if column.key in published.values else None for column in board.columns]  # fmt: skip
         look = series[f"published:{published.name}"]
         lines.append(Line(look, published.score, published.params, None, tuple(shown), published.source))
     return sorted(lines, key=lambda line: (line.score is None, -(line.score or 0)))
@@ -181,13 +182,13 @@ def _lines(board: Board, series: Mapping[str, Series]) -> list[Line]:
 
 def _span(board: Board, column: Column) -> tuple[float, float]:
     """Where the whiskers of a column begin and end: worst and best bound of its intervals."""
-    cells = [row.cells[column.task] for row in board.rows if column.task in row.cells]
+    cells = [row.cells[column.key] for row in board.rows if column.key in row.cells]
     ends = [end for cell in cells for end in (cell.interval or (cell.mean,))]
     low, high = min(ends, default=0.0), max(ends, default=0.0)
     return (low, high) if column.direction == "higher" else (high, low)
 
 
-def _cell(row: Row, cell: Cell, column: Column, span: tuple[float, float], rivals: bool) -> CellView:
+def _cell(row: Row, cell: ResultCell, column: Column, span: tuple[float, float], rivals: bool) -> CellView:
     worst, best = span
     whisker: tuple[float, ...] = ()
     if cell.interval is not None and best != worst:
@@ -206,7 +207,7 @@ def _cell(row: Row, cell: Cell, column: Column, span: tuple[float, float], rival
     )
 
 
-def _tip(row: Row, cell: Cell, column: Column, difference: str) -> str:
+def _tip(row: Row, cell: ResultCell, column: Column, difference: str) -> str:
     place = "tied with the best" if cell.tied else "the best mean" if cell.best else ""
     facts = [(column.metric_title, f"{cell.mean:.2f} {column.unit}")]
     if cell.interval is not None:

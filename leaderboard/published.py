@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.metrics import Metric, get_metric
 from core.records import ResultRecord
-from leaderboard.board import Cell, Column, PublishedRow, PublishedValue
+from leaderboard.board import Column, PublishedRow, PublishedValue, ResultCell
 from leaderboard.scores import superb_score
 from leaderboard.superb import SuperbTask, superb_tasks
 
@@ -106,6 +106,8 @@ def _column(name: str, task: SuperbTask, metric: Metric) -> Column:
         task=name,
         title=task.title,
         metric=metric.name,
+        primary=True,
+        selecting=True,
         metric_title=metric.title,
         unit=metric.unit,
         direction=metric.direction,
@@ -124,15 +126,17 @@ def rows_for(columns: Sequence[Column]) -> tuple[PublishedRow, ...]:
     """The published rows that have one of the columns at least, the best score first."""
     rows = []
     for row in published_rows():
-        values = {column.task: row.values[column.task, column.metric] for column in columns
+        values = {column.key: row.values[column.task, column.metric] for column in columns
                   if (column.task, column.metric) in row.values}  # fmt: skip
         if values:
-            score = superb_score(row.values, [column.task for column in columns])
+            score = superb_score(row.values, list(dict.fromkeys(column.task for column in columns)))
             rows.append(PublishedRow(row.name, row.params, values, score, row.source))
     return tuple(sorted(rows, key=lambda row: -(row.score if row.score is not None else float("inf"))))
 
 
-def beside(record: ResultRecord, columns: Mapping[str, Column], cells: Mapping[str, Cell]) -> dict[str, Cell]:
+def beside(
+    record: ResultRecord, columns: Mapping[str, Column], cells: Mapping[str, ResultCell]
+) -> dict[str, ResultCell]:
     """Cells with what was published of the same upstream."""
     params = record.upstream["params"]
     # What has no parameters is only known by what was typed: s3prl's upstream of FBANK's name removes the mean.
@@ -140,10 +144,10 @@ def beside(record: ResultRecord, columns: Mapping[str, Column], cells: Mapping[s
     row = published_as(name, params)
     if row is None:
         return dict(cells)
-    values = {task: row.values.get((task, columns[task].metric)) for task in cells}
+    values = {key: row.values.get((columns[key].task, columns[key].metric)) for key in cells}
     return {
-        task: cell if (value := values[task]) is None else replace(
+        key: cell if (value := values[key]) is None else replace(
             cell, published=PublishedValue(row.name, value, cell.mean - value, row.source)
         )
-        for task, cell in cells.items()
+        for key, cell in cells.items()
     }  # fmt: skip

@@ -52,20 +52,22 @@ def superb_score(values: Values, tasks: Sequence[str]) -> float | None:
     return mean(points[task] for task in tasks) if tasks and set(tasks) <= set(points) else None
 
 
-def error_reduction(errors: Mapping[str, float], baseline: Mapping[str, float], tasks: Sequence[str]) -> float | None:
+def error_reduction(
+    errors: Mapping[str, float], baseline: Mapping[str, float], tasks: Sequence[Sequence[str]]
+) -> float | None:
     """Percentage of the baseline's errors that an upstream does not make, averaged over the tasks.
 
     Args:
-        errors: task -> distance to the metric's optimum, such as an error rate, or 100 minus an accuracy.
+        errors: column -> distance to the metric's optimum, such as an error rate, or 100 minus an accuracy.
         baseline: the same of the baseline.
-        tasks: over which to average.
+        tasks: the columns of each task, whose mean is taken first.
 
     Returns: 100 for no error at all, 0 for the baseline, negative for more errors than it; None where a task is missing
         or the baseline makes no error.
     """
-    if not tasks or any(task not in errors or not baseline.get(task) for task in tasks):
+    if not tasks or any(key not in errors or not baseline.get(key) for keys in tasks for key in keys):
         return None
-    return mean(100 * (baseline[task] - errors[task]) / baseline[task] for task in tasks)
+    return mean(mean(100 * (baseline[key] - errors[key]) / baseline[key] for key in keys) for keys in tasks)
 
 
 def superb_card(tasks: Sequence[str]) -> ScoreCard:
@@ -82,7 +84,7 @@ def superb_card(tasks: Sequence[str]) -> ScoreCard:
 
 def reduction_card(columns: Sequence[Column], baseline: str | None) -> ScoreCard:
     """What is shown with the mean relative error reduction."""
-    names = ", ".join(column.task.upper() for column in columns)
+    names = ", ".join(dict.fromkeys(column.task.upper() for column in columns))
     kinds = dict.fromkeys(_error_in_words(column) for column in columns if column.optimum is not None)
     lacking = "" if baseline else f" No row here: {BASELINE} was not run on all of them."
     return ScoreCard(

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard.board import INTERVAL_NOTE, Board, Cell, Interval, Leaderboard, PublishedRow, Row
+from leaderboard.board import INTERVAL_NOTE, Board, Interval, Leaderboard, PublishedRow, ResultCell, Row
 
 READING = f"Bold is the best of a column, underlined what can't be told apart from it. {INTERVAL_NOTE}"
 
@@ -26,7 +26,7 @@ class CellText(NamedTuple):
         interval: with brackets; empty where there is none.
         letters: of the ties.
         published: what was published of the same upstream, and the difference.
-        best, tied: as in `Cell`.
+        best, tied: as in `ResultCell`.
     """
 
     value: str
@@ -67,17 +67,17 @@ def lines(board: Board) -> list[Line]:
 
 
 def _measured(row: Row, board: Board) -> Line:
-    cells = [cell_text(row.cells[column.task]) if column.task in row.cells else ABSENT for column in board.columns]
+    cells = [cell_text(row.cells[column.key]) if column.key in row.cells else ABSENT for column in board.columns]
     return Line(row.name, _millions(row.params), _score(row.score), cells)
 
 
 def _published(row: PublishedRow, board: Board) -> Line:
-    values = [row.values.get(column.task) for column in board.columns]
+    values = [row.values.get(column.key) for column in board.columns]
     cells = [ABSENT if value is None else CellText(f"{value:.2f}") for value in values]
     return Line(f"{row.name} (published)", _millions(row.params), _score(row.score), cells, published=True)
 
 
-def cell_text(cell: Cell) -> CellText:
+def cell_text(cell: ResultCell) -> CellText:
     """A cell in words."""
     spread = "" if cell.std is None else f" ± {cell.std:.1f}"
     interval = "" if cell.interval is None else _interval(cell.interval)

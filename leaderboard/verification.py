@@ -20,7 +20,7 @@ from core.errors import BenchmarkError, MetricError
 from core.metrics import Metric, find_metric
 from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, StoredRecord, inputs_digest, read_stored
 from core.selection import best_on_valid
-from leaderboard.predictions import FILE_NAME, Prediction, read_rows
+from leaderboard.stored_predictions import FILE_NAME, Prediction, read_rows
 
 ROUNDING = 1e-5  # of a softmax computed on another machine
 EXACT = 1e-9  # of a value computed from the same predictions
@@ -75,7 +75,7 @@ def _record_findings(store: RecordStore, path: Path) -> Iterator[Finding]:
         yield Finding(path, "was changed after it was written: its digest is another one")
     elif not stored.as_written:
         yield Finding(path, "was changed after it was written: it says the same, but in other bytes")
-    yield from (Finding(path, problem) for problem in _contradictions(stored))
+    yield from (Finding(path, problem) for problem in (*_contradictions(stored), *_wrong_features(stored)))
     folder = store.run_folder(record.run)
     wrong = {finding.path.name: finding for finding in _wrong_files(record, folder, path.name)}
     yield from wrong.values()
@@ -117,6 +117,23 @@ def _contradictions(stored: StoredRecord) -> Iterator[str]:
         yield f"{len(record.layer_weights)} layer weights for {record.upstream['num_layers']} layers"
     if abs(sum(record.layer_weights) - 1) > ROUNDING:
         yield f"its layer weights sum to {sum(record.layer_weights):.6f}"
+
+
+def _wrong_features(stored: StoredRecord) -> Iterator[str]:
+    """What the features must have been, by frames, recipe and crops; older schemas say less of them."""
+    record = stored.record
+    if stored.content["schema_version"] < 3:
+        return
+    pooled = "pooled_normalised" if record.recipe.get("normalise") else "pooled"
+    splits = ["test", "train", "valid"] if record.frames == "recompute" else ["train"] if record.live else []
+    expected = {
+        "kind": pooled if record.frames is None else "frames",
+        "dtype": "float32" if record.frames in (None, "recompute") else record.frames,
+        "live": splits,
+    }
+    found = {key: record.features.get(key) for key in expected}
+    if found != expected:
+        yield f"its features are {found}, by its inputs they are {expected}"
 
 
 def _history(record: ResultRecord, path: Path) -> Iterator[str]:
@@ -164,8 +181,9 @@ def _head(record: ResultRecord, path: Path) -> Iterator[str]:
         yield "its layer weights are not those of the trained head"
     if told["trained"]["learning_rate"] != record.learning_rate:
         yield f"head.safetensors was trained with learning rate {told['trained']['learning_rate']:g}"
-    if told["description"]["upstream"]["digest"] != record.upstream["digest"]:
-        yield "head.safetensors was trained on another upstream"
+    upstream = told["description"]["upstream"]
+    if {key: upstream.get(key) for key in record.upstream} != record.upstream:
+        yield f"head.safetensors was trained on another upstream, {upstream}"
 
 
 def _predictions(record: ResultRecord, path: Path, file: Path) -> Iterator[Finding]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from leaderboard.board import (
     Board,
-    Cell,
     Column,
     Confusion,
     HeadComparison,
@@ -16,6 +15,7 @@ from leaderboard.board import (
     Mistake,
     PublishedRow,
     PublishedValue,
+    ResultCell,
     Row,
     ScoreCard,
     SeedRun,
@@ -35,7 +35,7 @@ def column(task: str) -> Column:
     """Word errors for asr, accuracy for the others."""
     title, metric, direction = ("WER", "wer", "lower") if task == "asr" else ("Acc", "accuracy", "higher")
     bounds = (0.0, None) if task == "asr" else (0.0, 100.0)
-    read = (metric, title, "%", direction, bounds, True)
+    read = (metric, True, True, title, "%", direction, bounds, True)
     return Column(task, f"Task {task}", *read, "utterance_linear", "tiny", "c" * 64, 90, 20, 60)
 
 
@@ -55,7 +55,7 @@ def _run(run: str, seed: int, value: float, layers: int, draw: random.Random) ->
     return SeedRun(run, seed, value, 0.1, rates, weights, weights, 13.0, {"predictions.jsonl": "e" * 64}, circumstances)
 
 
-def cell(name: str, task: str, layers: int, place: int, draw: random.Random, seeds: int = 3) -> Cell:
+def cell(name: str, task: str, layers: int, place: int, draw: random.Random, seeds: int = 3) -> ResultCell:
     """A value with all that can hang on it."""
     mean = 20.0 + place * 3 if task == "asr" else 80.0 - place * 3
     counts = tuple(
@@ -64,7 +64,7 @@ def cell(name: str, task: str, layers: int, place: int, draw: random.Random, see
     runs = tuple(
         _run(f"{name}{task}{seed}".ljust(64, "0"), seed, mean + seed - 1, layers, draw) for seed in range(seeds)
     )
-    return Cell(
+    return ResultCell(
         mean=mean,
         std=1.0 if seeds > 1 else None,
         interval=Interval(mean - 2.5, mean + 2.0),

@@ -18,6 +18,8 @@ WER, ACCURACY = get_metric("wer").recorded(), get_metric("accuracy").recorded()
 ASR = task(
     name="asr", title="Speech recognition", head="ctc", default_head="ctc", label="text", metrics=["wer"], select="wer"
 )
+MEANS = {"kind": "pooled", "dtype": "float32", "live": [], "departures": []}
+FRAMES = {"kind": "frames", "dtype": "float16", "live": [], "departures": []}
 RECIPE = {"name": "fast", "steps": 20, "learning_rates": [0.1, 0.01], "crop_samples": 0}
 # valid of both rates, first and second look: the best is 0.1 at its second look, whatever the direction
 LOOKS = {"higher": {0.1: (40.0, 50.0), 0.01: (40.0, 45.0)}, "lower": {0.1: (60.0, 50.0), 0.01: (60.0, 55.0)}}
@@ -25,7 +27,7 @@ LOOKS = {"higher": {0.1: (40.0, 50.0), 0.01: (40.0, 45.0)}, "lower": {0.1: (60.0
 
 def upstream(name: str, params: int = 0, digest: str = "", layers: int = 1) -> dict:
     facts = {"name": name, "digest": digest or name, "params": params, "num_layers": layers}
-    return {**facts, "hidden_size": 2, "downsample_rate": 160}
+    return {**facts, "hidden_size": 2, "downsample_rate": 160, "precision": "float32"}
 
 
 def rows_of(pairs: Sequence[tuple[object, object]], speakers: int = 0) -> list[dict]:
@@ -40,8 +42,7 @@ def classified(right: Sequence[int], speakers: int = 0) -> list[dict]:
 
 
 def add(store: RecordStore, rows: Sequence[dict], metric: dict = ACCURACY, **changes: object) -> ResultRecord:
-    """Writes a run with its files; nothing in it contradicts another."""
-    scale = get_metric(metric["name"])
+    """Writes a run with its files; nothing in it contradicts another. Metrics of a task among the changes all count."""
     history = [
         {
             "learning_rate": rate,
@@ -56,7 +57,8 @@ def add(store: RecordStore, rows: Sequence[dict], metric: dict = ACCURACY, **cha
         upstream=upstream("fbank"),
         task=task() if metric is ACCURACY else ASR,
         recipe=RECIPE | {"digest": digest_of(RECIPE)},
-        value=scale.compute([row["prediction"] for row in rows], [row["reference"] for row in rows]),
+        frames="float16" if metric["name"] in ("wer", "cer") else None,
+        features=FRAMES if metric["name"] in ("wer", "cer") else MEANS,
         metric=metric,
         counts={"train": 3, "valid": 2, "test": len(rows)},
         learning_rates=[
@@ -65,11 +67,18 @@ def add(store: RecordStore, rows: Sequence[dict], metric: dict = ACCURACY, **cha
         ],
     )
     made = replace(made, **changes)
-    made = replace(made, metrics=[metric], values={metric["name"]: made.value})
+    scales = [get_metric(name) for name in made.task["metrics"]]
+    texts = [row["prediction"] for row in rows], [row["reference"] for row in rows]
+    values = {scale.name: scale.compute(*texts) for scale in scales}
+    first = scales[0].name
+    made = replace(made, metrics=[scale.recorded() for scale in scales], value=values[first], values=values)
     made = replace(made, run=made.inputs_digest())
     folder = store.run_folder(made.run)
     folder.mkdir(parents=True)
-    lines = [{**row, "statistics": {scale.name: scale.statistics(row["prediction"], row["reference"])}} for row in rows]
+    lines = [
+        {**row, "statistics": {scale.name: scale.statistics(row["prediction"], row["reference"]) for scale in scales}}
+        for row in rows
+    ]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     weights = torch.arange(float(made.upstream["num_layers"]))
     told = {"trained": {"learning_rate": made.learning_rate}, "description": {"upstream": made.upstream}}

@@ -11,18 +11,21 @@ from dataclasses import asdict
 
 import pytest
 import yaml
+from results import ACCURACY, ASR, WER, add, classified, rows_of, upstream
 from rich.console import Console
 from test_records import record, task
 
 from core.digest import digest_of
 from core.errors import RecordError
+from core.metrics import METRICS
 from core.records import RecordStore, ResultRecord
+from leaderboard import frames
 from leaderboard.aggregate import leaderboard
 from leaderboard.board import Board, Interval, Leaderboard
 from leaderboard.exports import model_index, to_csv, to_json, to_latex
 from leaderboard.frames import CELLS
 from leaderboard.tables import rich_tables, svg, to_markdown
-from results import ACCURACY, ASR, WER, add, classified, rows_of, upstream
+from leaderboard.verification import verify
 from tasks._base import TASKS
 
 LIBRISPEECH = {"name": "librispeech", "digest": "l"}
@@ -265,6 +268,50 @@ def test_layer_weights_are_corrected_for_the_norms(tmp_path):
     parts = [4 * cell.layer_weights[0], *cell.layer_weights[1:]]
     assert cell.corrected_weights == pytest.approx([part / sum(parts) for part in parts])
     assert sum(cell.corrected_weights) == pytest.approx(1)
+
+
+def test_every_metric_of_a_task_is_a_column(tmp_path):
+    """The first is the task's own; scores and ranks take the mean over a task's metrics, so none counts twice."""
+    store = RecordStore(tmp_path)
+    both = ASR | {"metrics": ["wer", "cer"], "select": "cer"}
+    texts = {"fbank": "the hat", "apc": "the bat", "mfcc": "a dog"}
+    for name, said in texts.items():
+        known = {"upstream": upstream(name), "circumstances": {"upstream_spec": name}}
+        add(store, rows_of([(said, "the cat"), ("dog", "dog")]), WER, task=both, **known)
+        add(store, classified([1, 0]), **known)
+    board = only_board(leaderboard(store))
+    assert [column.key for column in board.columns] == ["asr", "asr cer", "ks"]
+    assert [column.heading for column in board.columns] == ["ASR WER % ↓", "ASR CER % ↓", "KS Acc % ↑"]
+    assert [(column.primary, column.selecting) for column in board.columns[:2]] == [(True, False), (False, True)]
+    rows = {row.name: row for row in board.rows}
+    assert rows["fbank"].cells["asr"].mean == pytest.approx(100 / 3)
+    assert rows["fbank"].cells["asr cer"].mean == pytest.approx(100 / 10)
+    assert rows["fbank"].cells["asr cer"].interval is not None
+    assert (len(rows["mfcc"].cells["asr"].worst), rows["mfcc"].cells["asr cer"].worst) == (1, ())
+    wer, cer = (rows["mfcc"].cells[key].mean / rows["fbank"].cells[key].mean for key in ("asr", "asr cer"))
+    assert rows["mfcc"].score == pytest.approx((100 * (1 - wer) + 100 * (1 - cer)) / 2 / 2)
+    assert rows["mfcc"].mean_rank == pytest.approx((3 + 2) / 2)
+    assert "ASR CER % ↓" in to_markdown(leaderboard(store))
+    frame = frames.cells(leaderboard(store))
+    assert sorted(frame[frame["task"] == "asr"]["metric"]) == ["cer"] * 3 + ["wer"] * 3
+    assert {(pair.task, pair.metric) for pair in board.pairs} == {("asr", "wer"), ("asr", "cer"), ("ks", "accuracy")}
+
+
+def test_a_metric_that_is_not_known_here_has_values_and_a_word(tmp_path, monkeypatch):
+    store = RecordStore(tmp_path)
+    for name, right in (("apc", [1, 1, 0]), ("fbank", [1, 0, 0])):
+        add(store, classified(right), upstream=upstream(name), circumstances={"upstream_spec": name})
+    known = only_board(leaderboard(store))
+    entries = dict(METRICS._entries)
+    del entries["accuracy"]
+    monkeypatch.setattr(METRICS, "_entries", entries)
+    board = only_board(leaderboard(store))
+    assert [(row.name, row.cells["ks"].mean, row.score) for row in board.rows] == [
+        (row.name, row.cells["ks"].mean, row.score) for row in known.rows
+    ]
+    assert {row.cells["ks"].interval for row in board.rows} == {None}
+    assert "Metric accuracy is not known here" in to_markdown(leaderboard(store))
+    assert "install the package that registers it" in verify(store)[0].problem
 
 
 def test_custom_runs_stay_off_unless_asked_for(tmp_path):

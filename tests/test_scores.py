@@ -51,12 +51,12 @@ def test_fbank_is_the_zero_and_a_missing_task_no_score():
 
 def test_error_reduction():
     fbank = {"ks": 50.0, "asr": 80.0}
-    assert error_reduction({"ks": 25.0, "asr": 80.0}, fbank, ["ks", "asr"]) == 25
-    assert error_reduction({"ks": 0.0, "asr": 0.0}, fbank, ["ks", "asr"]) == 100
-    assert error_reduction({"ks": 75.0, "asr": 80.0}, fbank, ["ks", "asr"]) == -25
-    assert error_reduction(fbank, fbank, ["ks"]) == 0
-    assert error_reduction({"ks": 25.0}, fbank, ["ks", "asr"]) is None
-    assert error_reduction({"ks": 25.0}, {"ks": 0.0}, ["ks"]) is None
+    assert error_reduction({"ks": 25.0, "asr": 80.0}, fbank, [["ks"], ["asr"]]) == 25
+    assert error_reduction({"ks": 0.0, "asr": 0.0}, fbank, [["ks"], ["asr"]]) == 100
+    assert error_reduction({"ks": 75.0, "asr": 80.0}, fbank, [["ks"], ["asr"]]) == -25
+    assert error_reduction(fbank, fbank, [["ks"]]) == 0
+    assert error_reduction({"ks": 25.0}, fbank, [["ks"], ["asr"]]) is None
+    assert error_reduction({"ks": 25.0}, {"ks": 0.0}, [["ks"]]) is None
 
 
 def test_published_values_have_sources_and_none_is_from_memory():

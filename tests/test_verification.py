@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import call
+from results import WER, add, classified, rows_of, upstream
 
 from core.digest import digest_of, file_digest, write_json
 from core.errors import RecordError
 from core.records import RecordStore, ResultRecord, read_stored
 from leaderboard.bundles import Merged, merge, submit
 from leaderboard.verification import strays, verify
-from results import WER, add, classified, rows_of, upstream
 
 
 def fill(folder: Path) -> RecordStore:
@@ -341,13 +342,97 @@ def test_the_command_tells_what_differs_and_strict_refuses_it(store, tmp_path):
     assert "contradict each other on run" in refused.err
 
 
-def test_names_and_counts_of_one_run_have_to_agree(store, tmp_path):
-    for change in ({"counts": {"train": 4, "valid": 2, "test": 4}}, {"corpus": {"name": "other", "digest": "c"}}):
+def test_what_follows_from_the_inputs_of_a_run_has_to_agree(store, tmp_path):
+    features = {"kind": "pooled", "dtype": "float32", "live": [], "departures": ["another precision"]}
+    for change in ({"features": features}, {"corpus": {"name": "other", "digest": "c"}}):
         other = fill(tmp_path / next(iter(change)))
         _, path, _ = first(other)
         reseal(path, lambda record, change=change: record.update(change))
         with pytest.raises(RecordError, match=rf"they differ in {next(iter(change))}\)"):
             merge([other.folder], store)
+
+
+# Path in a record -> why no other part of it, and no file beside it, says what it has to be.
+UNCHECKED = {
+    "circumstances": "where and when, and what was measured beside the result: no part of it",
+    "corpus.name": "a corpus is what its digest says, wherever it lies and whatever it is called",
+    "features.departures": "words about the inputs, which are checked",
+    "task.title": "for people",
+}
+
+
+def leaves(value: object, path: str) -> Iterator[str]:
+    """Paths of all that a value holds; what is empty is a leaf, too."""
+    if isinstance(value, dict) and value:
+        for key, each in value.items():
+            yield from leaves(each, f"{path}/{key}")
+    elif isinstance(value, list) and value:
+        for place, each in enumerate(value):
+            yield from leaves(each, f"{path}/{place}")
+    else:
+        yield path
+
+
+def is_unchecked(leaf: str) -> bool:
+    return any(f"{leaf}/".startswith(f"{each.replace('.', '/')}/") for each in UNCHECKED)
+
+
+def another(value: object) -> object:
+    """A value of the same kind; of what is empty, one that is not."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return {"x": 1} if value == {} else ["x"] if value == [] else f"{value}x"
+
+
+def change_leaf(record: dict, leaf: str) -> None:
+    *above, last = leaf.split("/")
+    place: Any = record
+    for key in above:
+        place = place[int(key) if isinstance(place, list) else key]
+    key = int(last) if isinstance(place, list) else last
+    place[key] = another(place[key])
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(ResultRecord)])
+@pytest.mark.parametrize("task", ["ks", "asr"])
+def test_no_figure_of_a_record_can_be_changed_unseen(store, task, field):
+    """Generated from the record, so that a field that is new is checked, or stands above with the reason why not."""
+    record = next(record for record in store.all() if record.task["name"] == task)
+    path = store.path(record.run)
+    whole = path.read_bytes()
+    for leaf in leaves(json.loads(whole)[field], field):
+        if not is_unchecked(leaf):
+            edit(path, lambda content, leaf=leaf: change_leaf(content, leaf))
+            content = json.loads(path.read_text())
+            del content["digest"]
+            write_json(path, {**content, "digest": digest_of(content)})
+            assert verify(store), f"{leaf} was changed, and nothing said so"
+            path.write_bytes(whole)
+    assert verify(store) == []
+
+
+def test_what_is_unchecked_is_part_of_a_record(store):
+    _, path, _ = first(store)
+    content = json.loads(path.read_text())
+    found_leaves = [leaf for field in content for leaf in leaves(content[field], field) if is_unchecked(leaf)]
+    assert {each.replace(".", "/") for each in UNCHECKED if "." in each} <= set(found_leaves)
+
+
+def test_a_learning_rate_that_its_recipe_has_not_is_found(store):
+    """Everywhere at once, in the history as well."""
+    _, path, folder = first(store)
+    history = json.loads((folder / "history.json").read_text())
+    history[0]["learning_rate"] = 7.0
+    write_json(folder / "history.json", history)
+
+    def tried(content: dict) -> None:
+        content["learning_rates"][0]["learning_rate"] = 7.0
+        content["artifacts"]["history.json"] = file_digest(folder / "history.json")
+
+    reseal(path, tried)
+    assert "tried the learning rates [7.0], which its recipe does not have" in found(store)[f"records/{path.name}"]
 
 
 @pytest.mark.parametrize("into", ["target", "source"])

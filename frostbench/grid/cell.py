@@ -88,6 +88,7 @@ class Cell:
             recipe=self.recipe,
             hearing={},
             corpus=self.rows.digest,
+            counts={split: len(rows) for split, rows in self.examples.items()},
             live=self.exact,
             frames=self.frames,
             fold=None,

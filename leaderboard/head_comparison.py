@@ -12,10 +12,10 @@ from leaderboard.board import Board, Column, HeadComparison
 
 def comparisons(board: Board, variants: Iterable[Board]) -> Iterator[HeadComparison]:
     """For every task of a board that was run with another head on the same data, by the same recipe."""
-    columns = {column.task: column for column in board.columns}
+    columns = {column.task: column for column in board.columns if column.primary}
     for variant in variants:
         for column in variant.columns:
-            own = columns.get(column.task)
+            own = columns.get(column.task) if column.primary else None
             if own and variant.recipe == board.recipe and column.corpus_digest == own.corpus_digest:
                 yield _comparison(board, variant, own, column)
 

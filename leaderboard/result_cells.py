@@ -14,11 +14,11 @@ import numpy as np
 from core.errors import RecordError
 from core.metrics import Metric, find_metric
 from core.records import RecordStore, ResultRecord
-from leaderboard.board import Cell, Column, Pair, SeedRun, TriedRate
+from leaderboard.board import Column, Interval, Pair, ResultCell, SeedRun, TriedRate
 from leaderboard.grouping import Entry
 from leaderboard.mistakes import confusions, worst
-from leaderboard.predictions import Prediction, predictions_of
 from leaderboard.statistics import Draws, Trials, difference, holm, interval, letters, resample
+from leaderboard.stored_predictions import Prediction, predictions_of
 
 SIGNIFICANT = 0.05
 Runs = Mapping[int, Sequence[Prediction]]  # seed -> predictions
@@ -53,18 +53,24 @@ def trials_of(store: RecordStore, metric: Metric, entries: Sequence[Entry]) -> t
     return Trials(metric, statistics, [row.speaker for row in first]), dict(runs)
 
 
-def column_of(entry: Entry) -> Column:
-    """What the column is of; any of its entries tells."""
+def columns_of(entry: Entry) -> list[Column]:
+    """The columns of a task, one a metric; any of the task's entries says what they are."""
+    return [_column_of(entry, metric, primary=not place) for place, metric in enumerate(entry.record.metrics)]
+
+
+def _column_of(entry: Entry, metric: Mapping[str, Any], *, primary: bool) -> Column:
     record = entry.record
     return Column(
         task=entry.task,
         title=record.task["title"],
-        metric=record.metric["name"],
-        metric_title=record.metric["title"],
-        unit=record.metric["unit"],
-        direction=record.metric["direction"],
-        bounds=(record.metric["bounds"][0], record.metric["bounds"][1]),
-        known=find_metric(record.metric["name"]) is not None,
+        metric=metric["name"],
+        primary=primary,
+        selecting=metric["name"] == record.task["select"],
+        metric_title=metric["title"],
+        unit=metric["unit"],
+        direction=metric["direction"],
+        bounds=(metric["bounds"][0], metric["bounds"][1]),
+        known=find_metric(metric["name"]) is not None,
         head=record.task["head"],
         corpus=entry.corpus,
         corpus_digest=record.corpus["digest"],
@@ -78,7 +84,7 @@ def column_of(entry: Entry) -> Column:
 class Results:
     """The cells of a column by upstream, and its pairwise tests."""
 
-    cells: dict[str, Cell]
+    cells: dict[str, ResultCell]
     pairs: list[Pair]
 
 
@@ -87,7 +93,7 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
     records: dict[str, list[ResultRecord]] = defaultdict(list)
     for entry in sorted(entries, key=lambda entry: entry.record.seed):
         records[entry.upstream].append(entry.record)
-    means = {upstream: mean(record.value for record in found) for upstream, found in records.items()}
+    means = {upstream: mean(record.values[column.metric] for record in found) for upstream, found in records.items()}
     sign = 1 if column.direction == "higher" else -1
     order = sorted(means, key=lambda upstream: (-sign * means[upstream], upstream))
     metric = find_metric(column.metric)
@@ -104,10 +110,7 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
         beaten_by = [each for each in better if upstream not in runs or frozenset((each, upstream)) in different]
         best = means[upstream] == means[order[0]]
         comparable = upstream in runs and order[0] in runs
-        cells[upstream] = _cell(
-            records[upstream],
-            runs.get(upstream, {}),
-            column,
+        standing = _Standing(
             interval=interval(draws, tested.index(upstream)) if draws and upstream in runs else None,
             speakers=draws.units if draws and draws.by_speaker and upstream in runs else None,
             rank=1 + len(beaten_by),
@@ -115,6 +118,7 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
             best=best,
             tied=comparable and not best and frozenset((order[0], upstream)) not in different,
         )
+        cells[upstream] = _cell(records[upstream], runs.get(upstream, {}), column, standing)
     return Results(cells, pairs)
 
 
@@ -126,6 +130,7 @@ def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]
     return [
         Pair(
             task=column.task,
+            metric=column.metric,
             first=upstreams[first],
             second=upstreams[second],
             difference=each.value,
@@ -138,12 +143,24 @@ def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]
     ]
 
 
-def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, **judged: Any) -> Cell:
-    values = [record.value for record in records]
-    seeds = tuple(_seed_run(record) for record in records)
+@dataclass(frozen=True)
+class _Standing:
+    """Where an upstream stands in its column: the fields of `ResultCell` that take all upstreams to know."""
+
+    interval: Interval | None
+    speakers: int | None
+    rank: int
+    letters: str
+    best: bool
+    tied: bool
+
+
+def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, standing: _Standing) -> ResultCell:
+    values = [record.values[column.metric] for record in records]
+    seeds = tuple(_seed_run(record, value) for record, value in zip(records, values, strict=True))
     metric = find_metric(column.metric)
-    align = metric.align if metric else None
-    return Cell(
+    align = metric.align if metric and column.primary else None  # the other metrics judge the same predictions
+    return ResultCell(
         mean=mean(values),
         std=stdev(values) if len(values) > 1 else None,
         utterances=column.test,
@@ -153,15 +170,20 @@ def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, **judged:
         wall_seconds=sum(run.wall_seconds for run in seeds),
         confusion=confusions(row for rows in runs.values() for row in rows) if align == "classes" else (),
         worst=worst(metric, runs) if metric and align in ("words", "characters") else (),
-        **judged,
+        interval=standing.interval,
+        speakers=standing.speakers,
+        rank=standing.rank,
+        letters=standing.letters,
+        best=standing.best,
+        tied=standing.tied,
     )
 
 
-def _seed_run(record: ResultRecord) -> SeedRun:
+def _seed_run(record: ResultRecord, value: float) -> SeedRun:
     return SeedRun(
         run=record.run,
         seed=record.seed,
-        value=record.value,
+        value=value,
         learning_rate=record.learning_rate,
         learning_rates=tuple(
             TriedRate(each["learning_rate"], each["valid"], each["step"], each.get("diverged"))
@@ -184,7 +206,7 @@ def _corrected(run: SeedRun) -> tuple[float, ...]:
 
 def layers_of(record: ResultRecord) -> list[tuple[float, float | None]]:
     """Weight and norm-corrected weight of each layer; the latter is None where the norms are unknown."""
-    run = _seed_run(record)
+    run = _seed_run(record, record.value)
     return list(zip(run.layer_weights, _corrected(run) or [None] * len(run.layer_weights), strict=True))
 
 
