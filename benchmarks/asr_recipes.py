@@ -21,8 +21,9 @@ from core.feature_cache import FeatureCache
 from core.metrics import get_metric
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import load_examples
+from downstreams._downstream import Downstream
 from downstreams._recipe import Recipe
-from downstreams._training import Downstream, TrainingRun, train
+from downstreams._training import TrainingRun, train
 from frostbench.jobs.base import set_up_worker
 from tasks._base import TASKS
 from tasks._rows import clips_of, task_rows
@@ -79,8 +80,7 @@ class Sides:
 
     def __init__(self, options: argparse.Namespace, folder: Any) -> None:
         self.upstream = build_upstream(options.upstream)
-        recipe = TASK.recipe("fast")
-        rows = task_rows(open_corpus(options.corpus), TASK, recipe, 40 if options.quick else options.limit)
+        rows = task_rows(open_corpus(options.corpus), TASK, None, 40 if options.quick else options.limit)
         batches = lay_out(clips_of([(rows.all_clips(), "frames")]), self.upstream.window_samples)
         caches = caches_of(folder, self.upstream.digest(), {"frames"})
         extract(self.upstream, batches, caches, CPU)

@@ -32,9 +32,10 @@ from core.feature_cache import FeatureCache
 from core.manifest import Utterance
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Batch, Examples, load_examples, training_batches
+from downstreams._downstream import Downstream
 from downstreams._recipe import Recipe
 from downstreams._spec_augment import augment
-from downstreams._training import Downstream, TrainingRun, clip_gradients, train
+from downstreams._training import TrainingRun, clip_gradients, train
 from downstreams.labels._base import Labels
 from frostbench.jobs.base import set_up_worker
 from tasks._base import TASKS

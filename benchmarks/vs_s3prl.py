@@ -105,7 +105,7 @@ def _batches(task: str, recipe: Recipe) -> dict[str, Any]:
     """s3prl's SID makes its 32 of 4 batches of 8."""
     accumulate = 4 if task == "sid" else 1
     sizes = {"batch_size": recipe.batch_size // accumulate, "accumulate": accumulate}
-    return {**sizes, "balanced": recipe.balanced, "gain_db": recipe.gain_db}
+    return {**sizes, "balanced": recipe.balanced, "gain_db": TASKS.get(task).audio_of(recipe).gain_db}
 
 
 def speed(report: Report, comparison: Comparison, task: str, upstream: str, options: argparse.Namespace) -> None:

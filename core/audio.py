@@ -61,6 +61,11 @@ def read_audio(path: Path, start: int = 0, stop: int | None = None, sample_rate:
     return wav if is_piece else wav[start:stop]
 
 
+def amplified(wav: torch.Tensor, gain_db: float) -> torch.Tensor:
+    """A waveform at another level."""
+    return wav if gain_db == 0 else wav * 10 ** (gain_db / 20)
+
+
 def resample(wav: torch.Tensor, rate: int) -> torch.Tensor:
     """Brings a waveform (samples,) from `rate` hertz to 16 kHz."""
     return _joined(_resampled(iter([wav.numpy()]), rate, SAMPLE_RATE))

@@ -1,22 +1,22 @@
-"""Manifests: one row a recording, in Hugging Face's AudioFolder convention (`metadata.jsonl` beside the audio)."""
+"""Manifests: one row a recording or mixture, as in Hugging Face's AudioFolder (`metadata.jsonl` beside the audio)."""
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from core._file_digests import remembered_digests
 from core._metadata import FILE_NAMES, Files, cleaned, read_rows
 from core.audio import read_audio
-from core.digest import digest_of, file_digest, write_json
+from core.digest import digest_of
 from core.errors import AudioError, ManifestError
+from core.mixtures import RESERVED_IN_MIXTURES, Mixture, Source, mixture_digest, mixture_of, piece_of
 
 FILE_NAME = "metadata.jsonl"
 SPLITS = ("train", "valid", "test")
@@ -28,21 +28,22 @@ SPLIT_WORDS = {
 }  # fmt: skip
 RESERVED = {"file_name", "id", "split", "start_sample", "stop_sample"}  # all other keys of a row are labels or notes
 MOST_PROBLEMS_SHOWN = 50
-SETTLED_NANOSECONDS = 2 * 10**9  # the coarsest clock of a file system in use, FAT's
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording and what is known of it.
+    """One recording, or a mixture of several, and what is known of it.
 
     Attributes:
         id: unique in the manifest.
-        path: the audio file.
+        path: the audio file; of a mixture that of its first source.
         split: train, valid or test.
         labels: whatever the row holds besides: text, speaker, keyword, intent (slot -> value), and unlabelled notes.
         line: where it stands in its metadata.jsonl, from 1; 0 where the corpus has no such file.
         start: first sample (at 16 kHz) of the piece that counts, `start_sample` in a row.
         stop: sample behind its last, `stop_sample` in a row; None is the end of the recording.
+        mixture: what it is the sum of; None is a recording. A mixture of one source at its own place and level is
+            that recording again, under another id, split and labels.
     """
 
     id: str
@@ -52,6 +53,12 @@ class Utterance:
     line: int = 0
     start: int = 0
     stop: int | None = None
+    mixture: Mixture | None = None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The pieces of recordings that it is the sum of; a recording is its own only one."""
+        return self.mixture.sources if self.mixture else (Source(self.path, self.start, self.stop),)
 
     @property
     def where(self) -> str:
@@ -114,17 +121,25 @@ class Manifest:
             raise ManifestError(f'{self.source}: split \'{name}\' is empty; give some rows "split": "{name}"')
         return rows
 
+    def recordings(self, name: str) -> tuple[Utterance, ...]:
+        """The rows of one split that are no mixtures."""
+        return tuple(utterance for utterance in self.split(name) if utterance.mixture is None)
+
     @cached_property
     def audio_digests(self) -> Mapping[str, str]:
-        """Utterance id -> sha256 of its audio file.
+        """Utterance id -> sha256 of its audio file, or of the sources of a mixture with their places and levels.
 
         Raises: ManifestError: some are missing; names every recording that is not usable.
         """
-        paths = {utterance.path for utterance in self.utterances}  # several rows may be pieces of one file
+        # Several rows may be pieces of one file.
+        paths = {source.path for utterance in self.utterances for source in utterance.sources}
         if not all(path.is_file() for path in paths):
             validate(self)  # raises, and names whatever else is wrong
-        digests = _digests(paths, self._memory_file)
-        return {utterance.id: digests[utterance.path] for utterance in self.utterances}
+        digests = remembered_digests(paths, self._memory_file)
+        return {
+            row.id: digests[row.path] if row.mixture is None else mixture_digest(row.mixture, digests)
+            for row in self.utterances
+        }
 
     @property
     def _memory_file(self) -> Path | None:
@@ -168,6 +183,7 @@ def read_manifest(source: Path, name: str | None = None) -> Manifest:
     problems: list[str] = []
     notes: list[str] = []
     utterances: list[Utterance] = []
+    mixtures: list[_Mixed] = []
     home = source if source.is_dir() else source.parent
     for path in paths:
         files = Files(path.parent)
@@ -177,11 +193,15 @@ def read_manifest(source: Path, name: str | None = None) -> Manifest:
             try:
                 if isinstance(content, ManifestError):
                     raise content
+                if "mixture" in content:
+                    mixtures.append(_Mixed(len(utterances), before, number, content, files, inside))
+                    continue
                 utterances.append(_utterance(content, number, files, inside if inside != "." else ""))
             except ManifestError as problem:
                 problems.append(f"{before}line {number}: {problem}")
         if files.matched:
             notes.append(f"{path}: {files.matched} file names differ from their files in case, slashes or composition")
+    problems += _add_mixtures(utterances, mixtures)
     problems += _duplicates(utterances)
     origin = paths[0] if len(paths) == 1 else source
     refuse(origin, problems)
@@ -196,17 +216,48 @@ def _utterance(row: Mapping[str, Any], number: int, files: Files, folder: str) -
     named = row.get("file_name")
     if not isinstance(named, str):
         raise ManifestError('"file_name" is missing')
-    start, stop = row.get("start_sample") or 0, row.get("stop_sample")
-    if (
-        not isinstance(start, int)
-        or not isinstance(stop, int | None)
-        or not 0 <= start < (start + 1 if stop is None else stop)
-    ):
-        raise ManifestError(f"start_sample {start!r} and stop_sample {stop!r} must be whole numbers, 0 <= start < stop")
+    start, stop = piece_of(row)
     path = files.find(named)
     labels = {cleaned(key, "a key"): cleaned(value, key) for key, value in row.items() if key not in RESERVED}
     split = _split_of(row, named.replace("\\", "/"), folder)
     return Utterance(_identifier(row, named, folder), path, split, labels, number, start, stop)
+
+
+class _Mixed(NamedTuple):
+    """A row that is a mixture, until every recording is known; the first is how many of them stand before it."""
+
+    place: int
+    before: str
+    number: int
+    row: Mapping[str, Any]
+    files: Files
+    folder: str
+
+    def utterance(self, known: Mapping[str, Source]) -> Utterance:
+        """The row, which is a plain one if there is a single source at its own place and level."""
+        mixture = mixture_of(self.row, self.files, known)
+        labels = {cleaned(key, "a key"): cleaned(value, key) for key, value in self.row.items()
+                  if key not in RESERVED_IN_MIXTURES}  # fmt: skip
+        first, *others = mixture.sources
+        split = _split_of(self.row, "", self.folder)
+        whole = Utterance(_identifier(self.row, "", self.folder), first.path, split, labels, self.number)
+        if not others and first == Source(first.path, first.start, first.stop):
+            return replace(whole, start=first.start, stop=first.stop)
+        return replace(whole, mixture=mixture)
+
+
+def _add_mixtures(utterances: list[Utterance], mixtures: Sequence[_Mixed]) -> list[str]:
+    """Puts mixtures in their places among the recordings, and returns what is wrong with others."""
+    known = {row.id: row.sources[0] for row in utterances}
+    problems = []
+    added = 0
+    for mixed in mixtures:
+        try:
+            utterances.insert(mixed.place + added, mixed.utterance(known))
+            added += 1
+        except ManifestError as problem:
+            problems.append(f"{mixed.before}line {mixed.number}: {problem}")
+    return problems
 
 
 def _split_of(row: Mapping[str, Any], named: str, folder: str) -> str:
@@ -269,14 +320,16 @@ def validate(manifest: Manifest, categorical: Sequence[str] = (), advance: Calla
 
     def problem_of(utterance: Utterance) -> str | None:
         try:
-            samples = len(read_audio(utterance.path))
+            for source in utterance.sources:
+                samples = len(read_audio(source.path))
+                if max(source.start + 1, source.stop or 0) > samples:
+                    piece = f"{source.start} to {source.stop or 'the end'}"
+                    name = f" of {source.path.name}" if utterance.mixture else ""
+                    return f"{utterance.where}: piece {piece} of {samples} samples{name}"
         except AudioError as error:
             return f"{utterance.where}: {error}"
         finally:
             advance()
-        if max(utterance.start + 1, utterance.stop or 0) > samples:
-            piece = f"{utterance.start} to {utterance.stop or 'the end'}"
-            return f"{utterance.where}: piece {piece} of {samples} samples"
         return None
 
     with ThreadPoolExecutor(_threads()) as pool:
@@ -324,38 +377,6 @@ def summarise(manifest: Manifest) -> dict[str, Counter[str]]:
             if value is not None:
                 counts.setdefault(label, Counter())[utterance.split] += 1
     return counts
-
-
-def _digests(paths: Iterable[Path], memory: Path | None) -> dict[Path, str]:
-    """Path -> sha256; a file is not read again as long as its size and times are those that are remembered."""
-    remembered = _remembered(memory)
-    stamps = {path: _stamp(path) for path in paths}
-    unknown = [path for path, stamp in stamps.items() if remembered.get(str(path.absolute()), [])[:-1] != stamp]
-    with ThreadPoolExecutor(_threads()) as pool:
-        computed = dict(zip(unknown, pool.map(file_digest, unknown), strict=True))
-    # What was changed a moment ago may change again within the same tick of the file system's clock.
-    settled = time.time_ns() - SETTLED_NANOSECONDS
-    new = {str(path.absolute()): [*stamps[path], digest] for path, digest in computed.items()
-           if max(stamps[path][1:]) < settled}  # fmt: skip
-    if memory is not None and new:
-        write_json(memory, {**remembered, **new})
-    return {path: computed.get(path) or remembered[str(path.absolute())][-1] for path in stamps}
-
-
-def _remembered(memory: Path | None) -> dict[str, list[Any]]:
-    """Absolute path -> size, times and digest; nothing where the file is absent or damaged."""
-    try:
-        content = json.loads(memory.read_text(encoding="utf-8")) if memory is not None else {}
-    except (FileNotFoundError, ValueError):
-        return {}
-    is_whole = isinstance(content, dict) and all(isinstance(found, list) for found in content.values())
-    return content if is_whole else {}
-
-
-def _stamp(path: Path) -> list[int]:
-    """Changes whenever the file does: writing sets the second time, and nothing can set the third back."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def _threads() -> int:

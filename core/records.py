@@ -44,7 +44,7 @@ class ResultRecord:
             and metrics where they are not ours.
         corpus: name, digest (of the rows that the task takes).
         recipe: name, digest and every field.
-        hearing: what becomes of a recording before the upstream: every field; empty where nothing does.
+        audio: what is made of the recordings: every field.
         protocol: version of the program's protocol.
         live: whether crops passed the upstream anew at every update (`--exact`).
         frames: where the head needs frames: float16 or int8 as they were kept, or recompute; else None.
@@ -74,7 +74,7 @@ class ResultRecord:
     task: Mapping[str, Any]
     corpus: Mapping[str, Any]
     recipe: Mapping[str, Any]
-    hearing: Mapping[str, Any]
+    audio: Mapping[str, Any]
     protocol: int
     live: bool
     frames: str | None
@@ -124,7 +124,7 @@ def run_digest(  # noqa: PLR0913  # each of them by name
     upstream: str,
     task: Mapping[str, Any],
     recipe: object,
-    hearing: object,
+    audio: object,
     corpus: str,
     counts: Mapping[str, int],
     live: bool,
@@ -140,7 +140,7 @@ def run_digest(  # noqa: PLR0913  # each of them by name
         upstream: digest of weights, configuration and preprocessing.
         task: name, label, head, default_head, metrics, select, version and code count; the title is for people.
         recipe: every field.
-        hearing: every field.
+        audio: every field.
         corpus: digest of the rows that the task takes.
         counts: of these rows in each split; they follow from the digest, and are here so that they can be verified.
         live: whether crops passed the upstream anew at every update.
@@ -155,7 +155,7 @@ def run_digest(  # noqa: PLR0913  # each of them by name
             "upstream": upstream,
             "task": task_digest(task),
             "recipe": recipe,
-            "hearing": hearing,
+            "audio": audio,
             "corpus": corpus,
             "counts": counts,
             "live": live,
@@ -202,7 +202,7 @@ def _inputs_2(content: Content) -> str:
 
 
 def _inputs_3(content: Content) -> str:
-    names = ("protocol", "task", "hearing", "counts", "live", "frames", "fold", "custom", "seed")
+    names = ("protocol", "task", "audio", "counts", "live", "frames", "fold", "custom", "seed")
     return run_digest(
         **{name: content[name] for name in names},
         upstream=content["upstream"]["digest"],
@@ -222,6 +222,9 @@ def inputs_digest(content: Content) -> str:
 def _live_1(content: Content) -> bool:
     """Fixed crops were a departure; without one, a recipe that crops did so at every update."""
     return bool(content["recipe"]["crop_samples"]) and not content["features"]["departures"]
+
+
+AUDIO_ONCE_IN_RECIPES = ("gain_db", "crop_samples", "crops")  # up to schema 2
 
 
 def _from_1(content: Content) -> Content:
@@ -249,7 +252,7 @@ def _from_2(content: Content) -> Content:
         **content,
         "upstream": upstream,
         "task": {"code": None, **task, "metrics": [metric["name"]], "select": metric["name"]},
-        "hearing": {},
+        "audio": {key: content["recipe"][key] for key in AUDIO_ONCE_IN_RECIPES if key in content["recipe"]},
         "fold": None,
         "metrics": [metric],
         "metric": metric,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import nn
 
+from core.errors import ContractError
 from core.registry import Registry
 from downstreams._data import Targets
 from downstreams._recipe import Recipe
@@ -37,6 +38,7 @@ class Head(nn.Module, ABC):
     Attributes:
         needs: "pooled" if the head uses the mean over time alone: features are (batch, 1, hidden_size) then, of length
             1, and all layers above are linear in it; "frames" if it needs every frame.
+        trains: whether it learns anything; one that doesn't has no parameters and no loss, and its recipe no updates.
         label_kind: the kind of labels it is trained on (`downstreams/labels`).
         options_type: dataclass of its options, with SUPERB's sizes as defaults.
         closed_form: whether it is `projector` -> mean -> `classifier`, all linear, with cross-entropies: its gradients
@@ -45,6 +47,7 @@ class Head(nn.Module, ABC):
     """
 
     needs: ClassVar[Needs]
+    trains: ClassVar[bool] = True
     label_kind: ClassVar[type[Labels]]
     options_type: ClassVar[type[Any]]
     closed_form: ClassVar[bool] = False
@@ -65,9 +68,12 @@ class Head(nn.Module, ABC):
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Logits from features (batch, frames, hidden_size) and valid frames (batch,)."""
 
-    @abstractmethod
     def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
-        """Mean loss of a batch, a scalar. `targets` are the encoded labels, `lengths` those of the features."""
+        """Mean loss of a batch, a scalar. `targets` are the encoded labels, `lengths` those of the features.
+
+        Raises: ContractError: the head learns, but has no loss of its own.
+        """
+        raise ContractError(f"{type(self).__name__} has no loss: write one, or say trains = False")
 
     def untrainable(self, lengths: torch.Tensor, targets: Targets) -> int:
         """How many of these utterances can add nothing to the loss, such as texts that are longer than their frames.

@@ -15,11 +15,12 @@ from core import checks
 from core.checks import CheckResult, require
 from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask
-from downstreams._base import HEADS, FeatureShape
+from downstreams._base import HEADS, FeatureShape, Head
 from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import Batch
+from downstreams._downstream import Downstream, downstream_of, load_trained, save_trained
 from downstreams._recipe import Recipe
-from downstreams._training import Downstream, TrainingRun, downstream_of, load_trained, predict, save_trained, train
+from downstreams._training import TrainingRun, predict, train
 from downstreams.labels._base import LabelContext, Labels
 
 Check = Callable[[str], None]
@@ -74,6 +75,7 @@ def check_declaration_complete(name: str) -> None:
     head.options_type()
     require(len(head.small_options) > 0, "small_options is empty: give at least one set of options")
     require(bool(head.__doc__), "the class has no docstring: its first line is what `list` shows")
+    require(not head.trains or head.loss is not Head.loss, "it has no loss: write one, or say trains = False")
     samples = head.label_kind.samples
     require(issubclass(head.label_kind, Labels), f"label kind {head.label_kind.__name__} is no subclass of Labels")
     require(len(samples) == len(FRAMES), f"{head.label_kind.__name__} needs {len(FRAMES)} samples, not {len(samples)}")
@@ -102,7 +104,7 @@ def check_padding_changes_nothing(name: str) -> None:
 
 def check_padding_changes_no_gradient(name: str) -> None:
     """A batch has the same loss and the same gradients, however long its padding and whatever stands there."""
-    for downstream, data in _instances(name):
+    for downstream, data in _trained_instances(name):
         downstream.eval()
         short, long = _gradients(downstream, data), _gradients(downstream, _with_garbage(data))
         for (what, one), other in zip(short.items(), long.values(), strict=True):
@@ -110,8 +112,11 @@ def check_padding_changes_no_gradient(name: str) -> None:
 
 
 def check_every_parameter_gets_a_gradient(name: str) -> None:
-    """Every parameter learns, the featurizer's layer weights too."""
-    for downstream, data in _instances(name):
+    """Every parameter learns, the featurizer's layer weights too; a head that learns nothing has none."""
+    for downstream, _ in _instances(name):
+        parameters = list(downstream.head.parameters())
+        require(downstream.head.trains or not parameters, "it says that it learns nothing, but has parameters")
+    for downstream, data in _trained_instances(name):
         downstream.train()
         for what, gradient in _gradients(downstream, data).items():
             require(bool(torch.isfinite(gradient).all()), f"{what} has values that are NaN or infinite")
@@ -131,7 +136,7 @@ def check_evaluation_is_repeatable(name: str) -> None:
 
 def check_overfits_eight_utterances(name: str) -> None:
     """Training makes every one of eight predictions right."""
-    for downstream, data in _instances(name):
+    for downstream, data in _trained_instances(name):
         references = [downstream.head.labels.reference(sample) for sample in downstream.head.label_kind.samples]
         wrong = partial(_wrong, downstream.head.labels, references)
         data = replace(data, pooled=HEADS.get(name).needs == "pooled")
@@ -178,6 +183,8 @@ def check_pooled_path_equals_frame_path(name: str) -> None:
         pooled = Memory(frames.utterances, data.targets, pooled=True)
         one, other = (downstream(*examples.batch(range(len(FRAMES)))[:2]) for examples in (frames, pooled))
         _require_close(one, other, "logits on means instead of frames", EXACT)
+        if not downstream.head.trains:
+            continue
         on_frames, on_means = _gradients(downstream, frames), _gradients(downstream, pooled)
         for (what, expected), found in zip(on_frames.items(), on_means.values(), strict=True):
             _require_close(expected, found, f"{what} on means instead of frames", EXACT)
@@ -247,6 +254,11 @@ def _instances(name: str) -> Iterator[tuple[Downstream, Memory]]:
         nn.init.normal_(downstream.featurizer.weights, generator=_generator(0))  # equal weights would hide a mix-up
         contexts = [LabelContext(frames, SHAPE.downsample_rate) for frames in FRAMES]
         yield downstream, Memory(utterances, list(map(labels.encode, samples, contexts)))
+
+
+def _trained_instances(name: str) -> Iterator[tuple[Downstream, Memory]]:
+    """Those of a head that learns."""
+    return _instances(name) if HEADS.get(name).trains else iter(())
 
 
 def _recipe(steps: int = 400, eval_every: int = 50) -> Recipe:

@@ -1,4 +1,4 @@
-"""The featurizer: a learned softmax-weighted sum over an upstream's layers (SUPERB, arXiv:2105.01051)."""
+"""The featurizer: a learned softmax-weighted sum over an upstream's layers (SUPERB, arXiv:2105.01051), or one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+
+from core.lengths import pad
 
 BLOCK_NUMBERS = 160_000  # converted at a time on a CPU: in both precisions they fit its second-level cache
 
@@ -21,12 +23,20 @@ class Featurizer(nn.Module):
     Args:
         num_layers: how many layers come in.
         normalise: layer-normalise every hidden state over its width, without gain or bias, before the sum.
+        layer: the only one that counts, nothing is learned then; None learns a sum of all.
     """
 
-    def __init__(self, num_layers: int, normalise: bool = False) -> None:
+    def __init__(self, num_layers: int, normalise: bool = False, layer: int | None = None) -> None:
         super().__init__()
         self.normalise = normalise
-        self.weights = nn.Parameter(torch.zeros(num_layers))
+        self.layer = layer
+        self.weights: torch.Tensor
+        if layer is None:
+            self.weights = nn.Parameter(torch.zeros(num_layers))
+        else:
+            weights = torch.full((num_layers,), -torch.inf)  # no other layer has a share after the softmax
+            weights[layer] = 0
+            self.register_buffer("weights", weights)
 
     def forward(self, layers: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
         """The weighted sum over the second last axis.
@@ -37,11 +47,20 @@ class Featurizer(nn.Module):
 
         Returns: (..., hidden_size); of a list (utterances, longest, hidden_size), zero on padding.
         """
+        if self.layer is not None:
+            return self._only(layers, self.layer)
         if not isinstance(layers, torch.Tensor):
             return _Mix.apply(self.layer_weights(), self.normalise, *layers)
         if self.normalise:
             layers = functional.layer_norm(layers, layers.shape[-1:])
         return self.layer_weights() @ layers
+
+    def _only(self, layers: torch.Tensor | Sequence[torch.Tensor], layer: int) -> torch.Tensor:
+        if isinstance(layers, torch.Tensor):
+            features = layers[..., layer, :]
+        else:
+            features = pad([frames[:, layer].to(self.weights) for frames in layers])[0]
+        return functional.layer_norm(features, features.shape[-1:]) if self.normalise else features
 
     def layer_weights(self) -> torch.Tensor:
         """The weights after softmax (num_layers,): they start equal and always sum to one."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+ONCE_HERE = {"gain_db", "crop_samples", "crops"}  # what is made of recordings is `tasks/_audio.py`'s now
 POWERS_OF_TEN = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # the grid of SUPERB's organisers
 
 
@@ -30,25 +31,26 @@ class SpecAugment:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training. Optimiser is Adam (0.9, 0.999) without weight decay, as in SUPERB.
+    """Settings of a training. Optimiser is Adam (0.9, 0.999), without weight decay where SUPERB has none.
 
     Attributes:
         name: "fast" or "superb"; "custom" where a user changed something.
-        steps: optimiser updates.
+        steps: optimiser updates; 0 where the head learns nothing.
         batch_size: utterances of an update.
         batch_seconds: padded audio of an update at most, so that long utterances come in smaller batches; 0 has no end.
-        learning_rates: grid; the best on valid is taken.
+        learning_rates: grid; the best on valid is taken. Where the head learns nothing it is 0 alone.
         eval_every: updates between looks at valid; the best state is kept.
         clip: largest gradient norm.
-        schedule: "constant", or "linear" decay to zero over the steps.
+        schedule: name of what becomes of the rate over the updates (`_schedules.py`).
+        warmup_steps: updates over which the rate rises from zero.
+        weight_decay: share of every weight that an update takes off, times the rate, apart from the gradient (AdamW).
         patience: looks at valid without improvement after which training ends; 0 never ends it early.
         normalise: layer norm of every hidden state before the weighted sum.
+        layers: "weighted" learns a sum of all, "single" tries one after the other (with every rate) and takes the best
+            on valid.
         balanced: train draws every class equally often, with replacement.
         even_batches: batches of neighbours in order of length, the same in every epoch, instead of blurred ones.
         spec_augment: masks on the mixed features of train.
-        gain_db: level change of all recordings, in decibels.
-        crop_samples: train recordings above it are cut to random pieces of this length; 0 leaves them whole.
-        crops: how many such pieces of a recording are made and kept; without a cache (`--exact`) there is no end.
         head: options of the head that differ from its defaults.
     """
 
@@ -59,28 +61,49 @@ class Recipe:
     eval_every: int
     batch_seconds: float = 0.0
     clip: float = 1.0
-    schedule: Literal["constant", "linear"] = "constant"
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
     patience: int = 0
     normalise: bool = False
+    layers: Literal["weighted", "single"] = "weighted"
     balanced: bool = False
     even_batches: bool = False
     spec_augment: SpecAugment | None = None
-    gain_db: float = 0.0
-    crop_samples: int = 0
-    crops: int = 0
     head: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Recipe:
-        """The inverse of `dataclasses.asdict`, after a passage through JSON."""
+        """The inverse of `dataclasses.asdict`, after a passage through JSON; also reads what older versions wrote."""
         masks = content["spec_augment"]
         return cls(
             **{
-                **content,
+                **{key: value for key, value in content.items() if key not in ONCE_HERE},
                 "learning_rates": tuple(content["learning_rates"]),
                 "spec_augment": None if masks is None else SpecAugment(**masks),
             }
         )
+
+
+class Candidate(NamedTuple):
+    """What one training of a recipe's search tries.
+
+    Attributes:
+        learning_rate: of the optimiser.
+        layer: the only one that the head is given; None is a learned sum of all.
+    """
+
+    learning_rate: float
+    layer: int | None = None
+
+    def __str__(self) -> str:
+        return f"learning rate {self.learning_rate:g}" + ("" if self.layer is None else f", layer {self.layer}")
+
+
+def candidates_of(recipe: Recipe, num_layers: int) -> list[Candidate]:
+    """All that a recipe tries on an upstream of so many layers."""
+    layers = range(num_layers) if recipe.layers == "single" else (None,)
+    return [Candidate(rate, layer) for layer in layers for rate in recipe.learning_rates]
 
 
 # The default of the mean-pooled tasks: thousands of updates a second on one core, so four rates take seconds.

@@ -1,111 +1,29 @@
-"""Head training: featurizer and head on cached features, several runs side by side; selection on valid only."""
+"""Head training: featurizer and head on cached features, several runs side by side; selection on valid only.
+
+A head that learns nothing is a run without updates: it is evaluated on valid once, where layers are tried one by one.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from core.audio import SAMPLE_RATE
-from core.digest import canonical_json, written_then_renamed
-from core.errors import CheckpointError, TrainingError
+from core.errors import TrainingError
 from core.selection import best_on_valid
-from downstreams._base import HEADS, FeatureShape, Head
 from downstreams._closed_form import ClosedForm, Means, clipping_scale, update_together
-from downstreams._data import NO_LIMIT, Batch, Examples, Layers, evaluation_batches, training_batches
-from downstreams._featurizer import Featurizer
+from downstreams._data import NO_LIMIT, Batch, Examples, evaluation_batches, training_batches
+from downstreams._downstream import Downstream, Trained
 from downstreams._recipe import Recipe
-from downstreams._spec_augment import augment
-from downstreams.labels._base import Labels, labels_from_json
+from downstreams._schedules import SCHEDULES
 
 EVALUATION_BATCH = 256  # utterances at most
 EVALUATION_SECONDS = 240.0  # of padded audio at most, where every frame is looked at
-
-
-class Downstream(nn.Module):
-    """Featurizer and head: all that learns.
-
-    Args:
-        head_name: name in the registry of heads.
-        num_layers: of the upstream.
-        shape: of the features.
-        labels: of the train split.
-        recipe: its head options and whether hidden states are normalised.
-    """
-
-    def __init__(self, head_name: str, num_layers: int, shape: FeatureShape, labels: Labels, recipe: Recipe) -> None:
-        super().__init__()
-        head = HEADS.get(head_name)
-        # Pooled features are normalised frame by frame before they are pooled; nothing is left to do then.
-        self.featurizer = Featurizer(num_layers, recipe.normalise and head.needs == "frames")
-        self.head: Head = head(shape, labels, head.options_type(**recipe.head))
-        self.shape = shape
-        self.spec_augment = recipe.spec_augment
-        self.description = {
-            "head": head_name,
-            "num_layers": num_layers,
-            "shape": asdict(shape),
-            "labels": labels.to_json(),
-            "recipe": asdict(recipe),
-        }
-
-    @classmethod
-    def fresh(
-        cls, seed: int, head_name: str, num_layers: int, shape: FeatureShape, labels: Labels, recipe: Recipe
-    ) -> Downstream:
-        """One whose first weights follow from the seed alone, and that leaves the process's random state as it was."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return cls(head_name, num_layers, shape, labels, recipe)
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether its gradients are known without autograd."""
-        declared = vars(type(self.head)).get("closed_form", False)  # a subclass may compute something else
-        return bool(declared) and self.spec_augment is None
-
-    def frames_in(self, seconds: float) -> int:
-        """Frames of the upstream in so much audio."""
-        return max(1, int(seconds * SAMPLE_RATE / self.shape.downsample_rate))
-
-    def forward(self, layers: Layers, lengths: torch.Tensor) -> torch.Tensor:
-        """Logits from the layers of a batch."""
-        features = self.featurizer(layers)
-        if self.training and self.spec_augment is not None:
-            features = augment(features, lengths, self.spec_augment)
-        return self.head(features, lengths)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The outcome of a training: the state that was best on valid, and how it went.
-
-    Attributes:
-        learning_rate: what it was trained with.
-        step: update of the best state; None of a training that diverged.
-        valid: metric on valid of the best state; None of a training that diverged.
-        valid_loss: breaks ties of the metric; None of a training that diverged.
-        history: one entry a look at valid: step, train_loss, valid_loss, valid.
-        state: weights of featurizer and head; empty of a training that diverged.
-        diverged: update at whose look at valid a loss was no longer finite; None where all were.
-    """
-
-    learning_rate: float
-    step: int | None
-    valid: float | None
-    valid_loss: float | None
-    history: list[dict[str, float]]
-    state: Mapping[str, torch.Tensor]
-    diverged: int | None = None
 
 
 def choose(candidates: Sequence[Trained], sign: int) -> Trained:
@@ -142,10 +60,12 @@ class TrainingRun:
     Attributes:
         learning_rate: of Adam.
         seed: of the first weights, the order and dropout.
+        layer: the only one that the head is given; None is a learned sum of all.
     """
 
     learning_rate: float
     seed: int
+    layer: int | None = None
 
 
 def train(
@@ -188,10 +108,14 @@ def train_together(
 
     Returns: an outcome a run; one that diverged says so, and ends without the others noticing.
     """
-    kind: type[_Learner] = _InClosedForm if models[0].closed_form else _ByAutograd
+    kind = _kind_of(models[0])
     learners: list[_Learner] = [
         kind(downstream.to(device), recipe, run) for downstream, run in zip(models, runs, strict=True)
     ]
+    if not models[0].head.trains:
+        for learner in learners:
+            learner.look(data["valid"], score, sign, 0)
+        return [learner.outcome for learner in learners]
     most_frames = models[0].frames_in(recipe.batch_seconds) if recipe.batch_seconds else NO_LIMIT
     streams = {run.seed: _batches(data["train"], recipe, run.seed, most_frames) for run in runs}
     going = list(learners)
@@ -211,6 +135,12 @@ def train_together(
     return [learner.outcome for learner in learners]
 
 
+def _kind_of(downstream: Downstream) -> type[_Learner]:
+    if not downstream.head.trains:
+        return _Untrained
+    return _InClosedForm if downstream.closed_form else _ByAutograd
+
+
 def _batches(examples: Examples, recipe: Recipe, seed: int, most_frames: int) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(seed)
     for indices in training_batches(examples, recipe, generator, most_frames):
@@ -223,6 +153,7 @@ class _Learner(ABC):
     def __init__(self, downstream: Downstream, recipe: Recipe, run: TrainingRun) -> None:
         self.downstream, self.recipe, self.run = downstream, recipe, run
         self._device = downstream.featurizer.weights.device
+        self._schedule = SCHEDULES.get(recipe.schedule)
         self.steps = 0  # at the last look at valid
         self._losses: list[torch.Tensor] = []
         self._best: Trained | None = None
@@ -233,7 +164,7 @@ class _Learner(ABC):
     def outcome(self) -> Trained:
         """The best so far; its history goes on to the last look."""
         if self._diverged is not None:
-            return Trained(self.run.learning_rate, None, None, None, self._history, {}, self._diverged)
+            return Trained(self.run.learning_rate, None, None, None, self._history, {}, self._diverged, self.run.layer)
         assert self._best is not None, "a run ends with a look at valid"
         return self._best
 
@@ -243,13 +174,12 @@ class _Learner(ABC):
         """One update of the parameters of runs that share a batch; `step` counts from 1."""
 
     def _rate(self, step: int) -> float:
-        left = 1 - (step - 1) / self.recipe.steps if self.recipe.schedule == "linear" else 1.0
-        return self.run.learning_rate * left
+        return self.run.learning_rate * self._schedule(step, self.recipe.steps, self.recipe.warmup_steps)
 
     def look(self, valid: Examples, score: Score, sign: int, step: int) -> None:
         """Evaluates on valid, and keeps the state if it is the best so far."""
         self.steps = step
-        train_loss = torch.stack(self._losses).mean().item()
+        train_loss = torch.stack(self._losses).mean().item() if self._losses else 0.0
         self._losses.clear()
         if not math.isfinite(train_loss):
             self._diverged = step
@@ -260,7 +190,7 @@ class _Learner(ABC):
             return
         value = score(predictions)
         self._history.append({"step": step, "train_loss": train_loss, "valid_loss": valid_loss, "valid": value})
-        current = Trained(self.run.learning_rate, step, value, valid_loss, self._history, {})
+        current = Trained(self.run.learning_rate, step, value, valid_loss, self._history, {}, layer=self.run.layer)
         if best_on_valid([current] if self._best is None else [self._best, current], _on_valid, sign) is current:
             state = {name: tensor.cpu().clone() for name, tensor in self.downstream.state_dict().items()}
             self._best = replace(current, state=state)
@@ -271,12 +201,26 @@ class _Learner(ABC):
         return best is None or 0 < self.recipe.patience * self.recipe.eval_every <= step - best
 
 
+class _Untrained(_Learner):
+    """A head that learns nothing."""
+
+    @staticmethod
+    def update(learners: Sequence[Any], batch: Batch, step: int) -> None:
+        """See _Learner.update."""
+        raise AssertionError("there is nothing to update")
+
+
 class _ByAutograd(_Learner):
     """Any head."""
 
     def __init__(self, downstream: Downstream, recipe: Recipe, run: TrainingRun) -> None:
         super().__init__(downstream, recipe, run)
-        self._optimizer = torch.optim.Adam(downstream.parameters(), run.learning_rate, fused=True)
+        learned = list(downstream.parameters())
+        self._optimizer = (
+            torch.optim.AdamW(learned, run.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+            if recipe.weight_decay
+            else torch.optim.Adam(learned, run.learning_rate, fused=True)
+        )
 
     @staticmethod
     def update(learners: Sequence[_ByAutograd], batch: Batch, step: int) -> None:
@@ -333,51 +277,18 @@ class _InClosedForm(_Learner):
 
 @torch.no_grad()
 def predict(downstream: Downstream, examples: Examples, device: torch.device) -> tuple[list[Any], float]:
-    """Predictions in the order of the examples, and the mean loss; leaves the downstream in evaluation mode."""
+    """Predictions in the order of the examples, and the mean loss; leaves the downstream in evaluation mode.
+
+    A head that learns nothing has no loss: it is 0.
+    """
     downstream.eval()
     predictions: list[Any] = [None] * len(examples.lengths)
     total = 0.0
     for indices in evaluation_batches(examples, EVALUATION_BATCH, downstream.frames_in(EVALUATION_SECONDS)):
         layers, lengths, targets = examples.batch(indices).to(device)
         logits = downstream(layers, lengths)
-        total += downstream.head.loss(logits, lengths, targets).item() * len(indices)
+        if downstream.head.trains:
+            total += downstream.head.loss(logits, lengths, targets).item() * len(indices)
         for index, prediction in zip(indices, downstream.head.predict(logits, lengths), strict=True):
             predictions[index] = prediction
     return predictions, total / len(predictions)
-
-
-def save_trained(path: Path, trained: Trained, description: Mapping[str, Any]) -> None:
-    """Writes a trained downstream with its history, atomically."""
-    notes = {key: value for key, value in asdict(trained).items() if key != "state"}
-    # One entry: safetensors writes several in an order that changes from process to process.
-    metadata = {"frostbench": canonical_json({"trained": notes, "description": description})}
-    state = {name: value.contiguous() for name, value in trained.state.items()}
-    with written_then_renamed(path) as temporary:
-        save_file(state, temporary, metadata)
-
-
-def load_trained(path: Path) -> tuple[Trained, dict[str, Any]]:
-    """A trained downstream and its description.
-
-    Raises: CheckpointError: damaged, or not a trained downstream.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()["frostbench"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Trained(**metadata["trained"], state=state), metadata["description"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a trained head ({error}); delete it and run again") from None
-
-
-def downstream_of(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> Downstream:
-    """Builds a downstream from what `save_trained` stored."""
-    downstream = Downstream(
-        description["head"],
-        description["num_layers"],
-        FeatureShape(**description["shape"]),
-        labels_from_json(description["labels"]),
-        Recipe.from_json(description["recipe"]),
-    )
-    downstream.load_state_dict(dict(state))
-    return downstream

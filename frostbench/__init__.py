@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from frostbench.api import check, evaluate, load, predict, upstream
     from frostbench.functions import from_function
     from frostbench.results import Results
+    from tasks._audio import AudioRecipe, Trim
     from tasks._base import Task, register_task
     from upstreams._base import Upstream, UpstreamCard, register_upstream
 
@@ -76,6 +77,7 @@ _MODULES = {
     "frostbench.api": ("check", "evaluate", "load", "predict", "upstream"),
     "frostbench.functions": ("from_function",),
     "frostbench.results": ("Results",),
+    "tasks._audio": ("AudioRecipe", "Trim"),
     "tasks._base": ("Task", "register_task"),
     "upstreams._base": ("Upstream", "UpstreamCard", "register_upstream"),
 }
@@ -84,6 +86,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = [
     "ActivityLabels",
     "AudioError",
+    "AudioRecipe",
     "BenchmarkError",
     "CacheError",
     "CheckResult",
@@ -107,6 +110,7 @@ __all__ = [
     "Task",
     "TextLabels",
     "TrainingError",
+    "Trim",
     "UnknownNameError",
     "Upstream",
     "UpstreamCard",

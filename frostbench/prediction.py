@@ -12,7 +12,7 @@ from core.digest import file_digest
 from core.errors import BenchmarkError, CheckpointError, RecordError
 from core.feature_cache import Kind
 from core.records import NAME_LENGTH, RecordStore, ResultRecord
-from downstreams._training import Downstream, downstream_of, load_trained
+from downstreams._downstream import Downstream, downstream_of, load_trained
 from frostbench.instances import built
 from upstreams._base import Precision, Upstream
 from upstreams._extraction.clips import Clip
@@ -41,7 +41,7 @@ class Predictor:
         Raises: AudioError: it can't be read. ContractError: it is too short for the upstream.
         """
         kind: Kind = self.record.features["kind"]
-        clip = Clip("", path, 0, frozenset({kind}), gain_db=self.record.recipe["gain_db"])
+        clip = Clip("", path, 0, frozenset({kind}), gain_db=self.record.audio["gain_db"])
         (rows,) = self.encoder.rows([clip], [clip.read(self.encoder.sample_rate)], {kind})[kind]
         rows = rows.half().float() if self.record.features["dtype"] == "float16" else rows  # as the head was trained
         lengths = torch.tensor([len(rows)], device=self.encoder.device)

@@ -86,7 +86,7 @@ def _by_exactness(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
 
 
 def _crops(record: ResultRecord) -> bool:
-    return bool(record.hearing.get("crop_samples") or record.recipe.get("crop_samples"))
+    return bool(record.audio.get("crop_samples"))
 
 
 def _is_superb(record: ResultRecord) -> bool:
@@ -117,12 +117,13 @@ def named(records: Sequence[ResultRecord]) -> list[Entry]:
     for record in records:
         superb.append(_is_superb(record))
         task, head, recipe = record.task["name"], record.task["head"], record.recipe["digest"]
-        treated = digest_of([recipe, record.hearing]) if record.hearing else recipe
+        treated = digest_of([recipe, record.audio]) if any(record.audio.values()) else recipe
         upstreams.append(_Named(record.upstream["name"], record.upstream["digest"]))
         tasks.append(_Named(task, task_digest(record.task), (superb[-1], head)))
         recipes.append(_Named(_recipe_name(record, newest), treated, (superb[-1], task, head)))
-        # Within a recipe: one that crops or changes the level may make other clips of the same corpus.
-        alike = (superb[-1], task, record.task["label"], treated, record.protocol, record.custom)
+        # Up to protocol 3 the digest of a corpus depended on the clips that a recipe made of it.
+        clips = treated if record.protocol <= 3 else None
+        alike = (superb[-1], task, record.task["label"], clips, record.protocol, record.custom)
         corpora.append(_Named(record.corpus["name"], record.corpus["digest"], alike))
     names = map(_distinct, (upstreams, tasks, corpora, recipes))
     return [Entry(*each) for each in zip(records, *names, superb, strict=True)]

@@ -179,6 +179,12 @@ def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, standing:
     )
 
 
+def _rates_of_chosen_layer(record: ResultRecord) -> list[Mapping[str, Any]]:
+    """What was tried of learning rates: with the chosen layer alone, where each was tried; none for untrained heads."""
+    chosen = max(range(len(record.layer_weights)), key=record.layer_weights.__getitem__)
+    return [each for each in record.learning_rates if each["learning_rate"] > 0 and each.get("layer", chosen) == chosen]
+
+
 def _seed_run(record: ResultRecord, value: float) -> SeedRun:
     return SeedRun(
         run=record.run,
@@ -187,7 +193,7 @@ def _seed_run(record: ResultRecord, value: float) -> SeedRun:
         learning_rate=record.learning_rate,
         learning_rates=tuple(
             TriedRate(each["learning_rate"], each["valid"], each["step"], each.get("diverged"))
-            for each in sorted(record.learning_rates, key=lambda each: float(each["learning_rate"]))
+            for each in sorted(_rates_of_chosen_layer(record), key=lambda each: float(each["learning_rate"]))
         ),
         layer_weights=tuple(record.layer_weights),
         layer_norms=tuple(record.circumstances.get("layer_norms", ())),

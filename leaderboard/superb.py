@@ -1,6 +1,6 @@
 """SUPERB's own suite: which runs stand on its board, by the content of what was run, not by what it is called.
 
-`superb.json` holds the digests of task, recipe and hearing as they are declared in tasks/, which this folder can't see;
+`superb.json` holds the digests of task, recipe and audio as they are declared in tasks/, which this folder can't see;
 a test compares them, and `pytest tests/test_protocol.py --update-golden` writes them anew.
 """
 
@@ -31,7 +31,7 @@ class SuperbTask:
         in_both: how many rows beside those may stand in train and in valid alike, as seconds of background do.
         task: digest of what decides a result besides recipe and data.
         recipe: digest of the recipe's fields.
-        hearing: digest of what becomes of a recording before the upstream.
+        audio: digest of what is made of the recordings.
     """
 
     title: str
@@ -44,16 +44,16 @@ class SuperbTask:
     in_both: int
     task: str
     recipe: str
-    hearing: str
+    audio: str
 
     def is_of(self, record: ResultRecord) -> bool:
         """Whether a run is of this task, with its recipe, on its corpus, as many utterances as the whole one has."""
-        digests = (task_digest(record.task), record.recipe.get("digest"), digest_of(record.hearing))
+        digests = (task_digest(record.task), record.recipe.get("digest"), digest_of(record.audio))
         counts = record.counts
         more = counts.get("train", 0) - self.train
         return (
             record.corpus["name"] == self.corpus
-            and digests == (self.task, self.recipe, self.hearing)
+            and digests == (self.task, self.recipe, self.audio)
             and 0 <= more <= self.in_both
             and (counts.get("valid"), counts.get("test")) == (self.valid + more, self.test)
         )

@@ -140,30 +140,44 @@ def _history(record: ResultRecord, path: Path) -> Iterator[str]:
     """The search: what was best of each rate, and which rate of all, must follow from the history."""
     directions = {facts["name"]: facts["direction"] for facts in record.metrics}
     sign = 1 if directions[record.task["select"]] == "higher" else -1
-    chosen: list[tuple[float, Mapping[str, Any]]] = []
-    content = {each["learning_rate"]: each for each in json.loads(path.read_text(encoding="utf-8"))}
+    chosen: list[tuple[tuple[float, int | None], Mapping[str, Any]]] = []
+    content = {_tried(each): each for each in json.loads(path.read_text(encoding="utf-8"))}
     looks = {rate: each["history"] for rate, each in content.items()}
-    if list(looks) != [tried["learning_rate"] for tried in record.learning_rates]:
-        yield f"its learning rates are not those of history.json, {', '.join(f'{rate:g}' for rate in looks)}"
+    if list(looks) != list(map(_tried, record.learning_rates)):
+        yield f"its learning rates are not those of history.json, {', '.join(map(_called, looks))}"
         return
     for tried in record.learning_rates:
-        rate = tried["learning_rate"]
+        rate = _tried(tried)
         if content[rate].get("diverged") != tried.get("diverged"):
-            yield f"learning rate {rate:g}: history.json says otherwise of whether it diverged"
+            yield f"learning rate {_called(rate)}: history.json says otherwise of whether it diverged"
             return
         if tried.get("diverged") is not None:
             if tried["valid"] is not None:
-                yield f"learning rate {rate:g}: says {tried['valid']}, although it diverged"
+                yield f"learning rate {_called(rate)}: says {tried['valid']}, although it diverged"
                 return
             continue
         found = best_on_valid(looks[rate], _on_valid, sign)
         if found is None or (found["valid"], found["step"]) != (tried["valid"], tried["step"]):
-            yield f"learning rate {rate:g}: says {tried['valid']} at step {tried['step']}, history.json says otherwise"
+            said = f"says {tried['valid']} at step {tried['step']}"
+            yield f"learning rate {_called(rate)}: {said}, history.json says otherwise"
             return
         chosen.append((rate, found))
     best = best_on_valid(chosen, lambda each: _on_valid(each[1]), sign)
-    if best is None or best[0] != record.learning_rate:
+    if best is None or best[0][0] != record.learning_rate:
         yield f"learning rate {record.learning_rate:g} is not the one that was best on valid"
+
+    elif best[0][1] is not None and record.layer_weights[best[0][1]] != 1:
+        yield f"layer {best[0][1]} was best on valid, but it is not the one that its layer weights take"
+
+
+def _tried(entry: Mapping[str, Any]) -> tuple[float, int | None]:
+    """Learning rate and layer of one training; no layer where a sum of all is learned."""
+    return entry["learning_rate"], entry.get("layer")
+
+
+def _called(tried: tuple[float, int | None]) -> str:
+    rate, layer = tried
+    return f"{rate:g}" if layer is None else f"{rate:g} with layer {layer}"
 
 
 def _on_valid(look: Mapping[str, Any]) -> tuple[float, float]:

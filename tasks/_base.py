@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from core.records import task_digest
 from core.registry import Registry, load_module, unknown_name
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
+from tasks._audio import AudioRecipe
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,12 @@ class Task:
         label: key of the manifest's rows; a row without it is not part of the task.
         head: name of the head.
         metrics: names of the metrics that test is evaluated by; the first is the one that tables show first.
-        recipes: name -> recipe; the first is the default.
-        disjoint: key whose values may not occur in two splits, such as the voice; None where that is the point.
+        recipes: name -> how the head is trained; the first is the default.
+        audio: name of a recipe -> what is made of the recordings under it; nothing where it is not named.
+        disjoint: key whose values may not occur in two splits, such as the voice; None where that is the point. Where
+            there are folds, not in a fold and the others.
+        folds: key by whose values the corpus is divided, such as the session: each is tested on once, with a head that
+            was trained on the others, and the result is the mean over them; None goes by the splits of the rows.
         version: raised whenever the meaning changes.
         select: the one of the metrics that chooses step and learning rate on valid; None is the first.
         default_head: the head that was declared, where another one was put in its place.
@@ -44,8 +49,10 @@ class Task:
     metrics: tuple[str, ...]
     recipes: Mapping[str, Recipe]
     disjoint: str | None = None
+    folds: str | None = None
     version: int = 1
     select: str | None = None
+    audio: Mapping[str, AudioRecipe] = field(default_factory=dict)
     default_head: str | None = None
 
     @property
@@ -62,6 +69,10 @@ class Task:
         if name not in self.recipes:
             raise unknown_name(f"recipe of {self.name}", name, self.recipes)
         return self.recipes[name]
+
+    def audio_of(self, recipe: Recipe) -> AudioRecipe:
+        """What is made of the recordings under a recipe."""
+        return self.audio.get(recipe.name, AudioRecipe())
 
     def digest(self) -> str:
         """sha256 of what decides a result besides recipe and data."""
@@ -113,7 +124,8 @@ class Task:
 
     def _content(self, recipe: Recipe) -> Task:
         """All but what is for people, and the other recipes."""
-        return replace(self, title="", paper="", recipes={recipe.name: recipe})
+        name, audio = recipe.name, self.audio_of(recipe)
+        return replace(self, title="", paper="", recipes={name: recipe}, audio={name: audio})
 
     def with_head(self, head: str) -> Task:
         """The same task asked of another head, whose options are its defaults: shows what an order of upstreams owes

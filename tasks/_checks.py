@@ -6,6 +6,7 @@ import pickle
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 from core import checks
@@ -14,8 +15,10 @@ from core.manifest import SPLITS, Manifest, Utterance, slots_of
 from core.metrics import Metric, get_metric
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
+from downstreams._schedules import SCHEDULES
 from downstreams.labels._base import LABELS, Labels
 from tasks._base import TASKS, Task
+from tasks._folds import folds_of, in_fold
 from tasks._rows import task_rows
 
 
@@ -76,7 +79,8 @@ def check_disjoint_holds(given: Assignment) -> None:
     splits = defaultdict(set)
     for row in given.corpus.with_label(given.task.label).utterances:
         if row.labels.get(given.task.disjoint) is not None:
-            splits[str(row.labels[given.task.disjoint])].add(row.split)
+            split = "train" if given.task.folds and row.split == "valid" else row.split
+            splits[str(row.labels[given.task.disjoint])].add(split)
     shared = sorted(value for value, where in splits.items() if len(where) > 1)
     require(not shared, f"{given.task.disjoint} {shared[:3]} are in several splits")
 
@@ -164,22 +168,40 @@ CHECKS: tuple[Check, ...] = (
 
 
 def run_check(check: Check, task: Task, corpus: Manifest | None = None) -> CheckResult:
-    """Runs one check on a task, and on a corpus that carries its label; a known failure of the corpus has to fail."""
-    return checks.run_check(check, Assignment(task, corpus), corpus.known_failures if corpus else None)
+    """Runs one check on a task, and on a corpus that carries its label: on every fold where the task has some.
+
+    A known failure of the corpus has to fail.
+    """
+
+    @wraps(check)
+    def on_every_fold(given: Assignment) -> None:
+        corpora = [None] if corpus is None else [in_fold(corpus, task, fold) for fold in folds_of(corpus, task)]
+        for each in corpora:
+            check(Assignment(given.task, each))
+
+    return checks.run_check(on_every_fold, Assignment(task, corpus), corpus.known_failures if corpus else None)
 
 
 def _problems(task: Task, recipe: Recipe) -> list[str]:
     head = HEADS.get(task.head)
     known = set(head.options_type.__dataclass_fields__)
-    rates = recipe.learning_rates
+    rates, audio, schedules = recipe.learning_rates, task.audio_of(recipe), SCHEDULES.names()
     rules = (
-        (min(recipe.steps, recipe.batch_size, recipe.eval_every) >= 1, "steps, batch_size and eval_every start at 1"),
+        (min(recipe.batch_size, recipe.eval_every) >= 1, "batch_size and eval_every start at 1"),
+        (recipe.steps >= 1 or not head.trains, "steps start at 1"),
+        (head.trains or (recipe.steps, rates) == (0, (0.0,)), f"{task.head} learns nothing: 0 steps, learning rate 0"),
         (recipe.steps % recipe.eval_every == 0, f"eval_every {recipe.eval_every} does not divide {recipe.steps} steps"),
         (len(rates) > 0, "learning_rates is empty"),
-        (all(rate > 0 for rate in rates) and len(set(rates)) == len(rates), f"learning_rates {rates} repeat or vanish"),
+        (min(rates, default=1) > 0 or not head.trains, f"learning_rates {rates} vanish"),
+        (len(set(rates)) == len(rates), f"learning_rates {rates} repeat"),
         (recipe.clip > 0 and recipe.patience >= 0, "clip must be above zero, patience not below"),
-        (recipe.schedule in ("constant", "linear"), f"schedule '{recipe.schedule}' is not known"),
-        (bool(recipe.crop_samples) == bool(recipe.crops), "crop_samples and crops go together"),
+        (recipe.schedule in schedules, f"schedule '{recipe.schedule}' is none of {', '.join(schedules)}"),
+        (0 <= recipe.warmup_steps <= recipe.steps, f"warmup_steps {recipe.warmup_steps} are not within the steps"),
+        (recipe.weight_decay >= 0, "weight_decay must not be below zero"),
+        (recipe.layers in ("weighted", "single"), f"layers are '{recipe.layers}', must be weighted or single"),
+        (bool(audio.crop_samples) == bool(audio.crops), "crop_samples and crops go together"),
+        (audio.trim is None or min(audio.trim.level, audio.trim.seconds) > 0, "trim needs a level and seconds above 0"),
+        (not audio.cuts or not head.label_kind.timed, "recordings are cut, but labels say when something happens"),
         (not recipe.balanced or head.label_kind.closed_set, "balanced needs classes"),
         (not recipe.spec_augment or head.needs == "frames", "spec_augment needs a head on frames"),
         (set(recipe.head) <= known, f"options {sorted(set(recipe.head) - known)} are none of {task.head}"),

@@ -1,26 +1,27 @@
-"""The rows of a corpus as a task takes them: examples, and the clips that a recipe makes of each."""
+"""The rows of a corpus as a task takes them: examples, and the clips that are made of each."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache
-from itertools import chain
+from functools import cached_property, lru_cache
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
-from core.audio import SAMPLE_RATE, duration_seconds
 from core.digest import canonical_json, digest_of, written_then_renamed
 from core.errors import CacheError, ManifestError
 from core.feature_cache import Kind
 from core.manifest import SPLITS, Manifest, Utterance, refuse, unseen_labels
+from core.mixtures import Mixture, Source
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
+from tasks._audio import AudioRecipe, crops_of, samples_of, without_pauses
 from tasks._base import Task
 from tasks._doubts import doubts, drawn_by_class, refuse_one_class
+from tasks._folds import in_fold
 from upstreams._extraction.clips import Clip, is_long
 
 
@@ -43,34 +44,36 @@ class Example:
 
 @dataclass(frozen=True, eq=False)  # compared and hashed as an object: two of 150,000 rows take a second
 class TaskRows:
-    """What a task takes of a corpus under a recipe: made once, the same for every upstream and seed.
+    """What a task takes of a corpus, and what is made of it: made once, the same for every upstream and seed.
 
     Pickled after `kept_in`, it is its path alone, and each process reads that file once.
 
     Attributes:
         corpus: its name.
-        recipe: decides what is made of each row.
+        audio: what is made of the recordings.
         recordings: split -> the whole recording of each row; its samples are 0 where only the file's header knows them.
         examples: split -> examples.
-        digest: sha256 of the examples: ids, splits, labels and audio.
+        digest: sha256 of ids, splits, labels and recordings of the rows, whatever is made of the recordings.
         limited: whether rows were left out.
         doubts: what a person should know of the rows before trusting the score.
+        fold: that is tested on, where the task has folds.
         path: where it is kept; None where it is not.
     """
 
     corpus: str
-    recipe: Recipe
+    audio: AudioRecipe
     recordings: Mapping[str, Sequence[Clip]]
     examples: Mapping[str, Sequence[Example]]
     digest: str
     limited: bool
     doubts: tuple[str, ...] = ()
+    fold: str | None = None
     path: Path | None = None
 
     @cached_property
     def clips(self) -> Mapping[str, list[list[Clip]]]:
-        """Split -> for each row the clips that the recipe makes of it."""
-        return clips_by_split(self.recordings, self.recipe)
+        """Split -> for each row the clips that are made of it."""
+        return clips_by_split(self.recordings, self.audio)
 
     def all_clips(self, splits: Sequence[str] = SPLITS) -> Iterator[Clip]:
         """The clips of these splits, one after the other."""
@@ -87,15 +90,13 @@ class TaskRows:
 
     def kept_in(self, folder: Path) -> TaskRows:
         """The same value, written under its digest for the processes that it is sent to."""
-        fields = ("audio_digest", "path", "start", "stop")
-        recordings = {
-            split: [[str(clip.path) if name == "path" else getattr(clip, name) for name in fields] for clip in clips]
-            for split, clips in self.recordings.items()
-        }
+        recordings = {split: [_clip_to_json(clip) for clip in clips] for split, clips in self.recordings.items()}
         examples = {
             split: [[row.id, row.keys, row.label, row.speaker] for row in rows] for split, rows in self.examples.items()
         }
-        text = canonical_json([self.corpus, self.recipe, recordings, examples, self.digest, self.limited]).encode()
+        text = canonical_json(
+            [self.corpus, self.audio, recordings, examples, self.digest, self.limited, self.fold]
+        ).encode()
         path = folder / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
         if not path.is_file():
             with written_then_renamed(path) as temporary:
@@ -118,26 +119,34 @@ def read_rows(path: Path) -> TaskRows:
         raise CacheError(f"{path}: gone while a run needed it; run the same command again") from None
     if hashlib.sha256(text).hexdigest()[:32] != path.stem:
         raise CacheError(f"{path}: damaged; delete it and run the same command again")
-    corpus, recipe, recordings, examples, digest, limited = json.loads(text)
-    made = Recipe.from_json(recipe)
+    corpus, audio, recordings, examples, digest, limited, fold = json.loads(text)
+    made = AudioRecipe.from_json(audio)
     return TaskRows(
         corpus,
         made,
-        {
-            split: [
-                Clip(audio, Path(file), _known_samples(start, stop), frozenset(), start, stop, made.gain_db)
-                for audio, file, start, stop in clips
-            ]
-            for split, clips in recordings.items()
-        },
+        {split: [_clip_from_json(clip, made) for clip in clips] for split, clips in recordings.items()},
         {
             split: [Example(name, tuple(keys), label, speaker) for name, keys, label, speaker in rows]
             for split, rows in examples.items()
         },
         digest,
         limited,
+        fold=fold,
         path=path,
     )
+
+
+def _clip_to_json(clip: Clip) -> list[Any]:
+    mixture = None if clip.mixture is None else [
+        clip.mixture.length, [[str(s.path), s.start, s.stop, s.offset, s.gain_db] for s in clip.mixture.sources]
+    ]  # fmt: skip
+    return [clip.audio_digest, str(clip.path), clip.samples, clip.start, clip.stop, mixture]
+
+
+def _clip_from_json(content: Sequence[Any], audio: AudioRecipe) -> Clip:
+    digest, path, samples, start, stop, mixed = content
+    mixture = mixed and Mixture(tuple(Source(Path(file), *rest) for file, *rest in mixed[1]), mixed[0])
+    return Clip(digest, Path(path), samples, frozenset(), start, stop, audio.gain_db, mixture)
 
 
 def _speaker(row: Utterance) -> str | None:
@@ -146,25 +155,41 @@ def _speaker(row: Utterance) -> str | None:
     return None if speaker is None else str(speaker)
 
 
-def task_rows(manifest: Manifest, task: Task, recipe: Recipe | None = None, limit: int | None = None) -> TaskRows:
+def task_rows(
+    manifest: Manifest,
+    task: Task,
+    recipe: Recipe | None = None,
+    limit: int | None = None,
+    fold: str | None = None,
+) -> TaskRows:
     """The rows a task takes, checked against its needs.
 
     Args:
         manifest: of the whole corpus.
         task: whose label the rows must carry.
-        recipe: decides what is made of them; None is the task's default.
+        recipe: decides what is made of the recordings; None is the task's default.
         limit: rows a split at most; None takes all.
+        fold: that is tested on, where the task has folds.
 
     Raises: ManifestError: parts of the corpus are missing, no row has the label, a split is empty, a label is not in
-        train, or a voice in two splits. TrainingError: the labels of train can't be learned.
+        train, a voice in two splits, or a recording that can't be trimmed. TrainingError: the labels of train can't be
+        learned.
     """
     recipe = task.recipe(None) if recipe is None else recipe
-    utterances = _chosen(manifest, task, limit)
+    audio = task.audio_of(recipe)
+    utterances: Rows = _chosen(in_fold(manifest, task, fold), task, limit)
     digests = manifest.audio_digests
-    recordings = {
-        split: [recording_of(row, digests[row.id], recipe) for row in rows] for split, rows in utterances.items()
+    recordings: Recordings = {
+        split: [recording_of(row, digests[row.id], audio) for row in rows] for split, rows in utterances.items()
     }
-    clips = clips_by_split(recordings, recipe)
+    rows_digest = digest_of(
+        {split: [[row.id, row.labels[task.label], _speaker(row), digests[row.id], row.start, row.stop] for row in rows]
+         for split, rows in utterances.items()}
+    )  # fmt: skip
+    if audio.trim is not None:
+        recordings = {split: without_pauses(made, audio.trim, manifest.memory) for split, made in recordings.items()}
+    utterances, recordings = _long_enough(utterances, recordings, audio.min_samples)
+    clips = clips_by_split(recordings, audio)
     examples = {
         split: [
             Example(row.id, tuple(clip.key for clip in made), row.labels[task.label], _speaker(row))
@@ -175,9 +200,26 @@ def task_rows(manifest: Manifest, task: Task, recipe: Recipe | None = None, limi
     values = [example.label for example in examples["train"]]
     HEADS.get(task.head).labels_from_train(values, task.label, recipe)  # raises where they can't be learned
     found = tuple(doubts(utterances, task.label, digests))
-    taken = TaskRows(manifest.name, recipe, recordings, examples, digest_of(examples), limit is not None, found)
+    taken = TaskRows(manifest.name, audio, recordings, examples, rows_digest, limit is not None, found, fold)
     vars(taken)["clips"] = clips  # which the property would make again
     return taken
+
+
+Rows = Mapping[str, Sequence[Utterance]]
+Recordings = Mapping[str, Sequence[Clip]]
+
+
+def _long_enough(rows: Rows, recordings: Recordings, min_samples: int) -> tuple[Rows, Recordings]:
+    """Without the rows of train whose recordings have no more samples."""
+    if not min_samples:
+        return rows, recordings
+    kept = [samples_of(clip) > min_samples for clip in recordings["train"]]
+    if not any(kept):
+        raise ManifestError(f"no recording of train has more than {min_samples} samples, which the recipe asks for")
+    return (
+        {**rows, "train": tuple(compress(rows["train"], kept))},
+        {**recordings, "train": list(compress(recordings["train"], kept))},
+    )
 
 
 def _chosen(manifest: Manifest, task: Task, limit: int | None) -> dict[str, tuple[Utterance, ...]]:
@@ -188,7 +230,7 @@ def _chosen(manifest: Manifest, task: Task, limit: int | None) -> dict[str, tupl
     if closed_set:
         refuse(manifest.source, unseen_labels(chosen, task.label))
     if task.disjoint is not None:
-        refuse(manifest.source, _shared(chosen, task.disjoint))
+        refuse(manifest.source, _shared(chosen, task.disjoint, task.folds is not None))
     utterances = {split: drawn_by_class(chosen.split(split), task.label, limit) for split in SPLITS}
     if closed_set:
         refuse_one_class(manifest.source, utterances, task.label)
@@ -209,60 +251,37 @@ def _with_known_labels(
     return kept
 
 
-def _shared(manifest: Manifest, key: str) -> list[str]:
+def _shared(manifest: Manifest, key: str, folds: bool) -> list[str]:
+    """A line for each row whose value of the key is in another split, too; in folds, valid is a part of train."""
     first: dict[str, Utterance] = {}
     problems = []
     for row in manifest.utterances:
         value = row.labels.get(key)
-        if value is not None and first.setdefault(str(value), row).split != row.split:
-            other = first[str(value)]
+        if value is None:
+            continue
+        other = first.setdefault(str(value), row)
+        splits = {other.split, row.split} - ({"valid"} if folds and "test" not in (other.split, row.split) else set())
+        if len(splits) > 1:
             problems.append(f"{row.where}: {key} '{value}' is in {row.split}, but in {other.split} at {other.where}")
     return problems
 
 
-def recording_of(row: Utterance, audio_digest: str, recipe: Recipe) -> Clip:
-    """The whole of a row, at the recipe's level."""
+def recording_of(row: Utterance, audio_digest: str, audio: AudioRecipe) -> Clip:
+    """The whole of a row, at its level."""
     samples = _known_samples(row.start, row.stop)
-    return Clip(audio_digest, row.path, samples, frozenset(), row.start, row.stop, recipe.gain_db)
-
-
-def clips_by_split(recordings: Mapping[str, Sequence[Clip]], recipe: Recipe) -> dict[str, list[list[Clip]]]:
-    """Split -> for each recording the clips that a recipe makes of it; only train is cropped."""
-    return {
-        split: [crops_of(clip, recipe) for clip in clips] if split == "train" else [[clip] for clip in clips]
-        for split, clips in recordings.items()
-    }
-
-
-def crops_of(whole: Clip, recipe: Recipe) -> list[Clip]:
-    """The clips that a recipe makes of a recording to train on: itself, or random pieces of a long one.
-
-    The places of the pieces follow from the audio alone, so they are the same everywhere and for every upstream.
-    """
-    if not recipe.crop_samples:
-        return [whole]
-    room = samples_of(whole) - recipe.crop_samples
-    if room <= 0:
-        return [whole]
-    starts = random.Random(f"{whole.audio_digest}{whole.start}").sample(range(room + 1), min(recipe.crops, room + 1))
-    begins = [whole.start + start for start in sorted(starts)]
-    return [
-        replace(whole, start=begin, stop=begin + recipe.crop_samples, samples=recipe.crop_samples) for begin in begins
-    ]
-
-
-@cache
-def _recording_samples(path: Path) -> int:
-    return round(duration_seconds(path) * SAMPLE_RATE)
+    return Clip(audio_digest, row.path, samples, frozenset(), row.start, row.stop, audio.gain_db, row.mixture)
 
 
 def _known_samples(start: int, stop: int | None) -> int:
     return 0 if stop is None else stop - start
 
 
-def samples_of(clip: Clip) -> int:
-    """Its length at 16 kHz, as far as the file's header tells."""
-    return clip.samples or _recording_samples(clip.path) - clip.start
+def clips_by_split(recordings: Mapping[str, Sequence[Clip]], audio: AudioRecipe) -> dict[str, list[list[Clip]]]:
+    """Split -> for each recording the clips that are made of it; only train is cropped."""
+    return {
+        split: [crops_of(clip, audio) for clip in clips] if split == "train" else [[clip] for clip in clips]
+        for split, clips in recordings.items()
+    }
 
 
 def clips_of(needs: Iterable[tuple[Iterable[Clip], Kind]]) -> list[Clip]:

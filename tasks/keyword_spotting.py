@@ -1,6 +1,7 @@
 """Keyword spotting: which of a few command words is said (Warden, arXiv:1804.03209; SUPERB, arXiv:2105.01051)."""
 
 from downstreams._recipe import FAST_UTTERANCE, POWERS_OF_TEN, Recipe
+from tasks._audio import AudioRecipe
 from tasks._base import Task, register_task
 
 register_task(
@@ -23,8 +24,8 @@ register_task(
                 learning_rates=POWERS_OF_TEN,
                 eval_every=5_000,
                 balanced=True,
-                gain_db=-3.0,
             ),
         },
+        audio={"superb": AudioRecipe(gain_db=-3.0)},
     )
 )

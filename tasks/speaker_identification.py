@@ -1,6 +1,7 @@
 """Speaker identification: who of a closed set speaks (VoxCeleb1, arXiv:1706.08612; SUPERB, arXiv:2105.01051)."""
 
 from downstreams._recipe import FAST_UTTERANCE, POWERS_OF_TEN, Recipe
+from tasks._audio import AudioRecipe
 from tasks._base import Task, register_task
 
 register_task(
@@ -21,9 +22,8 @@ register_task(
                 batch_size=32,
                 learning_rates=POWERS_OF_TEN,
                 eval_every=5_000,
-                crop_samples=128_000,
-                crops=4,
             ),
         },
+        audio={"superb": AudioRecipe(crop_samples=128_000, crops=4)},
     )
 )

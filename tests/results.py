@@ -20,7 +20,7 @@ ASR = task(
 )
 MEANS = {"kind": "pooled", "dtype": "float32", "live": [], "departures": []}
 FRAMES = {"kind": "frames", "dtype": "float16", "live": [], "departures": []}
-RECIPE = {"name": "fast", "steps": 20, "learning_rates": [0.1, 0.01], "crop_samples": 0}
+RECIPE = {"name": "fast", "steps": 20, "learning_rates": [0.1, 0.01]}
 # valid of both rates, first and second look: the best is 0.1 at its second look, whatever the direction
 LOOKS = {"higher": {0.1: (40.0, 50.0), 0.01: (40.0, 45.0)}, "lower": {0.1: (60.0, 50.0), 0.01: (60.0, 55.0)}}
 

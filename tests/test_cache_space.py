@@ -30,6 +30,7 @@ from frostbench.grid.run import Report, run_grid
 from frostbench.grid.wanted import WantedClips
 from frostbench.jobs.local import LocalExecutor
 from frostbench.jobs.progress import Watcher
+from tasks._audio import AudioRecipe
 from tasks._base import Task, resolve_task
 from tasks._rows import clips_of, task_rows
 from upstreams._facts import UpstreamFacts
@@ -486,11 +487,8 @@ def test_candidates_that_a_kill_left_beside_their_record_go_with_the_next_comman
 def test_levels_and_crops_share_what_they_have_in_common(corpus, tiny, tmp_path, monkeypatch):
     """Whole recordings for KS and ASR, quieter ones for IC, random pieces of the longer ones in SID's train split."""
     spec, passed = counted(tmp_path, monkeypatch)
-    changes = {"IC": {"gain_db": -3.0}, "SID": {"crop_samples": 4_000, "crops": 2}}
-    tasks = tuple(
-        replace(quick(task), recipes={"tiny": replace(quick(task).recipe(None), **changes.get(name, {}))})
-        for name, task in tiny.items()
-    )
+    changes = {"IC": AudioRecipe(gain_db=-3.0), "SID": AudioRecipe(crop_samples=4_000, crops=2)}
+    tasks = tuple(replace(quick(task), audio={"tiny": changes.get(name, AudioRecipe())}) for name, task in tiny.items())
     keys = {clip.key for task in tasks for clip in task_rows(corpus, task).all_clips()}
     assert len(keys) > len(corpus.utterances) + 12
     passed.clear()

@@ -19,7 +19,6 @@ from core.lengths import pad
 from core.manifest import Manifest, Utterance, read_manifest
 from core.records import RecordStore
 from downstreams._data import load_examples, stacked
-from downstreams._recipe import Recipe
 from downstreams.labels.slots import SlotLabels
 from frostbench.grid.cell import departures
 from frostbench.grid.cell_jobs import Folders
@@ -27,6 +26,7 @@ from frostbench.grid.live import LiveExamples
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
+from tasks._audio import AudioRecipe
 from tasks._base import TASKS, Task, resolve_task
 from tasks._rows import clips_by_split, crops_of, recording_of, samples_of, task_rows
 from upstreams._extraction.clips import Clip
@@ -36,7 +36,7 @@ from upstreams._resolve import build_upstream
 
 CPU = torch.device("cpu")
 SHORT, LONG = 4_800, 16_000  # samples of the tones below
-CROPPING = Recipe("superb", 8, 4, (1e-2,), 4, crop_samples=6_000, crops=3)
+CROPPING = AudioRecipe(crop_samples=6_000, crops=3)
 CROP = 6_000
 DIGEST = "ab" * 32
 
@@ -100,11 +100,12 @@ def moods(tmp_path_factory) -> Manifest:
 
 TASK_FILE = """
 from downstreams._recipe import Recipe
+from tasks._audio import AudioRecipe
 from tasks._base import Task
 
 recipes = {
     "short": Recipe("short", 40, 8, (1e-2,), eval_every=20),
-    "crops": Recipe("crops", 20, 8, (1e-2,), eval_every=10, crop_samples=6_000, crops=3),
+    "crops": Recipe("crops", 20, 8, (1e-2,), eval_every=10),
 }
 mood = Task(
     name="mood",
@@ -114,6 +115,7 @@ mood = Task(
     head="utterance_linear",
     metrics=("accuracy",),
     recipes=recipes,
+    audio={"crops": AudioRecipe(crop_samples=6_000, crops=3)},
 )
 attentive = Task(
     name="attentive",
@@ -123,6 +125,7 @@ attentive = Task(
     head="utterance_attention",
     metrics=("accuracy",),
     recipes=recipes,
+    audio={"crops": AudioRecipe(crop_samples=6_000, crops=3)},
 )
 """
 
@@ -171,6 +174,14 @@ def test_only_fixed_crops_are_a_departure(moods, mood):
     assert departures(cell_of(moods, mood, "short", exact=False)) == []
 
 
+def test_the_corpus_is_the_same_whatever_is_made_of_its_recordings(moods, mood):
+    """The run is another one all the same."""
+    made = (AudioRecipe(), AudioRecipe(gain_db=-3.0), AudioRecipe(crop_samples=6_000, crops=3))
+    cells = [cell_of(moods, replace(mood, audio={"short": audio}), "short", exact=False) for audio in made]
+    assert len({cell.rows.digest for cell in cells}) == 1
+    assert len({cell.run for cell in cells}) == 3
+
+
 def test_exact_changes_the_run_where_something_is_cropped(moods, mood):
     assert cell_of(moods, mood, "crops", exact=True).run != cell_of(moods, mood, "crops", exact=False).run
     assert cell_of(moods, mood, "short", exact=True).run == cell_of(moods, mood, "short", exact=False).run
@@ -178,7 +189,7 @@ def test_exact_changes_the_run_where_something_is_cropped(moods, mood):
 
 def test_live_examples_equal_cached_ones_where_nothing_is_cropped(moods, mood, tmp_path):
     upstream, labels = build_upstream("fbank"), SlotLabels.from_train(["calm", "glad", "wild"], "mood")
-    rows = task_rows(moods, mood, replace(mood.recipe("short"), gain_db=-3.0))
+    rows = task_rows(moods, replace(mood, audio={"short": AudioRecipe(gain_db=-3.0)}))
     clips, examples = rows.whole("train"), rows.examples["train"]
     targets = [labels.encode(example.label) for example in examples]
     chosen = [1, 0, 17, 6]
@@ -203,7 +214,7 @@ def test_live_crops_stay_within_the_piece_that_a_row_is(moods, mood, stop, monke
     manifest = replace(moods, utterances=tuple(
         replace(each, start=begin, stop=stop) if each.id == row.id else each for each in moods.utterances
     ))  # fmt: skip
-    rows = task_rows(manifest, mood, mood.recipe("short"))
+    rows = task_rows(manifest, mood)
     place = [example.id for example in rows.examples[row.split]].index(row.id)
     clips, whole = rows.whole(row.split), read_audio(row.path)
     assert clips[place].samples == end - begin
@@ -230,7 +241,7 @@ def test_live_crops_stay_within_the_piece_that_a_row_is(moods, mood, stop, monke
 
 def test_live_examples_hear_a_new_piece_every_time(moods, mood):
     upstream = build_upstream("fbank")
-    clips = task_rows(moods, mood, mood.recipe("short")).whole("train")
+    clips = task_rows(moods, mood).whole("train")
     live = LiveExamples(FrozenUpstream(upstream, CPU), clips, [torch.tensor([0])] * len(clips), "frames", 6_000)
     short, long = (next(i for i, clip in enumerate(clips) if clip.samples == size) for size in (SHORT, LONG))
     frames = [upstream.frame_lengths(torch.tensor(size)).item() for size in (SHORT, 6_000)]
@@ -246,12 +257,10 @@ def test_live_examples_hear_a_new_piece_every_time(moods, mood):
 
 def test_six_decibels_less_is_half_the_level(moods):
     row = moods.utterances[0]
-    plain, quiet = (
-        recording_of(row, DIGEST, Recipe("test", 1, 1, (1.0,), 1, gain_db=gain)) for gain in (0.0, -20 * math.log10(2))
-    )
+    plain, quiet = (recording_of(row, DIGEST, AudioRecipe(gain_db=gain)) for gain in (0.0, -20 * math.log10(2)))
     torch.testing.assert_close(quiet.read(), plain.read() / 2)
     assert isinstance(quiet, Clip) and quiet.key != plain.key, "another level is other features"
-    less = recording_of(row, DIGEST, TASKS.get("ks").recipe("superb")).read()
+    less = recording_of(row, DIGEST, TASKS.get("ks").audio["superb"]).read()
     assert 20 * math.log10(float(less.square().mean().sqrt() / plain.read().square().mean().sqrt())) == pytest.approx(
         -3
     )

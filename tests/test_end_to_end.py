@@ -20,7 +20,8 @@ from core.metrics import get_metric
 from core.records import RecordStore, ResultRecord
 from downstreams._base import HEADS
 from downstreams._data import load_examples
-from downstreams._training import downstream_of, load_trained, predict
+from downstreams._downstream import downstream_of, load_trained
+from downstreams._training import predict
 from frostbench.grid import run
 from frostbench.grid.plan import Grid, make_cells
 from tasks._base import TASKS

@@ -226,7 +226,7 @@ def test_the_corpus_of_a_known_failure_is_no_failure(corpus):
 SOUND = tiny_tasks.CLASSIFY
 DECLARATIONS = {
     "no rates": (replace(SOUND, learning_rates=()), "task 'ks': recipe 'tiny': learning_rates is empty"),
-    "schedule": (replace(SOUND, schedule="cosine"), "schedule 'cosine' is not known"),
+    "schedule": (replace(SOUND, schedule="cosine"), "schedule 'cosine' is none of constant"),
     "masks on means": (replace(SOUND, spec_augment=SpecAugment()), "spec_augment needs a head on frames"),
     "options": (replace(SOUND, head={"size": 3}), r"options \['size'\] are none of utterance_linear"),
 }

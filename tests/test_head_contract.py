@@ -11,9 +11,9 @@ from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask
 from downstreams import _checks
 from downstreams._base import HEADS, FeatureShape, register_head
+from downstreams._downstream import Downstream
 from downstreams._featurizer import Featurizer
 from downstreams._recipe import Recipe
-from downstreams._training import Downstream
 from downstreams.ctc import CTC, BidirectionalLSTM
 from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels

@@ -350,17 +350,17 @@ def test_one_name_for_several_contents_is_told_apart(tmp_path):
 
 
 def test_two_recipes_do_not_split_a_corpus(tmp_path):
-    """A recipe that crops makes other clips, hence another digest, of the same corpus."""
+    """Up to protocol 3 a recipe that crops made other clips, hence another digest, of the same corpus."""
     cropped = record("2", corpus={"name": "tiny", "digest": "d"}, recipe={"name": "superb", "digest": "s"})
     board = of(tmp_path, record("1"), cropped)
     assert [each.title for each in board.boards] == ["tiny, recipe fast", "tiny, recipe superb"]
 
 
 def test_exact_crops_have_a_board_with_the_tasks_that_do_not_crop(tmp_path):
-    crops = {"name": "superb", "digest": "s", "crop_samples": 9}
+    crops = {"recipe": {"name": "superb", "digest": "s"}, "audio": {"crop_samples": 9}}
     sid = task(name="sid", label="speaker")
-    plain = record("1", recipe={"name": "superb", "digest": "t", "crop_samples": 0})
-    cached, live = record("2", task=sid, recipe=crops), record("3", task=sid, recipe=crops, live=True)
+    plain = record("1", recipe={"name": "superb", "digest": "t"})
+    cached, live = record("2", task=sid, **crops), record("3", task=sid, **crops, live=True)
     board = of(tmp_path / "both", plain, cached, live)
     assert [(each.title, [column.task for column in each.columns]) for each in board.boards] == [
         ("tiny, recipe superb", ["ks", "sid"]), ("tiny, recipe superb (exact)", ["ks", "sid"]),
@@ -379,7 +379,12 @@ def superb(run: str, value: float, name: str = "hubert-base-ls960", **changes: o
 def content_of(task: str) -> dict[str, object]:
     """Task and recipe of the suite, as a run records them."""
     recipe = TASKS.get(task).recipe("superb")
-    return {"task": TASKS.get(task).recorded(), "recipe": {**asdict(recipe), "digest": digest_of(recipe)}}
+    audio = asdict(TASKS.get(task).audio_of(recipe))
+    return {
+        "task": TASKS.get(task).recorded(),
+        "recipe": {**asdict(recipe), "digest": digest_of(recipe)},
+        "audio": audio,
+    }
 
 
 NOT_SUPERB = {
@@ -392,7 +397,7 @@ NOT_SUPERB = {
     "another head of its own": {"task": TASKS.get("asr").recorded() | {"head": "mine", "default_head": "mine"}},
     "changed head": {"task": TASKS.get("asr").recorded() | {"code": "c"}},
     "another metric selects": {"task": TASKS.get("asr").recorded() | {"metrics": ["wer", "cer"], "select": "cer"}},
-    "another level": {"hearing": {"gain_db": 6.0}},
+    "another level": {"audio": {"gain_db": 6.0}},
 }  # fmt: skip
 
 

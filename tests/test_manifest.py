@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core import manifest as manifest_module
+from core import _file_digests
 from core.audio import SAMPLE_RATE, duration_seconds, read_audio
 from core.errors import AudioError, ManifestError
 from core.manifest import Manifest, read_manifest, summarise, unseen_labels, validate
@@ -241,8 +241,8 @@ def test_errors_name_the_file_and_what_to_do(tmp_path):
 
 def counted_digests(monkeypatch) -> list[Path]:
     read: list[Path] = []
-    plain = manifest_module.file_digest
-    monkeypatch.setattr(manifest_module, "file_digest", lambda path: read.append(path) or plain(path))
+    plain = _file_digests.file_digest
+    monkeypatch.setattr(_file_digests, "file_digest", lambda path: read.append(path) or plain(path))
     return read
 
 
@@ -257,7 +257,7 @@ def remembering(tmp_path) -> Manifest:
 
 
 def test_files_that_did_not_change_are_not_read_again(remembering, monkeypatch):
-    monkeypatch.setattr(manifest_module, "SETTLED_NANOSECONDS", 0)
+    monkeypatch.setattr(_file_digests, "SETTLED_NANOSECONDS", 0)
     read = counted_digests(monkeypatch)
     first = remembering.audio_digests
     assert len(read) == 2
@@ -277,7 +277,7 @@ def test_files_that_did_not_change_are_not_read_again(remembering, monkeypatch):
 
 
 def test_a_part_of_the_rows_shares_the_memory_and_takes_nothing_out_of_it(remembering, monkeypatch):
-    monkeypatch.setattr(manifest_module, "SETTLED_NANOSECONDS", 0)
+    monkeypatch.setattr(_file_digests, "SETTLED_NANOSECONDS", 0)
     read = counted_digests(monkeypatch)
     part = replace(remembering, utterances=remembering.utterances[:1])
     assert len(part.audio_digests) == 1
@@ -294,7 +294,7 @@ def test_files_written_a_moment_ago_are_not_trusted(remembering, monkeypatch):
 
 
 def test_a_damaged_memory_is_forgotten(remembering, monkeypatch):
-    monkeypatch.setattr(manifest_module, "SETTLED_NANOSECONDS", 0)
+    monkeypatch.setattr(_file_digests, "SETTLED_NANOSECONDS", 0)
     first = remembering.audio_digests
     (file,) = remembering.memory.iterdir()
     for content in ("{", "[1]", '{"x": 1}'):

@@ -18,6 +18,7 @@ from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.base import Job
 from frostbench.jobs.local import LocalExecutor
+from tasks._audio import AudioRecipe
 from tasks._base import Task, resolve_task
 from tasks._rows import read_rows, task_rows
 
@@ -27,11 +28,15 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture
 def quick(tasks_file) -> tuple[Task, ...]:
     """KS, and SID with crops."""
-    changes = {"KS": {}, "SID": {"crop_samples": 4_000, "crops": 2}}
+    changes = {"KS": AudioRecipe(), "SID": AudioRecipe(crop_samples=4_000, crops=2)}
     tiny = {name: resolve_task(f"{tasks_file}:{name}") for name in changes}
     return tuple(
-        replace(tiny[name], recipes={"tiny": replace(tiny[name].recipe(None), steps=4, eval_every=2, **changed)})
-        for name, changed in changes.items()
+        replace(
+            tiny[name],
+            recipes={"tiny": replace(tiny[name].recipe(None), steps=4, eval_every=2)},
+            audio={"tiny": audio},
+        )
+        for name, audio in changes.items()
     )
 
 

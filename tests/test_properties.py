@@ -164,7 +164,7 @@ objects = st.dictionaries(st.text(max_size=5), numbers | st.text(max_size=5), ma
 def test_record_round_trip(run, things, value, rates, weights, custom):
     upstream, task, corpus, recipe, metric, features, artifacts, circumstances = things
     record = ResultRecord(
-        run=run, upstream=upstream, task=task, corpus=corpus, recipe=recipe, hearing=features, protocol=2, live=custom,
+        run=run, upstream=upstream, task=task, corpus=corpus, recipe=recipe, audio=features, protocol=2, live=custom,
         frames="int8", fold=None, custom=custom, seed=3, metrics=[metric], metric=metric, value=value,
         values={"one": value}, learning_rate=0.1, learning_rates=rates, counts={"test": 1}, layer_weights=weights,
         features=features, artifacts=artifacts, circumstances=circumstances,

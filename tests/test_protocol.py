@@ -14,15 +14,16 @@ from core.digest import digest_of
 from downstreams import _checks
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import PooledExamples, training_batches
+from downstreams._downstream import Downstream
 from downstreams._recipe import POWERS_OF_TEN, Recipe, SpecAugment
 from downstreams._spec_augment import augment
-from downstreams._training import Downstream
 from downstreams.ctc import CTC, BidirectionalLSTM
 from downstreams.labels._base import Labels, labels_from_json
 from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels
 from frostbench.grid.plan import Grid, make_cells
 from leaderboard.superb import FILE, superb_tasks
+from tasks._audio import AudioRecipe
 from tasks._base import TASKS
 
 BASE = FeatureShape(hidden_size=768, downsample_rate=320)
@@ -32,8 +33,8 @@ LETTERS = " 'abcdefghijklmnopqrstuvwxyz"  # of LibriSpeech
 # What is published (shared by all: constant rate, no patience, clipping at 1, no layer norm before the sum).
 
 PUBLISHED = {
-    "ks": {"batch_size": 32, "steps": 200_000, "eval_every": 5_000, "balanced": True, "gain_db": -3.0},
-    "sid": {"batch_size": 32, "steps": 200_000, "eval_every": 5_000, "crop_samples": 8 * 16_000, "crops": 4},
+    "ks": {"batch_size": 32, "steps": 200_000, "eval_every": 5_000, "balanced": True},
+    "sid": {"batch_size": 32, "steps": 200_000, "eval_every": 5_000},
     "ic": {"batch_size": 32, "steps": 200_000, "eval_every": 5_000},
     "asr": {
         "batch_size": 16,
@@ -46,10 +47,15 @@ PUBLISHED = {
 }
 
 
+PUBLISHED_AUDIO = {"ks": AudioRecipe(gain_db=-3.0), "sid": AudioRecipe(crop_samples=8 * 16_000, crops=4)}
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_superb_recipe_is_the_published_one(name):
     plain = Recipe("superb", 0, 0, (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7), 0, clip=1.0, schedule="constant")
     assert TASKS.get(name).recipe("superb") == replace(plain, **PUBLISHED[name])
+    assert TASKS.get(name).audio_of(plain) == PUBLISHED_AUDIO.get(name, AudioRecipe())
+    assert TASKS.get(name).audio_of(TASKS.get(name).recipe("fast")) == AudioRecipe()
     assert plain.learning_rates == POWERS_OF_TEN
 
 
@@ -345,7 +351,7 @@ def test_the_superb_board_knows_the_tasks_as_they_are_declared(request):
             "head": TASKS.get(name).head,
             "task": TASKS.get(name).digest(),
             "recipe": digest_of(TASKS.get(name).recipe("superb")),
-            "hearing": digest_of({}),
+            "audio": digest_of(TASKS.get(name).audio_of(TASKS.get(name).recipe("superb"))),
         }
         for name, task in superb_tasks().items()
     }

@@ -10,6 +10,7 @@ import pytest
 from core.manifest import Manifest
 from core.metrics import METRICS, get_metric
 from tasks import _checks
+from tasks._audio import AudioRecipe, Trim
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA, open_corpus
 
@@ -67,7 +68,8 @@ BREAKERS = [
     (lambda task: recipe(task, learning_rates=(1e-3, 1e-3)), "check_recipes_are_sane"),
     (lambda task: recipe(task, head={"projector": 3}), "check_recipes_are_sane"),
     (lambda task: recipe(task, name="other"), "check_recipes_are_sane"),
-    (lambda task: recipe(task, crop_samples=9), "check_recipes_are_sane"),
+    (lambda task: replace(task, audio={"fast": AudioRecipe(crop_samples=9)}), "check_recipes_are_sane"),
+    (lambda task: replace(task, audio={"fast": AudioRecipe(trim=Trim(level=0))}), "check_recipes_are_sane"),
 ]
 
 

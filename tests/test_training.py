@@ -16,22 +16,10 @@ from downstreams._base import FeatureShape
 from downstreams._checks import Memory
 from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import PooledExamples, evaluation_batches, training_batches
+from downstreams._downstream import Downstream, Trained, downstream_of, load_trained, save_trained
 from downstreams._featurizer import Featurizer
 from downstreams._recipe import Recipe, SpecAugment
-from downstreams._training import (
-    Downstream,
-    Trained,
-    TrainingRun,
-    _mixed,
-    choose,
-    clip_gradients,
-    downstream_of,
-    load_trained,
-    predict,
-    save_trained,
-    train,
-    train_together,
-)
+from downstreams._training import TrainingRun, _mixed, choose, clip_gradients, predict, train, train_together
 from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels
 from downstreams.utterance_linear import UtteranceLinear
@@ -426,7 +414,7 @@ def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_pa
     again, steps = Folders(folders.cache, tmp_path / "again"), []
     (cell,) = make_cells(grid, corpus).cells
     cell = replace(cell, upstream=replace(cell.upstream, gflops_per_second=record.circumstances["gflops_per_second"]))
-    train_heads([(cell, rate) for rate in cell.recipe.learning_rates], again, device="cpu", advance=steps.append)
+    train_heads([(cell, tried) for tried in cell.candidates], again, device="cpu", advance=steps.append)
     assert len(rates) == 1
     assert sum(steps) == 40
     run_cell(cell, again, device="cpu", advance=steps.append)

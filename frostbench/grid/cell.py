@@ -11,7 +11,8 @@ from core.audio import SAMPLE_RATE
 from core.feature_cache import DTYPES, Dtype, Kind
 from core.records import run_digest
 from downstreams._base import HEADS
-from downstreams._recipe import Recipe
+from downstreams._recipe import Candidate, Recipe, candidates_of
+from tasks._audio import AudioRecipe
 from tasks._base import Task
 from tasks._rows import Example, TaskRows
 from upstreams._extraction.clips import LONGEST_SECONDS
@@ -57,6 +58,21 @@ class Cell:
         return self.rows.examples
 
     @property
+    def candidates(self) -> list[Candidate]:
+        """What is tried: a training each."""
+        return candidates_of(self.recipe, self.upstream.num_layers)
+
+    @property
+    def audio(self) -> AudioRecipe:
+        """What is made of the recordings."""
+        return self.rows.audio
+
+    @property
+    def fold(self) -> str | None:
+        """What is tested on, where the task has folds."""
+        return self.rows.fold
+
+    @property
     def kind(self) -> Kind:
         """The kind of features that the head is trained on."""
         return kind_of(self.task, self.recipe)
@@ -71,12 +87,13 @@ class Cell:
     @property
     def exact(self) -> bool:
         """Whether crops pass the upstream anew at every update."""
-        return bool(self.recipe.crop_samples) and "train" in self.live
+        return bool(self.audio.crop_samples) and "train" in self.live
 
     @property
     def name(self) -> str:
         """For progress and messages."""
-        return f"{self.upstream.name} / {self.task.name} / seed {self.seed}"
+        fold = "" if self.fold is None else f" / {self.task.folds} {self.fold}"
+        return f"{self.upstream.name} / {self.task.name}{fold} / seed {self.seed}"
 
     @cached_property
     def run(self) -> str:
@@ -86,12 +103,12 @@ class Cell:
             upstream=self.upstream.digest,
             task=self.task.recorded(),
             recipe=self.recipe,
-            hearing={},
+            audio=self.audio,
             corpus=self.rows.digest,
             counts={split: len(rows) for split, rows in self.examples.items()},
             live=self.exact,
             frames=self.frames,
-            fold=None,
+            fold=self.fold,
             custom=self.custom,
             seed=self.seed,
         )
@@ -100,10 +117,10 @@ class Cell:
 def departures(cell: Cell) -> list[str]:
     """Where the features differ from what the recipe asks for."""
     found = []
-    if cell.recipe.crop_samples and "train" not in cell.live:
-        seconds = cell.recipe.crop_samples / SAMPLE_RATE
+    if cell.audio.crop_samples and "train" not in cell.live:
+        seconds = cell.audio.crop_samples / SAMPLE_RATE
         found.append(
-            f"{cell.recipe.crops} fixed random crops of {seconds:g} s a recording instead of a new one every time"
+            f"{cell.audio.crops} fixed random crops of {seconds:g} s a recording instead of a new one every time"
         )
     if cell.upstream.precision != "float32":
         found.append(f"the upstream computed in {cell.upstream.precision}")

@@ -18,16 +18,9 @@ from core.metrics import Metric, get_metric
 from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, encoded, load_examples
-from downstreams._training import (
-    Downstream,
-    Trained,
-    TrainingRun,
-    choose,
-    load_trained,
-    predict,
-    save_trained,
-    train_together,
-)
+from downstreams._downstream import Downstream, Trained, load_trained, save_trained
+from downstreams._recipe import Candidate
+from downstreams._training import TrainingRun, choose, predict, train_together
 from downstreams.labels._base import Labels
 from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
 from frostbench.grid.live import LiveExamples
@@ -65,16 +58,16 @@ def extract_features(
     return extract(build_upstream(upstream.spec), batches, caches, torch.device(device), advance, upstream.precision)
 
 
-def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device: str, advance: Advance) -> None:
+def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, device: str, advance: Advance) -> None:
     """A job: trains heads side by side and keeps them as candidates.
 
     Args:
-        runs: cells that differ in their seed alone, each with a learning rate.
+        runs: cells that differ in their seed alone, each with what is tried.
         folders: of features and candidates.
         device: where to train.
         advance: called with the updates done.
     """
-    todo = [(cell, rate) for cell, rate in runs if not _candidate_path(cell, rate, folders).is_file()]
+    todo = [(cell, tried) for cell, tried in runs if not _candidate_path(cell, tried, folders).is_file()]
     advance(sum(cell.recipe.steps for cell, _ in runs) - sum(cell.recipe.steps for cell, _ in todo))
     if not todo:
         return
@@ -84,7 +77,7 @@ def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device:
     metric = get_metric(cell.task.selecting)
     references = [labels.reference(example.label) for example in cell.examples["valid"]]
     started = time.monotonic()
-    models = [_new_downstream(cell, labels) for cell, _ in todo]
+    models = [_new_downstream(cell, labels, tried.layer) for cell, tried in todo]
     _require_trainable(models[0], data["train"], cell, advance)
     candidates = train_together(
         models,
@@ -92,13 +85,13 @@ def train_heads(runs: Sequence[tuple[Cell, float]], folders: Folders, *, device:
         lambda predictions: metric.compute(predictions, references),
         metric.sign,
         cell.recipe,
-        [TrainingRun(rate, cell.seed) for cell, rate in todo],
+        [TrainingRun(tried.learning_rate, cell.seed, tried.layer) for cell, tried in todo],
         torch.device(device),
         advance,
     )
     seconds = (time.monotonic() - started) / len(todo)
-    for (cell, rate), downstream, candidate in zip(todo, models, candidates, strict=True):
-        save_trained(_candidate_path(cell, rate, folders), candidate, {**downstream.description, "seconds": seconds})
+    for (cell, tried), downstream, candidate in zip(todo, models, candidates, strict=True):
+        save_trained(_candidate_path(cell, tried, folders), candidate, {**downstream.description, "seconds": seconds})
 
 
 def _require_trainable(model: Downstream, train: Examples, cell: Cell, advance: Advance) -> None:
@@ -117,16 +110,15 @@ def _require_trainable(model: Downstream, train: Examples, cell: Cell, advance: 
 
 def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> str:
     """A job: evaluates on test the candidate that is best on valid; returns the run's digest once it is recorded."""
-    rates = cell.recipe.learning_rates
-    train_heads([(cell, rate) for rate in rates], folders, device=device, advance=lambda updates: None)
+    train_heads([(cell, tried) for tried in cell.candidates], folders, device=device, advance=lambda updates: None)
     started = time.monotonic()
     labels = _labels(cell)
     data = _load_splits(cell, ("valid", "test"), labels, folders, device)
-    loaded = [load_trained(_candidate_path(cell, rate, folders)) for rate in rates]
+    loaded = [load_trained(_candidate_path(cell, tried, folders)) for tried in cell.candidates]
     candidates = [trained for trained, _ in loaded]
     best = choose(candidates, get_metric(cell.task.selecting).sign)
 
-    downstream = _new_downstream(cell, labels)
+    downstream = _new_downstream(cell, labels, best.layer)
     downstream.load_state_dict(dict(best.state))
     layer_weights = downstream.featurizer.layer_weights().tolist()
     norms = layer_norms(data["valid"], downstream.featurizer.normalise)
@@ -167,7 +159,7 @@ def _load_splits(
     for split in splits:
         rows = cell.examples[split]
         if split in live:
-            crop_samples = cell.recipe.crop_samples if split == "train" else 0
+            crop_samples = cell.audio.crop_samples if split == "train" else 0
             examples = LiveExamples(encoder, cell.rows.whole(split), [], cell.kind, crop_samples)
             targets = encoded(labels, [row.label for row in rows], examples.lengths, cell.upstream.frame_samples)
             data[split] = replace(examples, targets=targets)
@@ -177,19 +169,19 @@ def _load_splits(
     return data
 
 
-def _new_downstream(cell: Cell, labels: Labels) -> Downstream:
+def _new_downstream(cell: Cell, labels: Labels, layer: int | None) -> Downstream:
     shape = FeatureShape(cell.upstream.hidden_size, cell.upstream.frame_samples)
-    return Downstream.fresh(cell.seed, cell.task.head, cell.upstream.num_layers, shape, labels, cell.recipe)
+    return Downstream.fresh(cell.seed, cell.task.head, cell.upstream.num_layers, shape, labels, cell.recipe, layer)
 
 
-def _candidate_path(cell: Cell, learning_rate: float, folders: Folders) -> Path:
-    return folders.cache / "heads" / f"{digest_of([cell.run, learning_rate])[:32]}.safetensors"
+def _candidate_path(cell: Cell, tried: Candidate, folders: Folders) -> Path:
+    return folders.cache / "heads" / f"{digest_of([cell.run, *tried])[:32]}.safetensors"
 
 
 def delete_candidates(cell: Cell, folders: Folders) -> None:
     """Deletes what was trained for a cell that has its record: the chosen head lies beside it."""
-    for rate in cell.recipe.learning_rates:
-        _candidate_path(cell, rate, folders).unlink(missing_ok=True)
+    for tried in cell.candidates:
+        _candidate_path(cell, tried, folders).unlink(missing_ok=True)
 
 
 def _prediction_rows(
@@ -222,12 +214,14 @@ def _write_files(
     save_trained(folder / "head.safetensors", best, {**downstream.description, "upstream": cell.upstream.recorded()})
     write_json(
         folder / "history.json",
-        [
-            {"learning_rate": candidate.learning_rate, "history": candidate.history, **_divergence(candidate)}
-            for candidate in candidates
-        ],
+        [{**_tried(candidate), "history": candidate.history, **_divergence(candidate)} for candidate in candidates],
     )
     return {name: file_digest(folder / name) for name in FILES}
+
+
+def _tried(trained: Trained) -> dict[str, float]:
+    """The learning rate, and the layer where each is tried alone."""
+    return {"learning_rate": trained.learning_rate, **({} if trained.layer is None else {"layer": trained.layer})}
 
 
 def _divergence(trained: Trained) -> dict[str, int]:
@@ -251,11 +245,11 @@ def _record(
         task=cell.task.recorded(),
         corpus={"name": cell.rows.corpus, "digest": cell.rows.digest},
         recipe={**asdict(cell.recipe), "digest": digest_of(cell.recipe)},
-        hearing={},
+        audio=asdict(cell.audio),
         protocol=PROTOCOL_VERSION,
         live=cell.exact,
         frames=cell.frames,
-        fold=None,
+        fold=cell.fold,
         custom=cell.custom,
         seed=cell.seed,
         metrics=metrics,
@@ -265,7 +259,7 @@ def _record(
         learning_rate=best.learning_rate,
         learning_rates=[
             {
-                "learning_rate": trained.learning_rate,
+                **_tried(trained),
                 "valid": trained.valid,
                 "step": trained.step,
                 **_divergence(trained),

@@ -10,11 +10,12 @@ from typing import NamedTuple
 from core.errors import ContractError
 from core.manifest import SPLITS, Manifest
 from downstreams._base import HEADS
-from downstreams._recipe import Recipe
 from frostbench.grid.cell import Cell, Frames, kind_of
 from frostbench.grid.needs import AskedFrames, choose_frames, sizes_of
 from frostbench.grid.wanted import GridClips
+from tasks._audio import AudioRecipe
 from tasks._base import Task
+from tasks._folds import folds_of
 from tasks._rows import TaskRows, task_rows
 from upstreams._base import Precision
 from upstreams._facts import UpstreamFacts
@@ -53,7 +54,7 @@ class Plan(NamedTuple):
 
     Attributes:
         cells: all of them.
-        rows: what each task takes of the corpus, in the order of the grid's tasks.
+        rows: what each task takes of the corpus, in the order of the grid's tasks; of one with folds, of each fold.
         clips: what the upstreams have to pass for them.
     """
 
@@ -72,21 +73,26 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
 
     Raises: BenchmarkError: an upstream can't be built, or a task can't use the corpus.
     """
-    rows = [task_rows(manifest, task, task.recipe(grid.recipe), grid.limit) for task in grid.tasks]
-    clips = GridClips(grid.tasks, rows, grid.exact)
+    taken_by = [
+        (task, task_rows(manifest, task, task.recipe(grid.recipe), grid.limit, fold))
+        for task in grid.tasks
+        for fold in folds_of(manifest, task)
+    ]
+    clips = GridClips(taken_by, grid.recipe, grid.exact)
     cells: dict[str, Cell] = {}
     for spec in grid.upstreams:
         facts = facts_of(spec, grid.precision, known_upstreams)
         _require_frames(facts, grid.tasks)
         frames = _choice(grid, facts, clips)
-        for task, taken in zip(grid.tasks, rows, strict=True):
-            kept = frames if kind_of(task, taken.recipe) == "frames" else None
-            live = _live(taken.recipe, grid.exact, kept)
-            custom = taken.limited or task.is_custom(taken.recipe)
+        for task, taken in taken_by:
+            recipe = task.recipe(grid.recipe)
+            kept = frames if kind_of(task, recipe) == "frames" else None
+            live = _live(taken.audio, grid.exact, kept)
+            custom = taken.limited or task.is_custom(recipe)
             for seed in grid.seeds:
-                cell = Cell(facts, task, taken.recipe, taken, seed, custom, kept, live)
+                cell = Cell(facts, task, recipe, taken, seed, custom, kept, live)
                 cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
-    return Plan(list(cells.values()), rows, clips)
+    return Plan(list(cells.values()), [taken for _, taken in taken_by], clips)
 
 
 def _require_frames(upstream: UpstreamFacts, tasks: Sequence[Task]) -> None:
@@ -110,8 +116,8 @@ def _choice(grid: Grid, upstream: UpstreamFacts, clips: GridClips) -> Frames | N
     return choose_frames(sizes_of(upstream, clips.all), grid.cache_limit)
 
 
-def _live(recipe: Recipe, exact: bool, frames: Frames | None) -> tuple[str, ...]:
+def _live(audio: AudioRecipe, exact: bool, frames: Frames | None) -> tuple[str, ...]:
     """The splits that pass the upstream whenever they are drawn."""
     if frames == "recompute":
         return SPLITS
-    return ("train",) if exact and recipe.crop_samples else ()
+    return ("train",) if exact and audio.crop_samples else ()

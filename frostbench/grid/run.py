@@ -13,6 +13,7 @@ from core.feature_cache import KINDS, caches_of
 from core.manifest import Manifest, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
+from downstreams._recipe import Candidate
 from frostbench.cache_space import folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
 from frostbench.grid.cell import Cell, count_long
@@ -211,19 +212,27 @@ def _with_cost_of_upstreams(cells: Sequence[Cell], executor: Executor, watcher: 
     ]
 
 
-def _sweeps(cells: Sequence[Cell], workers: int) -> list[list[tuple[Cell, float]]]:
+def _sweeps(cells: Sequence[Cell], workers: int) -> list[list[tuple[Cell, Candidate]]]:
     """What is trained side by side, the longest first, so that the workers end together.
 
     Heads on means are so small that all learning rates and seeds go in one loop, shared out among the workers; a head
     that needs every frame fills a worker by itself.
     """
-    groups: dict[str, list[tuple[Cell, float]]] = {}
+    groups: dict[str, list[tuple[Cell, Candidate]]] = {}
     for cell in cells:
         alike = digest_of(
-            [cell.upstream.digest, cell.task.digest(), cell.recipe, cell.rows.digest, sorted(cell.live), cell.frames]
+            [
+                cell.upstream.digest,
+                cell.task.digest(),
+                cell.recipe,
+                cell.audio,
+                cell.rows.digest,
+                sorted(cell.live),
+                cell.frames,
+            ]
         )
-        groups.setdefault(alike, []).extend((cell, rate) for rate in cell.recipe.learning_rates)
-    sweeps: list[tuple[bool, list[tuple[Cell, float]]]] = []
+        groups.setdefault(alike, []).extend((cell, candidate) for candidate in cell.candidates)
+    sweeps: list[tuple[bool, list[tuple[Cell, Candidate]]]] = []
     for runs in groups.values():
         frames = HEADS.get(runs[0][0].task.head).needs == "frames"
         size = 1 if frames else math.ceil(len(runs) / workers)
@@ -232,14 +241,14 @@ def _sweeps(cells: Sequence[Cell], workers: int) -> list[list[tuple[Cell, float]
     return [runs for _, runs in sweeps]
 
 
-def _name(runs: Sequence[tuple[Cell, float]]) -> str:
+def _name(runs: Sequence[tuple[Cell, Candidate]]) -> str:
     """For progress and messages: what the runs have in common."""
-    cell, rate = runs[0]
+    cell, candidate = runs[0]
     if len(runs) == 1:
-        return f"{cell.name} / learning rate {rate:g}"
+        return f"{cell.name} / {candidate}"
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell, _ in runs))
     return f"{cell.upstream.name} / {cell.task.name} / seeds {seeds}"
 
 
 def _updates(cell: Cell) -> float:
-    return cell.recipe.steps * len(cell.recipe.learning_rates)
+    return cell.recipe.steps * len(cell.candidates)

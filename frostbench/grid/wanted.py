@@ -72,21 +72,21 @@ class GridClips:
     """The clips of a grid, and what is kept of them for some of its tasks.
 
     Args:
-        tasks: of the grid.
-        rows: what each task takes.
+        taken: (task, what it takes of the corpus), several of a task with folds.
+        recipe: its name; None is each task's default.
         exact: whether crops pass the upstream anew at every update, so that train needs no cache where a recipe crops.
     """
 
-    def __init__(self, tasks: Sequence[Task], rows: Sequence[TaskRows], exact: bool) -> None:
-        self._rows = {task.name: taken for task, taken in zip(tasks, rows, strict=True)}
-        self._kinds = {task.name: kind_of(task, taken.recipe) for task, taken in zip(tasks, rows, strict=True)}
+    def __init__(self, taken: Sequence[tuple[Task, TaskRows]], recipe: str | None, exact: bool) -> None:
+        self._rows = [(task.name, rows) for task, rows in taken]
+        self._kinds = {task.name: kind_of(task, task.recipe(recipe)) for task, _ in taken}
         self._exact = exact
         self._kept: dict[tuple[frozenset[str], bool], WantedClips] = {}
 
     @cached_property
     def all(self) -> WantedClips:
         """What has to pass an upstream once, if its frames are kept."""
-        return WantedClips(self._clips(self._rows))
+        return WantedClips(self._clips(self._kinds))
 
     def kept(self, tasks: Collection[str], frames: Frames | None) -> WantedClips:
         """All clips of the grid, of which only what these tasks need is kept.
@@ -106,8 +106,8 @@ class GridClips:
         return self._kept[asked]
 
     def _clips(self, tasks: Collection[str]) -> list[Clip]:
-        needs = [(rows, self._kinds[name]) for name, rows in self._rows.items() if name in tasks]
+        needs = [(rows, self._kinds[name]) for name, rows in self._rows if name in tasks]
         return clips_of((rows.all_clips(self._cached_splits(rows)), kind) for rows, kind in needs)
 
     def _cached_splits(self, rows: TaskRows) -> list[str]:
-        return [split for split in SPLITS if not (self._exact and rows.recipe.crop_samples and split == "train")]
+        return [split for split in SPLITS if not (self._exact and rows.audio.crop_samples and split == "train")]

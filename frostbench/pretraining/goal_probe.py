@@ -17,8 +17,9 @@ from core.manifest import Utterance
 from core.metrics import get_metric
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, PooledExamples, encoded
+from downstreams._downstream import Downstream
 from downstreams._recipe import FAST_UTTERANCE
-from downstreams._training import Downstream, TrainingRun, choose, train_together
+from downstreams._training import TrainingRun, choose, train_together
 from downstreams.labels._base import Labels
 from tasks._base import TASKS, Task
 from tasks.corpora._base import open_corpus

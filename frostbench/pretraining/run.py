@@ -144,7 +144,7 @@ def _job(plan: Pretraining, manifest: Manifest, folder: Path, settings: Pretrain
 
 def _begin(plans: Sequence[Pretraining], manifest: Manifest, watcher: Watcher) -> None:
     """Looks at every recording, and tells how much is to be done."""
-    heard = replace(manifest, utterances=manifest.split("train"))
+    heard = replace(manifest, utterances=manifest.recordings("train"))
     watcher.stage("checking recordings", len(heard.utterances), "recordings")
     validate(heard, advance=lambda: watcher.advance(1))
     recipes = [recipe for plan in plans for recipe in plan.recipes]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from core.audio import SAMPLE_RATE, read_audio
+from core.audio import SAMPLE_RATE, amplified, at_rate, num_samples, read_audio
 from core.feature_cache import Kind
+from core.mixtures import Mixture, read_mixture
 
 BATCH_SECONDS = 8.0  # Upstream.batch_seconds, where nothing else is known
 GPU_BATCHES = 16  # as many batches pass a GPU as one
@@ -21,16 +22,17 @@ LONGEST_SECONDS = 40.0
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording, or a piece of it, as it is passed through an upstream.
+    """A recording or a mixture, or a piece of it, as it is passed through an upstream.
 
     Attributes:
-        audio_digest: sha256 of the file.
-        path: the file.
+        audio_digest: sha256 of the file, or of what the mixture is made of.
+        path: the file; of a mixture that of its first source.
         samples: length in samples at 16 kHz, as far as the header tells: batches are laid out by it.
         kinds: what is kept of its hidden states.
         start: first sample of the piece.
         stop: sample behind its last; None is the end of the recording.
         gain_db: level change in decibels.
+        mixture: what it is a piece of; None is the file.
     """
 
     audio_digest: str
@@ -40,6 +42,7 @@ class Clip:
     start: int = 0
     stop: int | None = None
     gain_db: float = 0.0
+    mixture: Mixture | None = None
 
     @property
     def key(self) -> str:
@@ -48,8 +51,16 @@ class Clip:
 
     def read(self, sample_rate: int = SAMPLE_RATE) -> torch.Tensor:
         """The waveform (samples,) at a sample rate; start and stop are counted at 16 kHz whatever it is."""
-        wav = read_audio(self.path, self.start, self.stop, sample_rate)
-        return wav if self.gain_db == 0 else wav * 10 ** (self.gain_db / 20)
+        if self.mixture is None:
+            return amplified(read_audio(self.path, self.start, self.stop, sample_rate), self.gain_db)
+        start, stop = at_rate(self.start, sample_rate), None if self.stop is None else at_rate(self.stop, sample_rate)
+        return amplified(read_mixture(self.mixture, sample_rate)[start:stop], self.gain_db)
+
+    def recorded_samples(self) -> int:
+        """Where the recording ends, as far as its header tells; of a piece, where the piece does."""
+        if self.stop is not None:
+            return self.stop
+        return num_samples(self.path) if self.mixture is None else self.mixture.samples()
 
 
 def clip_key(audio_digest: str, start: int = 0, stop: int | None = None, gain_db: float = 0.0) -> str:

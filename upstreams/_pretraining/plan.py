@@ -283,7 +283,7 @@ class _Iteration:
 
     def _usable(self, upstream: TrainableUpstream) -> list[Utterance]:
         samples, least = upstream.min_training_samples, upstream.min_utterances
-        rows = self.manifest.split("train")
+        rows = self.manifest.recordings("train")
         usable = [row for row, length in zip(rows, header_lengths(rows), strict=True) if length >= samples]
         if not usable:
             raise TrainingError(

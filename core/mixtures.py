@@ -1,0 +1,154 @@
+"""Sums of recordings, each at its place and level: made whenever they are read, and named in rows of a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from core._metadata import Files
+from core.audio import SAMPLE_RATE, amplified, at_rate, num_samples, read_audio
+from core.digest import digest_of
+from core.errors import ManifestError
+
+RESERVED_IN_MIXTURES = {"mixture", "id", "split", "length"}  # all other keys of such a row are labels or notes
+SOURCE_KEYS = {"of", "file_name", "start_sample", "stop_sample", "offset", "gain_db"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A recording, or a piece of it, at its place and level in a mixture; in samples at 16 kHz.
+
+    Attributes:
+        path: the file.
+        start: first sample of the piece.
+        stop: sample behind its last; None is the end of the recording.
+        offset: where it begins in the mixture.
+        gain_db: level change in decibels.
+    """
+
+    path: Path
+    start: int = 0
+    stop: int | None = None
+    offset: int = 0
+    gain_db: float = 0.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A sum of sources, which is made whenever it is read.
+
+    Attributes:
+        sources: in any order.
+        length: "max" lasts until every source has ended, "min" until the first has.
+    """
+
+    sources: tuple[Source, ...]
+    length: Literal["max", "min"] = "max"
+
+    def samples(self) -> int:
+        """Length in samples at 16 kHz, as far as the files' headers tell."""
+        ends = (
+            source.offset + (num_samples(source.path) if source.stop is None else source.stop) - source.start
+            for source in self.sources
+        )
+        return max(ends) if self.length == "max" else min(ends)
+
+
+def read_mixture(mixture: Mixture, sample_rate: int = SAMPLE_RATE) -> torch.Tensor:
+    """The sum of the sources, each at its place and level, silence elsewhere; it may exceed [-1, 1].
+
+    Args:
+        mixture: whose places are counted at 16 kHz.
+        sample_rate: in hertz; every source is resampled to it.
+
+    Returns: float32 (samples,) at `sample_rate`.
+    Raises: AudioError: a source is missing, unreadable, empty, or with samples that are not finite.
+    """
+    paths = [source.path for source in mixture.sources]
+    whole = {  # decoded once
+        path: read_audio(path, sample_rate=sample_rate) for path in dict.fromkeys(paths) if paths.count(path) > 1
+    }
+    wavs = []
+    for source in mixture.sources:
+        start, stop = at_rate(source.start, sample_rate), source.stop and at_rate(source.stop, sample_rate)
+        wavs.append(
+            whole[source.path][start:stop]
+            if source.path in whole
+            else read_audio(source.path, source.start, source.stop, sample_rate)
+        )
+    offsets = [at_rate(source.offset, sample_rate) for source in mixture.sources]
+    ends = [offset + len(wav) for offset, wav in zip(offsets, wavs, strict=True)]
+    mixed = torch.zeros(max(ends) if mixture.length == "max" else min(ends))
+    for source, offset, wav in zip(mixture.sources, offsets, wavs, strict=True):
+        place = mixed[offset : offset + len(wav)]
+        place += amplified(wav, source.gain_db)[: len(place)]
+    return mixed
+
+
+def mixture_of(row: Mapping[str, Any], files: Files, known: Mapping[str, Source]) -> Mixture:
+    """What a row with the key `mixture` is the sum of.
+
+    Args:
+        row: of a metadata file.
+        files: beside it.
+        known: id of each recording's row -> its piece.
+
+    Raises: ManifestError: it is malformed; says how.
+    """
+    length = row.get("length") or "max"
+    if not isinstance(row["mixture"], list) or not row["mixture"] or "file_name" in row or row.get("id") is None:
+        raise ManifestError('a mixture has an "id", a list of sources that is not empty, and no "file_name"')
+    if length not in ("max", "min"):
+        raise ManifestError(f"length is {length!r}, must be max or min")
+    sources = tuple(_source(source, files, known) for source in row["mixture"])
+    return Mixture(sources, "max" if length == "max" else "min")
+
+
+def piece_of(row: Mapping[str, Any]) -> tuple[int, int | None]:
+    """First sample of the piece that a row names, and the one behind its last.
+
+    Raises: ManifestError: they are no such places.
+    """
+    start, stop = row.get("start_sample") or 0, row.get("stop_sample")
+    if (
+        not isinstance(start, int)
+        or not isinstance(stop, int | None)
+        or not 0 <= start < (start + 1 if stop is None else stop)
+    ):
+        raise ManifestError(f"start_sample {start!r} and stop_sample {stop!r} must be whole numbers, 0 <= start < stop")
+    return start, stop
+
+
+def _source(source: Any, files: Files, known: Mapping[str, Source]) -> Source:
+    """A source names a file, or another row by `of`, whose piece it then is."""
+    if not isinstance(source, dict) or not set(source) <= SOURCE_KEYS or ("of" in source) == ("file_name" in source):
+        keys = ", ".join(sorted(SOURCE_KEYS))
+        raise ManifestError(
+            f"source {source!r} must be an object with either of or file_name, and no other keys than {keys}"
+        )
+    offset, gain = source.get("offset", 0), source.get("gain_db", 0.0)
+    if not isinstance(offset, int) or offset < 0 or not isinstance(gain, int | float):
+        raise ManifestError(f"offset {offset!r} must be a whole number from 0, gain_db {gain!r} a number")
+    if "of" not in source:
+        return Source(files.find(source["file_name"]), *piece_of(source), offset, float(gain))
+    row = known.get(str(source["of"]))
+    if row is None or "start_sample" in source or "stop_sample" in source:
+        raise ManifestError(f"source of {source['of']!r}: must be the id of a recording's row, taken whole")
+    return Source(row.path, row.start, row.stop, offset, float(gain))
+
+
+def mixture_digest(mixture: Mixture, digests: Mapping[Path, str]) -> str:
+    """sha256 of what a mixture is made of.
+
+    Args:
+        mixture: of sources anywhere.
+        digests: path -> sha256 of the file.
+    """
+    sources = [
+        [digests[source.path], source.start, source.stop, source.offset, source.gain_db] for source in mixture.sources
+    ]
+    return digest_of([sources, mixture.length])

@@ -1,0 +1,50 @@
+"""Folds: a corpus divided by the values of a key, each of which is tested on once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from core.errors import ManifestError
+from core.manifest import Manifest, Utterance, refuse
+from tasks._base import Task
+
+TRAIN_SHARE = 0.8  # of the rows that are not tested on; the others choose, as in SUPERB's emotion recognition
+
+
+def folds_of(manifest: Manifest, task: Task) -> Sequence[str | None]:
+    """What a task is tested on, one after the other: the values of its key, in alphabetical order; or None alone.
+
+    Raises: ManifestError: rows without the key, or fewer than two values.
+    """
+    if task.folds is None:
+        return [None]
+    rows = manifest.with_label(task.label).utterances
+    lacking = [row for row in rows if row.labels.get(task.folds) is None]
+    refuse(manifest.source, [f"{row.where}: has no '{task.folds}', by which {task.name} is divided" for row in lacking])
+    found = sorted({str(row.labels[task.folds]) for row in rows})
+    if len(found) < 2:
+        raise ManifestError(
+            f"{manifest.source}: every row has {task.folds} '{found[0]}', {task.name} needs two at least"
+        )
+    return found
+
+
+def in_fold(manifest: Manifest, task: Task, fold: str | None) -> Manifest:
+    """The corpus with the splits of a fold: its rows are tested on, a fifth of the others chooses on valid.
+
+    Which rows choose follows from their ids alone, so it is the same everywhere, in whatever order they come. Without a
+    fold the corpus is as it was.
+    """
+    if task.folds is None or fold is None:
+        return manifest
+    rows = manifest.with_label(task.label).utterances
+    others = sorted((row for row in rows if str(row.labels[task.folds]) != fold), key=lambda row: _drawn(row, fold))
+    train = {row.id for row in others[: int(TRAIN_SHARE * len(others))]}
+    split = {row.id: "train" if row.id in train else "valid" for row in others}
+    return replace(manifest, utterances=tuple(replace(row, split=split.get(row.id, "test")) for row in rows))
+
+
+def _drawn(row: Utterance, fold: str) -> str:
+    return hashlib.sha256(f"{fold}|{row.id}".encode()).hexdigest()

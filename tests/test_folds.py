@@ -1,0 +1,122 @@
+"""Folds: every value of a key is tested on once, by a head that never saw it; planned, run, recorded, reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import soundfile
+from test_mixtures import MOOD, RATE, sine, write
+
+from core.errors import ManifestError
+from core.manifest import Manifest, read_manifest
+from core.records import RecordStore
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.plan import Grid, make_cells
+from frostbench.grid.run import run_grid
+from frostbench.jobs.local import LocalExecutor
+from tasks import _checks
+from tasks._folds import folds_of, in_fold
+from tasks._rows import read_rows, task_rows
+
+FOLDED = replace(MOOD, folds="session", disjoint="session")
+SESSIONS = ("s1", "s2", "s3")
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory) -> Manifest:
+    """Three sessions of different size, all rows in split train, as corpora with folds have them."""
+    folder = tmp_path_factory.mktemp("sessions")
+    rows = []
+    for session, count in zip(SESSIONS, (10, 8, 6), strict=True):
+        for number in range(count):
+            for name, hertz in (("calm", 200), ("glad", 900), ("wild", 3_000)):
+                file = f"{session}_{name}_{number}.wav"
+                soundfile.write(folder / file, sine(hertz, 4_800, len(rows)), RATE)
+                rows.append({"file_name": file, "split": "train", "mood": name, "session": session, "voice": session})
+    return read_manifest(write(folder, rows))
+
+
+def test_every_row_is_tested_once_and_a_fifth_of_the_others_chooses(sessions):
+    assert folds_of(sessions, FOLDED) == list(SESSIONS)
+    assert folds_of(sessions, MOOD) == [None]
+    tested = []
+    for fold, others in zip(SESSIONS, (42, 48, 54), strict=True):
+        rows = task_rows(sessions, FOLDED, fold=fold)
+        assert rows.fold == fold
+        ids = {split: {row.id for row in part} for split, part in rows.examples.items()}
+        assert ids["test"] == {row.id for row in sessions.utterances if row.labels["session"] == fold}
+        assert (len(ids["train"]), len(ids["valid"])) == (int(0.8 * others), others - int(0.8 * others))
+        assert set.union(*ids.values()) == {row.id for row in sessions.utterances}
+        tested += ids["test"]
+        backwards = replace(sessions, utterances=sessions.utterances[::-1])
+        again = {
+            split: {row.id for row in part} for split, part in task_rows(backwards, FOLDED, fold=fold).examples.items()
+        }
+        assert again == ids, "the order of rows does not matter"
+    assert sorted(tested) == sorted(row.id for row in sessions.utterances)
+
+
+def test_folds_are_refused_by_name_where_rows_lack_them(sessions):
+    first, *others = sessions.utterances
+    lacking = replace(first, labels={"mood": "calm"})
+    with pytest.raises(ManifestError, match=r"'s1_calm_0'\): has no 'session', by which mood is divided"):
+        folds_of(replace(sessions, utterances=(lacking, *others)), FOLDED)
+    with pytest.raises(ManifestError, match="every row has session 's1', mood needs two"):
+        folds_of(replace(sessions, utterances=(first,)), FOLDED)
+
+
+@pytest.mark.parametrize("check", _checks.CHECKS, ids=lambda check: check.__name__)
+def test_checks_hold_on_every_fold(check, sessions):
+    result = _checks.run_check(check, FOLDED, sessions)
+    assert (result.check, result.error) == (check.__name__, None)
+
+
+def test_a_fold_that_breaks_a_promise_is_found(sessions):
+    odd = replace(sessions.utterances[-1], labels={"mood": "odd", "session": "s3"})
+    corpus = replace(sessions, utterances=(*sessions.utterances[:-1], odd))
+    error = _checks.run_check(_checks.check_test_labels_occur_in_train, FOLDED, corpus).error
+    assert error is not None and "odd" in error
+
+
+def test_kept_rows_know_their_fold(sessions, tmp_path):
+    rows = task_rows(sessions, FOLDED, fold="s2")
+    again = read_rows(rows.kept_in(tmp_path).path)
+    assert (again.fold, again.examples, again.digest) == ("s2", rows.examples, rows.digest)
+    assert in_fold(sessions, MOOD, None) is sessions
+
+
+@pytest.fixture(scope="module")
+def ran(sessions, tmp_path_factory) -> tuple[Path, list]:
+    folder = tmp_path_factory.mktemp("ran")
+    task = FOLDED
+    folders = Folders(folder / "cache", folder / "results")
+    grid = Grid(("fbank",), (task,), (0, 1))
+    report = run_grid(grid, sessions, folders, LocalExecutor("cpu", 1))
+    assert (report.failures, report.computed) == ([], 6)
+    assert report.passed == {"fbank": 72}, "each recording once for all folds"
+    again = run_grid(grid, sessions, folders, LocalExecutor("cpu", 1))
+    assert (again.skipped, again.computed) == (6, 0)
+    return folder, RecordStore(folders.results).all()
+
+
+def test_every_fold_and_seed_is_a_run_of_its_own(ran, sessions):
+    _, records = ran
+    assert len({record.run for record in records}) == 6
+    assert sorted((record.fold, record.seed) for record in records) == [(s, n) for s in SESSIONS for n in (0, 1)]
+    assert {record.counts["test"] for record in records} == {30, 24, 18}
+    names = {cell.name for cell in make_cells(Grid(("fbank",), (FOLDED,), (0,)), sessions).cells}
+    assert names == {f"fbank / mood / session {session} / seed 0" for session in SESSIONS}
+
+
+def test_predictions_of_all_folds_are_those_of_the_corpus(ran, sessions):
+    folder, records = ran
+    rows = [
+        json.loads(line)
+        for record in records
+        if record.seed == 0
+        for line in (folder / "results" / "runs" / record.run[:16] / "predictions.jsonl").read_text().splitlines()
+    ]
+    assert sorted(row["id"] for row in rows) == sorted(row.id for row in sessions.utterances)
