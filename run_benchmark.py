@@ -9,7 +9,7 @@ import io
 import json as json_files
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from itertools import groupby
@@ -57,6 +57,7 @@ from frostbench.pretraining.run import (
 from frostbench.results import Results
 from leaderboard import bundles, exports, verification
 from leaderboard.aggregate import leaderboard
+from leaderboard.board import Leaderboard
 from leaderboard.figure_files import write_figures
 from leaderboard.page import page
 from leaderboard.tables import READING, rich_tables, svg, to_markdown
@@ -329,9 +330,16 @@ def run(  # noqa: PLR0913
         raise typer.Exit(1)
 
 
+def _warn_of_left_out(board: Leaderboard, failures: Sequence[tuple[str, str]] = ()) -> None:
+    said = {error for _, error in failures}
+    for each in (each for each in board.left_out if each not in said):
+        err.print(f"left out: {each}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def _show(results: Results) -> None:
     for table in rich_tables(results.board):
         out.print(table)
+    _warn_of_left_out(results.board, results.failures)
     for name, clips in results.passed.items():
         err.print(f"{name}: {clips} clips passed it, each once", markup=False, highlight=False, soft_wrap=True)
     out.print(
@@ -356,7 +364,7 @@ def report_results(
     ] = False,
     upstream: Annotated[str | None, typer.Option(help="Whose results a model-index lists.")] = None,
 ) -> None:
-    """Print the leaderboard of a folder of results."""
+    """Print the leaderboard of a folder of results. Files that can't be used are left out, and named."""
     board = leaderboard(RecordStore(output), custom=custom, published=with_published)
     if picture is not None:
         with written_then_renamed(picture) as temporary:
@@ -365,6 +373,7 @@ def report_results(
         with written_then_renamed(html) as temporary:
             temporary.write_text(page(board), encoding="utf-8")
     drawings = [] if figures is None else write_figures(board, figures)
+    _warn_of_left_out(board)
     if format is Format.table:
         for drawn in rich_tables(board, explained=True):
             out.print(drawn)

@@ -23,7 +23,7 @@ from scipy.special import expit, logit
 from core.metrics import get_metric
 from core.records import RecordStore
 from leaderboard.grouping import grouped
-from leaderboard.result_cells import trials_of
+from leaderboard.result_cells import judged, trials_of
 from leaderboard.statistics import Trials, difference, interval, resample
 
 NODES = np.linspace(-3, 3, 61)  # of the normal distribution of speakers, cut to what can be tabulated
@@ -141,7 +141,8 @@ def main() -> None:
             for task in sorted({entry.task for entry in group.entries}):
                 entries = [entry for entry in group.entries if entry.task == task]
                 metric = get_metric(entries[0].record.metric["name"])
-                trials, runs = trials_of(store, metric, entries) or sys.exit(f"{store.folder}: no predictions")
+                runs = judged(store, entries).runs
+                trials = trials_of(metric, runs) or sys.exit(f"{store.folder}: no predictions")
                 for place, upstream in enumerate(runs):
                     population = Population(trials, place)
                     held, usual, quiet = tried(population, arguments.draws, seed=len(means))

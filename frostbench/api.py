@@ -129,7 +129,7 @@ def load(output: str | Path = "results", *, custom: bool = False, published: boo
         custom: whether runs with limited data or changed recipes are shown, too.
         published: whether SUPERB's published rows are laid beside what was measured on SUPERB's corpora.
 
-    Raises: RecordError: no records are there, or one is damaged.
+    Raises: RecordError: no records are there. Those that can't be used are in `Results.left_out`.
     """
     results = Results(Path(output), custom=custom, published=published)
     if not results.store.paths():

@@ -57,7 +57,8 @@ def find_run(store: RecordStore, run: str) -> ResultRecord:
     """
     if Path(run).is_file():
         return store.read(Path(run))
-    found = [path for path in store.paths() if path.stem.startswith(run[:NAME_LENGTH])] if run else []
+    named = [path for path in store.paths() if len(path.stem) == NAME_LENGTH]  # others are copies
+    found = [path for path in named if path.stem.startswith(run[:NAME_LENGTH])] if run else []
     if len(found) != 1:
         said = f"{len(found)} runs begin" if found else "no run begins"
         raise RecordError(f"{store.folder / 'records'}: {said} with '{run}'; the names of the files there are the runs")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from leaderboard.aggregate import leaderboard
 from leaderboard.board import Leaderboard
 from leaderboard.page import page
 from leaderboard.tables import to_markdown
+from leaderboard.usable_records import Usable, usable_records
 
 
 @dataclass(frozen=True)
@@ -101,24 +102,27 @@ class Results:
     def board(self) -> Leaderboard:
         """What tables, exports and the page are written from: see `leaderboard/board.py`.
 
-        Raises: RecordError: a record is damaged or was changed.
+        Raises: RecordError: no run has predictions that are its own.
         """
         if self.records or self.published:
             runs = [record.run for record in self.records]
-            return leaderboard(self.store, custom=True, published=self.published, only=runs)
-        return Leaderboard((), (), 0)
+            board = leaderboard(self.store, custom=True, published=self.published, only=runs)
+            return replace(board, left_out=(*self.left_out, *board.left_out))
+        return Leaderboard((), (), 0, self.left_out)
 
     @cached_property
     def records(self) -> list[ResultRecord]:
-        """The records of the runs that are shown.
+        """The records of the runs that are shown."""
+        return [record for record in self._usable.records if self.custom or not record.custom]
 
-        Raises: RecordError: one is damaged or was changed.
-        """
-        found = self.store.all() if self.only is None else self._present(self.only)
-        return [record for record in found if self.custom or not record.custom]
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Files of records that can't be used, each with what is wrong with it; `verify` fails on them."""
+        return tuple(map(str, self._usable.left_out))
 
-    def _present(self, runs: Collection[str]) -> list[ResultRecord]:
-        return [self.store.read(self.store.path(run)) for run in dict.fromkeys(runs) if run in self.store]
+    @cached_property
+    def _usable(self) -> Usable:
+        return usable_records(self.store, self.only)
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failures" if self.failures else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean
 
@@ -15,6 +15,7 @@ from leaderboard.grouping import Entry, Group, grouped
 from leaderboard.head_comparison import comparisons
 from leaderboard.published import beside, published_columns, rows_for
 from leaderboard.result_cells import columns_of, results_of
+from leaderboard.usable_records import LeftOut, usable_records
 
 
 def leaderboard(
@@ -28,33 +29,48 @@ def leaderboard(
         published: whether the board of the SUPERB suite gets the published rows; there is one then in any case.
         only: digests of the runs to take; None takes all.
 
-    Raises: RecordError: nothing is left to show, or a record or its predictions were changed.
+    Returns: the boards, and the files that they are made without: records that can't be used, and predictions that are
+        not those of their record, which goes with them.
+    Raises: RecordError: nothing is left to show.
     """
-    records = store.all() if only is None else [store.read(store.path(run)) for run in dict.fromkeys(only)]
+    records, left_out = usable_records(store, only)
     shown = [record for record in records if custom or not record.custom]
     if not shown and not published:
-        hint = "all of them are custom: add --custom" if records else "run something first: frostbench run"
-        raise RecordError(f"no records for a leaderboard; {hint}")
+        raise _nothing_to_show(records, left_out)
     groups = grouped(shown)
-    default = [_board(store, group, published) for group in groups if group.head is None]
-    variants = [_board(store, group, published=False) for group in groups if group.head is not None]
+    default = [_board(store, group, published, left_out) for group in groups if group.head is None]
+    variants = [_board(store, group, False, left_out) for group in groups if group.head is not None]
+    default, variants = ([board for board in boards if board.rows or board.published] for boards in (default, variants))
+    if not default and not variants and not published:
+        raise _nothing_to_show((), left_out)
     if published and not any(board.superb for board in default):
         default.insert(0, _published_alone())
     compared = [replace(board, heads=tuple(comparisons(board, variants))) for board in default]
-    return Leaderboard(tuple(compared), tuple(variants), len(records) - len(shown))
+    named = tuple(dict.fromkeys(map(str, left_out)))
+    return Leaderboard(tuple(compared), tuple(variants), len(records) - len(shown), named)
 
 
-def _board(store: RecordStore, group: Group, published: bool) -> Board:
+def _nothing_to_show(records: Sequence[ResultRecord], left_out: Sequence[LeftOut]) -> RecordError:
+    if not records and left_out:
+        lines = list(dict.fromkeys(map(str, left_out)))
+        return RecordError("\n  ".join(lines) if len(lines) == 1 else "\n  ".join(["no usable records:", *lines]))
+    hint = "all of them are custom: add --custom" if records else "run something first: frostbench run"
+    return RecordError(f"no records for a leaderboard; {hint}")
+
+
+def _board(store: RecordStore, group: Group, published: bool, left_out: list[LeftOut]) -> Board:
     by_task: dict[str, list[Entry]] = defaultdict(list)
     for entry in group.entries:
         by_task[entry.task].append(entry)
     columns = {column.key: column for task in sorted(by_task) for column in columns_of(by_task[task][0])}
     results = {key: results_of(store, column, by_task[column.task]) for key, column in columns.items()}
+    left_out.extend(each for result in results.values() for each in result.left_out)
     cells: dict[str, dict[str, ResultCell]] = defaultdict(dict)
     for key, result in results.items():
         for upstream, cell in result.cells.items():
             cells[upstream][key] = cell
-    facts = {entry.upstream: entry.record for entry in group.entries}
+    columns = {key: column for key, column in columns.items() if results[key].cells}
+    facts = {entry.upstream: entry.record for entry in group.entries if entry.upstream in cells}
     if published and group.superb:
         cells = {name: beside(facts[name], columns, found) for name, found in cells.items()}
     card, points = _scores(group, columns, cells, facts)
@@ -65,7 +81,7 @@ def _board(store: RecordStore, group: Group, published: bool) -> Board:
         title=group.title,
         superb=group.superb,
         recipe=group.recipe,
-        custom=any(entry.record.custom for entry in group.entries),
+        custom=any(record.custom for record in facts.values()),
         columns=tuple(columns.values()),
         rows=tuple(rows),
         pairs=tuple(pair for result in results.values() for pair in result.pairs),

@@ -60,8 +60,7 @@ class SeedRun:
         layer_norms: mean norm of each layer's features; empty where unknown.
         wall_seconds: load, train and test together.
         artifacts: file name -> sha256.
-        circumstances: wall_seconds by stage, versions, git (commit, dirty), machine (system, processor, cores), device,
-            finished (ISO time), upstream_spec.
+        circumstances: of the record.
     """
 
     run: str
@@ -392,8 +391,10 @@ class Leaderboard:
         boards: SUPERB's first, the others by title.
         variants: boards of tasks that were run with another head than their own; `Board.heads` compares them.
         hidden: how many custom runs are not shown.
+        left_out: files that can't be used, each with what is wrong with it.
     """
 
     boards: tuple[Board, ...]
     variants: tuple[Board, ...]
     hidden: int
+    left_out: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ from typing import Any
 from core.digest import require_writable, written_then_renamed
 from core.errors import RecordError
 from core.records import FILES, MEASURED, NAME_LENGTH, RecordStore, ResultRecord
+from leaderboard.usable_records import usable_records
 from leaderboard.verification import Finding, verify
 
 MEMBER = re.compile(
@@ -80,7 +81,7 @@ def merge(sources: Sequence[Path], store: RecordStore, *, strict: bool = False) 
     require_writable(store.folder)
     with TemporaryDirectory(prefix="frostbench-merge-") as scratch:
         taken: dict[str, tuple[ResultRecord, RecordStore, Path]] = {
-            record.run: (record, store, store.folder) for record in store.all()
+            record.run: (record, store, store.folder) for record in usable_records(store).records
         }
         known = set(taken)
         again = 0
@@ -92,6 +93,12 @@ def merge(sources: Sequence[Path], store: RecordStore, *, strict: bool = False) 
                 again += other[1] is not opened
                 differences += _differences(record, source, other[0], other[2], strict)
         new = [each for run, each in taken.items() if run not in known]
+        for record, _, source in new:
+            if record.run in store:
+                raise RecordError(
+                    f"{store.path(record.run)}: damaged, and {source} has a result of that run; delete it, and merge "
+                    f"again"
+                )
         for record, opened, _ in new:
             _copy(record, opened, store)
     return Merged(len(new), again, tuple(differences))

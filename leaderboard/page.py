@@ -103,6 +103,7 @@ def page(leaderboard: Leaderboard) -> str:
     content = environment.get_template("page.html").render(
         views=[_view(board, f"b{i}") for i, board in enumerate((*leaderboard.boards, *leaderboard.variants))],
         hidden=leaderboard.hidden,
+        left_out=leaderboard.left_out,
         style=Markup(_asset("palette.css") + _asset("page.css") + _asset("figures.css")),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,39 +18,72 @@ from leaderboard.board import Column, Interval, Pair, ResultCell, SeedRun, Tried
 from leaderboard.grouping import Entry
 from leaderboard.mistakes import confusions, worst
 from leaderboard.statistics import Draws, Trials, difference, holm, interval, letters, resample
-from leaderboard.stored_predictions import Prediction, predictions_of
+from leaderboard.stored_predictions import FILE_NAME, Prediction, predictions_of
+from leaderboard.usable_records import LeftOut
 
 SIGNIFICANT = 0.05
 Runs = Mapping[int, Sequence[Prediction]]  # seed -> predictions
 
 
-def trials_of(store: RecordStore, metric: Metric, entries: Sequence[Entry]) -> tuple[Trials, dict[str, Runs]] | None:
-    """The statistics of all upstreams on the utterances of one task, and the predictions behind them, by upstream.
+@dataclass(frozen=True)
+class Judged:
+    """What runs predicted on the utterances of one task.
+
+    Attributes:
+        entries: the runs that count, with predictions or without.
+        runs: upstream -> seed -> predictions, where they are there.
+        left_out: files of predictions that are not those of their record, which is left out with them.
+    """
+
+    entries: list[Entry]
+    runs: Mapping[str, Runs]
+    left_out: list[LeftOut]
+
+
+def judged(store: RecordStore, entries: Sequence[Entry]) -> Judged:
+    """The predictions of all runs on the same data."""
+    read: list[tuple[Entry, Sequence[Prediction] | None]] = []
+    left_out: list[LeftOut] = []
+    for entry in entries:
+        try:
+            read.append((entry, predictions_of(store, entry.record)))
+        except RecordError as error:
+            left_out.append(_without_predictions(store, entry, str(error)))
+    orders = Counter(tuple(row.id for row in rows) for _, rows in read if rows is not None)
+    usual = orders.most_common(1)[0][0] if orders else ()
+    kept: list[Entry] = []
+    runs: dict[str, dict[int, Sequence[Prediction]]] = defaultdict(dict)
+    for entry, rows in read:
+        if rows is not None and tuple(row.id for row in rows) != usual:
+            other = f"{entry.upstream}, seed {entry.record.seed}: predicts other utterances than the other runs on the "
+            left_out.append(_without_predictions(store, entry, f"{other}same data; look at: frostbench verify"))
+            continue
+        kept.append(entry)
+        if rows is not None:
+            runs[entry.upstream][entry.record.seed] = rows
+    return Judged(kept, runs, left_out)
+
+
+def _without_predictions(store: RecordStore, entry: Entry, problem: str) -> LeftOut:
+    path = store.run_folder(entry.record.run) / FILE_NAME
+    return LeftOut(path, problem.removeprefix(f"{path}: "))
+
+
+def trials_of(metric: Metric, runs: Mapping[str, Runs]) -> Trials | None:
+    """The statistics of all upstreams on the utterances of one task.
 
     Returns: None where no upstream has predictions, or there is one utterance only; upstreams without are left out.
-    Raises: RecordError: two runs on the same data speak of different utterances.
     """
-    runs: dict[str, dict[int, Sequence[Prediction]]] = defaultdict(dict)
-    for entry in entries:
-        predictions = predictions_of(store, entry.record)
-        if predictions is not None:
-            runs[entry.upstream][entry.record.seed] = predictions
-    if not runs or entries[0].record.counts["test"] < 2:
+    if not runs:
         return None
     first = next(iter(next(iter(runs.values())).values()))
-    ids = [row.id for row in first]
-    for upstream, seeds in runs.items():
-        for seed, rows in seeds.items():
-            if [row.id for row in rows] != ids:
-                raise RecordError(
-                    f"{upstream}, seed {seed}: predicts other utterances than the other runs on the same data; "
-                    f"look at: frostbench verify"
-                )
+    if len(first) < 2:
+        return None
     statistics = [
         np.array([[row.statistics[metric.name] for row in rows] for rows in seeds.values()], dtype=np.float64)
         for seeds in runs.values()
     ]
-    return Trials(metric, statistics, [row.speaker for row in first]), dict(runs)
+    return Trials(metric, statistics, [row.speaker for row in first])
 
 
 def columns_of(entry: Entry) -> list[Column]:
@@ -82,23 +115,25 @@ def _column_of(entry: Entry, metric: Mapping[str, Any], *, primary: bool) -> Col
 
 @dataclass(frozen=True)
 class Results:
-    """The cells of a column by upstream, and its pairwise tests."""
+    """The cells of a column by upstream, its pairwise tests, and the files that could not be used."""
 
     cells: dict[str, ResultCell]
     pairs: list[Pair]
+    left_out: list[LeftOut]
 
 
 def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> Results:
     """The cells of a column and its pairwise tests."""
+    found = judged(store, entries)
     records: dict[str, list[ResultRecord]] = defaultdict(list)
-    for entry in sorted(entries, key=lambda entry: entry.record.seed):
+    for entry in sorted(found.entries, key=lambda entry: entry.record.seed):
         records[entry.upstream].append(entry.record)
-    means = {upstream: mean(record.values[column.metric] for record in found) for upstream, found in records.items()}
+    means = {upstream: mean(record.values[column.metric] for record in each) for upstream, each in records.items()}
     sign = 1 if column.direction == "higher" else -1
     order = sorted(means, key=lambda upstream: (-sign * means[upstream], upstream))
     metric = find_metric(column.metric)
-    found = trials_of(store, metric, entries) if metric else None
-    draws, runs = (resample(found[0]), found[1]) if found else (None, {})
+    trials = trials_of(metric, found.runs) if metric else None
+    draws, runs = (resample(trials), found.runs) if trials else (None, {})
     tested = list(runs)
     pairs = [] if draws is None else _pairs(column, draws, tested)
     different = frozenset(frozenset((pair.first, pair.second)) for pair in pairs if pair.different)
@@ -119,7 +154,7 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
             tied=comparable and not best and frozenset((order[0], upstream)) not in different,
         )
         cells[upstream] = _cell(records[upstream], runs.get(upstream, {}), column, standing)
-    return Results(cells, pairs)
+    return Results(cells, pairs, found.left_out)
 
 
 def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]:

@@ -21,6 +21,7 @@ from core.metrics import Metric, find_metric
 from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, StoredRecord, inputs_digest, read_stored
 from core.selection import best_on_valid
 from leaderboard.stored_predictions import FILE_NAME, Prediction, read_rows
+from leaderboard.usable_records import unfit
 
 ROUNDING = 1e-5  # of a softmax computed on another machine
 EXACT = 1e-9  # of a value computed from the same predictions
@@ -75,6 +76,10 @@ def _record_findings(store: RecordStore, path: Path) -> Iterator[Finding]:
         yield Finding(path, "was changed after it was written: its digest is another one")
     elif not stored.as_written:
         yield Finding(path, "was changed after it was written: it says the same, but in other bytes")
+    lacking = unfit(record)
+    if lacking is not None:
+        yield Finding(path, lacking)
+        return
     yield from (Finding(path, problem) for problem in (*_contradictions(stored), *_wrong_features(stored)))
     folder = store.run_folder(record.run)
     wrong = {finding.path.name: finding for finding in _wrong_files(record, folder, path.name)}

@@ -232,6 +232,12 @@ def half(store):
 def junk(store):
     _, path, _ = first(store)
     reseal(path, lambda record: record.update(learning_rates="none"))
+    return path, "not a whole result record: learning_rates has not what is needed"
+
+
+def junk_in_recipe(store):
+    _, path, _ = first(store)
+    reseal(path, lambda record: record["recipe"].update(learning_rates=3))
     return path, "lacks what it should hold"
 
 
@@ -239,7 +245,7 @@ CORRUPTIONS = (
     value, value_of_first_metric,
     prediction, prediction_resealed, byte_of_head, byte_of_history, missing, swapped, renamed, layer_weight,
     learning_rate, chosen_rate, counts, extra_row, extra_file, seed, upstream_digest, recipe, name_of_upstream,
-    hardware, space, half, junk,
+    hardware, space, half, junk, junk_in_recipe,
 )  # fmt: skip
 
 

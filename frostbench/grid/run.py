@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.audio import SAMPLE_RATE
 from core.digest import digest_of, write_json
+from core.errors import RecordError
 from core.feature_cache import KINDS, caches_of
 from core.manifest import Manifest, validate
 from core.records import RecordStore
@@ -79,17 +80,30 @@ def run_grid(
         watcher.say(f"note: {line}")
     store = RecordStore(folders.results)
     pending = [cell for cell in plan.cells if cell.run not in store]
-    report = Report(plan.cells, skipped=len(plan.cells) - len(pending))
+    damaged = list(_damaged(plan.cells, store))
+    report = Report(plan.cells, len(plan.cells) - len(pending) - len(damaged), failures=damaged)
     if (folders.cache / "heads").is_dir():  # a command that was killed between a record and this
         for cell in plan.cells:
             if cell.run in store:
                 delete_candidates(cell, folders)
+    for failure in damaged:
+        watcher.failed(*failure)
     if not pending:
         return report
     validate_once(manifest, plan.rows, folders.cache, watcher)
     with folders_in_use(folders.cache):
         _compute(grid, manifest, plan, pending, report, folders, executor, watcher)
     return report
+
+
+def _damaged(cells: Sequence[Cell], store: RecordStore) -> Iterator[tuple[str, str]]:
+    """Cells whose record is there, but can't be read: it may be anybody's work, so it is not written over."""
+    for cell in cells:
+        if cell.run in store:
+            try:
+                store.read(store.path(cell.run))
+            except RecordError as error:
+                yield cell.name, str(error)
 
 
 def _compute(
