@@ -182,9 +182,14 @@ class FeatureCache:
         return path.with_suffix(".json")
 
     def merge(self) -> None:
-        """Makes one segment of several: the new one is whole before the old ones go. What kills left goes, too."""
+        """Makes one segment of several: the new one is whole before the old ones go. What kills left goes, too.
+
+        Segments of a cache that is read-only, and shown by links, stay as they are.
+        """
         self.refresh()
         old = set(self._indices)
+        if any(index.is_symlink() for index in old):
+            return
         if len(old) > 1:
             try:
                 merged = self._write({key: self._stored(key) for key in self._slots})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from core.errors import BenchmarkError, ContractError, EvaluationError, RecordEr
 from core.records import RecordStore
 from downstreams._base import Head
 from frostbench.byte_sizes import parse_size
+from frostbench.cache_overlay import overlay_of
 from frostbench.entries import checked_head, checked_task, subject_of
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
@@ -94,19 +95,19 @@ def evaluate(  # noqa: PLR0913
     Raises: EvaluationError: a run failed. BenchmarkError: the evaluation can't start at all. OSError: nothing can be
         written to `output`.
     """
-    folders = Folders(Path(cache), Path(output))
-    require_writable(folders.results)
+    require_writable(Path(output))
     asked = [checked_task(task, head) for task in _several(tasks, "task")]
     given, drawn = _several(upstreams, "upstream"), _several(seeds, "seed")
     options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
-    runner = _runner(executor, ray_address, device, workers, folders, given)
-    with specifications(given) as specs:
-        grid = Grid(tuple(dict.fromkeys(specs)), tuple(asked), tuple(drawn), *options)
-        manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, folders.cache)
-        with _watching(progress) as watcher:
-            for note in manifest.notes:
-                watcher.say(f"note: {note}")
-            report = run_grid(grid, manifest, folders, runner, watcher)
+    with _folders(Path(cache), Path(output), executor) as folders:
+        runner = _runner(executor, ray_address, device, workers, folders, given)
+        with specifications(given) as specs:
+            grid = Grid(tuple(dict.fromkeys(specs)), tuple(asked), tuple(drawn), *options)
+            manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
+            with _watching(progress) as watcher:
+                for note in manifest.notes:
+                    watcher.say(f"note: {note}")
+                report = run_grid(grid, manifest, folders, runner, watcher)
     results = Results(
         folders.results,
         tuple(cell.run for cell in report.cells),
@@ -209,6 +210,13 @@ def _several(given: Any, kind: str) -> list[Any]:
         if value not in found:
             found.append(value)
     return found
+
+
+@contextmanager
+def _folders(cache: Path, results: Path, executor: str) -> Iterator[Folders]:
+    """Where things are kept. On this machine a cache that is read-only serves as well, if it has all features."""
+    with overlay_of(cache) if executor == "local" else nullcontext() as shown:
+        yield Folders(cache, results) if shown is None else Folders(shown, results, read_only=cache)
 
 
 def _runner(

@@ -7,6 +7,7 @@ holds none.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ from core.errors import CacheError
 from core.feature_cache import FeatureCache
 from frostbench.byte_sizes import format_bytes
 
+READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 MARKER = ".used"  # in an entry: its time is that of the last use
 NOTE = "upstream.json"  # beside the entries of an upstream: what the list shows
 REMOVING = ".removing-"
@@ -159,13 +161,32 @@ def folders_in_use(cache: Path) -> Iterator[None]:
 def _held(entry: Path) -> Iterator[None]:
     while True:
         entry.mkdir(parents=True, exist_ok=True)
-        with (entry / MARKER).open("a") as marker:
+        with ExitStack() as stack:
+            marker = _marker(entry)
+            if marker is None:  # nobody can delete what can't be written to
+                yield
+                return
+            stack.enter_context(marker)
             _lock(marker, portalocker.LOCK_SH)
             if not _is_still(marker, entry / MARKER):  # deleted while we waited
                 continue
-            os.utime(entry / MARKER)
+            with suppress(OSError):  # another user's, or read-only: the lock is what counts
+                os.utime(entry / MARKER)
             yield
             return
+
+
+def _marker(entry: Path) -> IO[str] | None:
+    """An entry's marker, opened; for reading where that is all that may be done; None where there is none."""
+    try:
+        return (entry / MARKER).open("a")
+    except OSError as error:
+        if error.errno not in READ_ONLY_ERRNOS:
+            raise
+    try:
+        return (entry / MARKER).open("r")
+    except (FileNotFoundError, PermissionError):
+        return None
 
 
 def _is_still(file: IO[str], path: Path) -> bool:

@@ -37,10 +37,17 @@ from upstreams._resolve import build_upstream
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things are kept: features and trained candidates in the cache, records and their files in results."""
+    """Where things are kept.
+
+    Attributes:
+        cache: of features and trained candidates.
+        results: of records and their files.
+        read_only: a cache that nothing can be written to; `cache` is then a temporary folder that shows its features.
+    """
 
     cache: Path
     results: Path
+    read_only: Path | None = None
 
 
 def extract_features(

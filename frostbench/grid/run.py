@@ -15,6 +15,7 @@ from core.manifest import Manifest, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
 from downstreams._recipe import Candidate
+from frostbench.cache_overlay import require_whole
 from frostbench.cache_space import folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
 from frostbench.grid.cell import Cell, count_long
@@ -126,6 +127,8 @@ def _compute(
     parts = [part for part in parts if part.upstream.name not in refused]
     waves = plan_waves(parts, grid.cache_limit)
     needs_before = [needs_of(part, folders.cache) for part in parts]
+    if folders.read_only is not None:
+        require_whole(folders.read_only, [need for needs in needs_before for need in needs])
     for line in announcements(parts, needs_before, len(waves), grid.frames, grid.cache_limit):
         watcher.say(line)
     with executor:
