@@ -101,7 +101,8 @@ def siblings_of(file: Path) -> dict[str, Path]:
             if allowed is not None and name not in allowed:
                 continue
             module, package = file.parent / f"{name}.py", file.parent / name
-            new = _files_below(package) if (package / "__init__.py").is_file() else {}
+            is_package = (package / "__init__.py").is_file() or (package.is_dir() and not module.is_file())
+            new = _files_below(package) if is_package else {}
             if not new and module.is_file() and module.resolve() != file.resolve():
                 new = {module.name: module}
             waiting += [path for key, path in new.items() if key not in found]

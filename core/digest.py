@@ -79,7 +79,8 @@ def written_then_renamed(path: Path) -> Iterator[Path]:
     Raises: OSError: it can't be written; `errno` and `filename` are set, also where a library told it in words only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
+    with _named(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -100,14 +101,12 @@ def require_writable(folder: Path) -> None:
 
     Raises: OSError: it can't be written to; `errno` and `filename` are set.
     """
-    try:
+    with _named(folder):
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not there.is_dir():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 @contextmanager
@@ -117,7 +116,8 @@ def folder_written_then_renamed(path: Path) -> Iterator[Path]:
     Raises: OSError: it can't be written; `errno` and `filename` are set, also where a library told it in words only.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".writing-"))
+    with _named(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".writing-"))
     try:
         with _storage_errors_of(path):
             yield temporary
@@ -128,6 +128,15 @@ def folder_written_then_renamed(path: Path) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the operating system name the path that was wanted, not the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager

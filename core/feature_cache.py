@@ -151,20 +151,29 @@ class FeatureCache:
                 raise _damaged(segment, str(error)) from None
         return True
 
-    def add(self, features: Mapping[str, Features]) -> None:
+    def add(self, features: Mapping[str, Features], names: Mapping[str, str] | None = None) -> None:
         """Writes one segment.
+
+        Args:
+            features: of utterances, by key.
+            names: key -> recording, for messages.
 
         Raises: CacheError: a value does not fit the number format.
         """
         if features:
-            self._write({key: self._converted(key, array) for key, array in features.items()})
+            said = names or {}
+            self._write({key: self._converted(said.get(key, key[:12]), array) for key, array in features.items()})
 
-    def _converted(self, key: str, array: Features) -> npt.NDArray[np.generic]:
+    def _converted(self, name: str, array: Features) -> npt.NDArray[np.generic]:
         low, high = float(array.min()), float(array.max())  # both NaN if one value is: no comparison holds
-        if not -LARGEST[self.dtype] <= low <= high <= LARGEST[self.dtype]:
+        largest = LARGEST[self.dtype]
+        if not low <= high:
+            raise CacheError(f"{name}: its features hold NaN; look at the upstream's weights")
+        if not -largest <= low <= high <= largest:
+            way_out = "keep none with --frames recompute, or look" if self.kind == "frames" else "look"
             raise CacheError(
-                f"features of audio {key[:12]} hold values beyond {LARGEST[self.dtype]:.0f} or NaN: "
-                f"they can't be kept as {self.dtype}; look at the upstream's weights"
+                f"{name}: its features hold {low if -low > high else high:.4g}, {self.dtype} holds no more than "
+                f"{largest:.4g}: {way_out} at the upstream's weights"
             )
         if self.dtype == "int8":
             return quantised(array)

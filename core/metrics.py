@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -139,22 +140,31 @@ def find_metric(name: str) -> Metric | None:
     return METRICS.get(name) if name in METRICS.names() else None
 
 
-# Statistics of an item.
+# Statistics of an item. Letters are composed first (Unicode's NFC): however an accent was typed, it is the same letter.
+
+
+def composed(value: Any) -> Any:
+    """A text, or the texts of an object's or a list's values, with composed letters."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, Mapping):
+        return {composed(key): composed(each) for key, each in value.items()}
+    return [composed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def exact_match(prediction: Any, reference: Any) -> Statistics:
     """Errors and items: one error unless all is equal; with several slots all of them have to be right."""
-    return int(prediction != reference), 1
+    return int(composed(prediction) != composed(reference)), 1
 
 
 def word_edits(prediction: str, reference: str) -> Statistics:
     """Word edits and reference words."""
-    return _edits(jiwer.process_words, prediction, reference)
+    return _edits(jiwer.process_words, composed(prediction), composed(reference))
 
 
 def character_edits(prediction: str, reference: str) -> Statistics:
     """Character edits (spaces count) and reference characters."""
-    return _edits(jiwer.process_characters, prediction, reference)
+    return _edits(jiwer.process_characters, composed(prediction), composed(reference))
 
 
 def _edits(process: Callable[..., Any], prediction: str, reference: str) -> Statistics:
@@ -167,7 +177,7 @@ def _edits(process: Callable[..., Any], prediction: str, reference: str) -> Stat
 
 def slot_types_f1(prediction: str, reference: str) -> Statistics:
     """F1 of the types of slots that the texts mark, in [0, 1]; 1 where neither has any."""
-    found, meant = set(marked_values(prediction)), set(marked_values(reference))
+    found, meant = set(marked_values(composed(prediction))), set(marked_values(composed(reference)))
     if not found or not meant:
         return (float(found == meant),)
     return (2 * len(found & meant) / (len(found) + len(meant)),)
@@ -175,9 +185,9 @@ def slot_types_f1(prediction: str, reference: str) -> Statistics:
 
 def slot_value_edits(prediction: str, reference: str) -> Statistics:
     """Character edits and characters of the reference's slot values, each against the nearest value of its type."""
-    found = marked_values(prediction)
+    found = marked_values(composed(prediction))
     edits = length = 0.0
-    for slot, values in marked_values(reference).items():
+    for slot, values in marked_values(composed(reference)).items():
         for value in values:
             tried = [character_edits(other, value) for other in found.get(slot, [""])]
             edits += min(errors for errors, _ in tried)

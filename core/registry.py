@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
+from core._siblings import find_siblings_in
 from core.checks import described
 from core.code import files_with, siblings_of, tree_digest
 from core.errors import BenchmarkError, ContractError, UnknownNameError
@@ -106,7 +107,7 @@ def is_loaded_by_path(module: str) -> bool:
 def load_module(path: Path) -> ModuleType:
     """Imports a user's Python file under a name made from its path; twice the same content is one module.
 
-    Modules and packages that lie beside the file can be imported by it.
+    Modules and packages that lie beside the file can be imported by it, now or later, and by nothing else.
 
     Raises: ContractError: no such file, or it fails while being imported, or what it imports from beside it is another
         module of that name.
@@ -137,9 +138,7 @@ def _imported(name: str, path: Path, content: tuple[tuple[Path, str], ...]) -> M
     module = importlib.util.module_from_spec(spec)
     setattr(module, CONTENT, content)
     sys.modules[name] = module
-    folder = str(path.parent)
-    if folder not in sys.path:
-        sys.path.append(folder)  # last: what is beside a plug-in hides neither our modules nor installed ones
+    find_siblings_in(path.parent)
     try:
         spec.loader.exec_module(module)
         _require_own_siblings(path)

@@ -169,6 +169,8 @@ def checked_head(head: str | type[Head]) -> str:
 
     Raises: UnknownNameError: no such head. ContractError: it is no head, not registered, or not declared whole.
     """
+    if isinstance(head, str) and head.endswith(".py"):
+        raise ContractError(f"{head}: name one head of it, as {head}:CLASS ({_listed(load_module(Path(head)))})")
     if isinstance(head, str) and ".py:" not in head:
         HEADS.get(head)
         return head

@@ -5,8 +5,8 @@ from __future__ import annotations
 from core.manifest import SPLITS, Manifest, validate
 from downstreams._base import HEADS
 from frostbench.jobs.progress import Watcher
-from tasks._base import TASKS
-from tasks._doubts import doubts
+from tasks._base import TASKS, Task
+from tasks._doubts import doubts, words_without_spaces
 
 
 def examine(manifest: Manifest, watcher: Watcher) -> None:
@@ -19,12 +19,16 @@ def examine(manifest: Manifest, watcher: Watcher) -> None:
     closed = [task.label for task in TASKS if HEADS.get(task.head).label_kind.closed_set]
     watcher.stage("checking recordings", len(manifest.utterances), "recordings")
     validate(manifest, [] if manifest.missing else closed, advance=lambda: watcher.advance(1))
-    for line in dict.fromkeys(line for task in TASKS for line in _doubts(manifest, task.label)):
+    for line in dict.fromkeys(line for task in TASKS for line in _doubts(manifest, task)):
         watcher.say(f"note: {line}")
 
 
-def _doubts(manifest: Manifest, label: str) -> list[str]:
-    """What is doubtful of the rows that carry a label."""
+def _doubts(manifest: Manifest, task: Task) -> list[str]:
+    """What is doubtful of the rows that carry a task's label."""
+    label = task.label
     labelled = [row for row in manifest.utterances if row.labels.get(label) is not None]
     rows = {split: [row for row in labelled if row.split == split] for split in SPLITS}
-    return doubts(rows, label, manifest.audio_digests) if labelled else []
+    if not labelled:
+        return []
+    spelt = words_without_spaces(rows["train"], label, task.metrics)
+    return [*doubts(rows, label, manifest.audio_digests), *spelt]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from core.code import code_digest
@@ -158,14 +159,18 @@ def resolve_task(spec: str) -> Task:
 
     Raises: UnknownNameError: no such task. ContractError: the file has no task of that name.
     """
+    if spec.endswith(".py"):
+        raise ContractError(f"{spec}: name one task of it, as {spec}:NAME ({_found_in(load_module(Path(spec)))})")
     file, colon, name = spec.rpartition(":")
     if not colon:
         return TASKS.get(spec)
     module = load_module(Path(file))
     found = getattr(module, name, None)
     if not isinstance(found, Task):
-        known = [key for key, value in vars(module).items() if isinstance(value, Task)]
-        raise ContractError(
-            f"{file}: has no task '{name}' (found: {', '.join(known) or 'none'}); write {name} = Task(...)"
-        )
+        raise ContractError(f"{file}: has no task '{name}' ({_found_in(module)}); write {name} = Task(...)")
     return found
+
+
+def _found_in(module: ModuleType) -> str:
+    known = [key for key, value in vars(module).items() if isinstance(value, Task)]
+    return f"found: {', '.join(known) or 'none'}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from core.errors import ManifestError
 from core.manifest import Utterance, slots_of
+from core.metrics import find_metric
 
 Rows = Mapping[str, Sequence[Utterance]]  # split -> rows
 SHOWN = 5
@@ -27,6 +29,37 @@ def doubts(rows: Rows, label: str, digests: Mapping[str, str]) -> list[str]:
         groups[digests[row.id], row.start, row.stop].append(row)
     copies = [group for group in groups.values() if len(group) > 1]
     return [*_in_two_splits(copies), *_under_two_labels(copies, label)]
+
+
+# Beginnings of the names of letters that are written without spaces -> letters of a word, at most, in the mean.
+WITHOUT_SPACES = {
+    ("CJK UNIFIED", "HIRAGANA", "KATAKANA"): 2.5,
+    ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"): 8.0,
+}
+
+
+def words_without_spaces(rows: Sequence[Utterance], label: str, metrics: Sequence[str]) -> list[str]:
+    """A line where text is scored by its words, and has no spaces between them: each sentence is a word.
+
+    Args:
+        rows: of train.
+        label: of the task.
+        metrics: names of those of the task; characters may be scored as well.
+    """
+    aligned = {metric.align for metric in map(find_metric, metrics) if metric is not None}
+    if "words" not in aligned or "characters" in aligned:
+        return []
+    words = [word for row in rows for word in str(row.labels[label]).split()]
+    letters = [letter for word in words for letter in word if letter.isalpha()]
+    for names, usual in WITHOUT_SPACES.items():
+        count = sum(unicodedata.name(letter, "").startswith(names) for letter in letters)
+        if 2 * count > len(letters) and len(letters) > usual * len(words):
+            first = next(word for word in words if len(word) > 1)
+            return [
+                f"{label} is written without spaces, so that '{first}' is one word: WER says little; score characters "
+                f'instead, by a task of your own with metrics=("cer",)'
+            ]
+    return []
 
 
 def _in_two_splits(copies: Sequence[Sequence[Utterance]]) -> Iterator[str]:

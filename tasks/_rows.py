@@ -20,7 +20,7 @@ from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._audio import AudioRecipe, crops_of, samples_of, without_pauses
 from tasks._base import Task
-from tasks._doubts import doubts, drawn_by_class, refuse_one_class
+from tasks._doubts import doubts, drawn_by_class, refuse_one_class, words_without_spaces
 from tasks._folds import in_fold
 from upstreams._extraction.clips import Clip, is_long
 
@@ -199,7 +199,8 @@ def task_rows(
     }
     values = [example.label for example in examples["train"]]
     HEADS.get(task.head).labels_from_train(values, task.label, recipe)  # raises where they can't be learned
-    found = tuple(doubts(utterances, task.label, digests))
+    spelt = words_without_spaces(utterances["train"], task.label, task.metrics)
+    found = (*doubts(utterances, task.label, digests), *spelt)
     taken = TaskRows(manifest.name, audio, recordings, examples, rows_digest, limit is not None, found, fold)
     vars(taken)["clips"] = clips  # which the property would make again
     return taken

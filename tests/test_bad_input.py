@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -119,6 +121,13 @@ CASES = {
     "hub out of reach": (nothing, (*RUN, "--upstream", "hf:nobody/nothing"), "hf:nobody/nothing: can't be loaded"),
     "no plug-in file": (nothing, (*RUN, "--upstream", "{}/gone.py:Mine"), "{}/gone.py: no such file; name the Python"),
     "plug-in raises": (nothing, (*RUN, "--upstream", "{}/raises.py:Mine"), "fails when imported: ZeroDivisionError"),
+    "no class named": (
+        nothing,
+        (*RUN, "--upstream", "{}/plain.py"),
+        "{}/plain.py: name one class of it, as {}/plain.py:CLASS (found: Mine)",
+    ),
+    "no task named": (nothing, (*FBANK, "--task", "{}/plain.py"), "{}/plain.py:NAME (found: none)"),
+    "no head named": (nothing, (*FBANK, "--head", "{}/plain.py"), "{}/plain.py:CLASS (found: upstream Mine)"),
     "no such class": (nothing, (*RUN, "--upstream", "{}/plain.py:Your"), "no upstream class 'Your' (found: "),
     "no class": (nothing, (*RUN, "--upstream", "{}/plain.py:mine"), "has no upstream class 'mine'"),
     "class without card": (nothing, (*RUN, "--upstream", "{}/plain.py:Mine"), "Mine has no card; decorate it"),
@@ -305,6 +314,30 @@ def test_an_output_that_can_t_be_written_is_said_before_any_work(command, place,
     assert files(place) == before, "nothing was computed"
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+@pytest.mark.parametrize("command", ["run", "pretrain", "report"])
+def test_without_permission_no_space_is_to_be_freed(command, number, place, tasks_file, monkeypatch):
+    def refused(*arguments: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    assert call(*run_tiny(place, tasks_file)).code == 0
+    arguments = {
+        "run": [*run_tiny(place, tasks_file), "--output", place / "new"],
+        "pretrain": [argument.replace("{}", str(place)) for argument in PRETRAIN],
+        "report": ["report", "--custom", "--output", place / "results", "--html", place / "new" / "page.html"],
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr("core.digest.tempfile.TemporaryFile", refused)
+        patch.setattr("core.digest.tempfile.mkstemp", refused)
+        called = call(*arguments[command])
+    assert called.code == 2
+    (line,) = called.err.strip().splitlines()
+    assert f"{place / 'new'}" in line
+    assert os.strerror(number) in line
+    assert "name another f" in line
+    assert "space" not in line
+
+
 PLUGIN = """
 import torch
 from core.hidden_states import HiddenStates
@@ -348,6 +381,19 @@ def test_what_a_plug_in_does_wrong_is_said_with_its_line(changed, code, message,
     called = call("check", f"{path}:Mine")
     assert called.code == code
     assert message is None or message in " ".join((called.out + called.err).split())
+
+
+def test_frames_too_large_for_half_precision_name_the_recording_and_the_way_out(place, tasks_file):
+    whole = PLUGIN.format(name="own", built="pass", encoded="wavs = wavs * 1e7")
+    (place / "loud.py").write_text(whole)
+    folders = ("--output", place / "results", "--cache", place / "cache", "--workers", 1, "--device", "cpu")
+    command = ("run", "--upstream", f"{place}/loud.py:Mine", "--task", f"{tasks_file}:ASR", "--corpus",
+               place / "corpus", *folders)  # fmt: skip
+    called = call(*command)
+    assert called.code == 1
+    words = rf"failed: own: {place}/corpus/audio/\w+\.\w+: its features hold -?[\d.e+]+, float16 holds no more than "
+    assert re.search(rf"{words}6\.55e\+04: keep none with --frames recompute", called.err)
+    assert call(*command, "--frames", "recompute").code == 0
 
 
 def test_a_file_that_ends_the_program_is_refused(tmp_path):

@@ -90,9 +90,11 @@ def test_two_classes_of_one_card_are_two_upstreams(tmp_path):
     assert build_upstream(f"{file}:Louder").digest() != build_upstream(f"{file}:Loudness").digest()
 
 
-@pytest.mark.parametrize("place", ["sizes_beside.py", "sizes_beside/__init__.py", "sizes_beside/deep/more.py"])
-def test_a_module_beside_the_file_can_be_imported_and_counts(tmp_path, monkeypatch, place):
-    monkeypatch.setattr(sys, "path", list(sys.path))
+@pytest.mark.parametrize(
+    "place", ["sizes_beside.py", "sizes_beside/__init__.py", "sizes_beside/deep/more.py", "sizes_beside/without.py"]
+)
+def test_a_module_beside_the_file_can_be_imported_and_counts(tmp_path, place):
+    """Also one in a folder without `__init__.py`, which is a package for Python all the same."""
     digests = []
     for power in ("2", "3", "2"):
         folder = tmp_path / f"{len(digests)}"
@@ -100,19 +102,21 @@ def test_a_module_beside_the_file_can_be_imported_and_counts(tmp_path, monkeypat
         (folder / "sizes_beside" / "deep").mkdir(parents=True)
         for name in ("sizes_beside/__init__.py", "sizes_beside/deep/__init__.py"):
             (folder / name).write_text("power = 2\n")
-        if place == "sizes_beside.py":
+        if place in ("sizes_beside.py", "sizes_beside/without.py"):
             (folder / "sizes_beside" / "__init__.py").unlink()
+        if place == "sizes_beside/without.py":
+            file.write_text(
+                file.read_text().replace("import sizes_beside", "import sizes_beside.without as sizes_beside")
+            )
         (folder / place).write_text(f"power = {power}\n")
         (folder / "not_imported.py").write_text(f"length = {len(digests)}\n")
         digests.append(digest_of_file(file))
         for name in [name for name in sys.modules if name.split(".")[0] == "sizes_beside"]:
             del sys.modules[name]
-        sys.path.remove(str(folder))
     assert digests[0] == digests[2] != digests[1]
 
 
-def test_a_module_beside_the_file_is_not_taken_for_another_of_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def test_a_module_beside_the_file_is_not_taken_for_another_of_its_name(tmp_path):
     for number in (0, 1):
         folder = tmp_path / f"{number}"
         written(folder, "named_alike.power", "import named_alike")
@@ -121,6 +125,27 @@ def test_a_module_beside_the_file_is_not_taken_for_another_of_its_name(tmp_path,
     with pytest.raises(ContractError, match=r"imports 'named_alike', which is .*0/named_alike.py.*rename the file"):
         load_module(tmp_path / "1" / "own.py")
     del sys.modules["named_alike"]
+
+
+def test_a_module_beside_a_plug_in_is_found_by_its_own_code_alone(tmp_path):
+    """Later as well, and by the modules beside it; elsewhere it would stand for a package that is not installed."""
+    before = list(sys.path)
+    (tmp_path / "only_here.py").write_text("import only_there\npower = only_there.power\n")
+    (tmp_path / "only_there.py").write_text("power = 4\n")
+    (tmp_path / "own.py").write_text(
+        "import importlib\n\ndef later():\n    import only_here\n    return only_here.power\n\n"
+        "def by_name():\n    return importlib.import_module('only_there').power\n"
+    )
+    module = load_module(tmp_path / "own.py")
+    assert sys.path == before
+    for name in ("only_here", "only_there"):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(name)
+    try:
+        assert (module.by_name(), module.later()) == (4, 4)
+    finally:
+        for name in ("only_here", "only_there"):
+            sys.modules.pop(name, None)
 
 
 def test_a_file_that_was_edited_is_imported_again(tmp_path):

@@ -19,7 +19,7 @@ from downstreams._base import FeatureShape
 from downstreams.ctc import CTC, CTCOptions
 from downstreams.labels.text import TextLabels
 from tasks._base import TASKS
-from tasks._doubts import doubts, drawn_by_class
+from tasks._doubts import doubts, drawn_by_class, words_without_spaces
 from tasks._rows import task_rows
 
 
@@ -144,3 +144,40 @@ def test_all_recordings_that_are_too_short_are_named_once_and_before_any_passes(
     assert line.startswith("failed: fbank, mfcc: 3 recordings are shorter than the shortest legal input, 400 samples")
     assert f"{', '.join(short)}; take them out of the manifest" in line
     assert "passed it" not in called.err
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_noted"),
+    [
+        (["今天天气很好", "打开灯", "关上 灯光"], True),
+        (["今日は晴れです", "カメラを持ってくる"], True),
+        (["สวัสดีครับ", "วันนี้อากาศดีมาก"], True),
+        (["今天 天气 很 好", "打开 灯"], False),
+        (["วันนี้ อากาศ ดี มาก"], False),
+        (["la lampe", "l'été"], False),
+        (["打开 the lamp in the kitchen please"], False),
+        (["안녕하세요 반갑습니다"], False),
+    ],
+)
+def test_words_of_a_language_without_spaces_are_no_words(texts, is_noted):
+    rows = [Utterance(str(n), Path("x"), "train", {"text": text}) for n, text in enumerate(texts)]
+    found = words_without_spaces(rows, "text", ("wer",))
+    assert ['metrics=("cer",)' in line for line in found] == [True] * is_noted
+    assert words_without_spaces(rows, "text", ("wer", "cer")) == words_without_spaces(rows, "text", ("accuracy",)) == []
+
+
+def test_prepare_and_run_hint_at_characters(corpus_folder, tasks_file, tmp_path):
+    shutil.copytree(corpus_folder, tmp_path / "corpus")
+    path = tmp_path / "corpus" / "metadata.jsonl"
+    words = {"ba": "今天天", "di": "天气很", "go": "很好灯"}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [{**row, "text": "".join(words[word] for word in row["text"].split())} for row in rows if "text" in row]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    folders = ("--output", tmp_path / "results", "--cache", tmp_path / "cache", "--workers", 1)
+    for command in (
+        ("prepare", path.parent),
+        ("run", "--upstream", "fbank", "--task", f"{tasks_file}:ASR", "--corpus", path.parent, *folders),
+    ):
+        called = call(*command)
+        assert called.code == 0
+        assert called.err.count("note: text is written without spaces, so that '") == 1

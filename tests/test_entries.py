@@ -266,7 +266,8 @@ def test_a_task_from_a_file_brings_its_head_along(own, corpus_folder, tmp_path):
     folders = {"output": tmp_path / "results", "cache": tmp_path / "cache"}
     results = fb.evaluate("fbank", f"{own}:word", corpus=corpus_folder, workers=2, **folders)
     assert (results.computed, results.failures) == (1, ())
-    assert results.cells()["head"].tolist() == ["last_layer_linear"]
+    assert results.cells()["metric"].tolist() == ["accuracy", "length"]
+    assert set(results.cells()["head"]) == {"last_layer_linear"}
     run, predictions = results.runs().iloc[0], results.predictions()
     assert predictions["value"].mean() == pytest.approx(run["value"])
     lengths = (predictions["prediction"].str.len() - predictions["reference"].str.len()).abs()

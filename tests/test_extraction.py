@@ -320,9 +320,9 @@ def test_no_more_than_a_bound_waits_to_be_written(clips, tmp_path, monkeypatch):
     written: list[int] = []
     plain = FeatureCache.add
 
-    def add(cache: FeatureCache, arrays: dict) -> None:
+    def add(cache: FeatureCache, arrays: dict, names: dict) -> None:
         written.append(sum(array.nbytes for array in arrays.values()))
-        plain(cache, arrays)
+        plain(cache, arrays, names)
 
     monkeypatch.setattr(FeatureCache, "add", add)
     batches = lay_out(clips, 1, batch_seconds=2.0)

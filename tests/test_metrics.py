@@ -215,3 +215,22 @@ def test_slots_are_what_stands_between_two_marks_of_a_type():
     # edits against the nearest value of the type: OSLO for OSLO, and all of NEW YORK is missing
     assert slot_value_cer(["B-city OSLO E-city"], [text]) == pytest.approx(100 * (3 + 7) / (3 + 8 + 4))
     assert slot_type_f1(["B-city OSLO E-city"], [text]) == pytest.approx(100 * 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "one", "other"),
+    [
+        ("accuracy", "caf\u00e9", "cafe\u0301"),
+        ("accuracy", {"drink": "caf\u00e9"}, {"drink": "cafe\u0301"}),
+        ("wer", "caf\u00e9 noir", "cafe\u0301 noir"),
+        ("cer", "caf\u00e9", "cafe\u0301"),
+        ("per", "\u00e3 b", "a\u0303 b"),
+        ("slot_type_f1", "B-caf\u00e9 x E-caf\u00e9", "B-cafe\u0301 x E-cafe\u0301"),
+        ("slot_value_cer", "B-a caf\u00e9 E-a", "B-a cafe\u0301 E-a"),
+    ],
+)
+def test_composed_and_decomposed_letters_are_equal(metric, one, other):
+    known = get_metric(metric)
+    for pair in ((one, other), (other, one)):
+        assert known.compute([pair[0]], [pair[1]]) == known.optimum
+    assert known.statistics(one, other) == known.statistics(one, one), "nor are they counted twice"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -51,6 +52,9 @@ def upstream_class(spec: str) -> tuple[type[Upstream], str | None]:
             )
         return UPSTREAMS.get(prefix), rest
     name, at, checkpoint = spec.partition("@")
+    if name.endswith(".py"):
+        known = ", ".join(_classes_in(load_module(Path(name)))) or "none"
+        raise ContractError(f"{name}: name one class of it, as {name}:CLASS (found: {known})")
     if ".py:" in name:
         return _class_in_file(*name.rsplit(":", 1)), checkpoint if at else None
     if name not in UPSTREAMS.names():
@@ -88,8 +92,15 @@ def _class_in_file(file: str, name: str) -> type[Upstream]:
     module = load_module(Path(file))
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Upstream)):
-        known = [key for key, value in vars(module).items() if isinstance(value, type) and issubclass(value, Upstream)]
-        raise ContractError(f"{file}: has no upstream class '{name}' (found: {', '.join(known) or 'none'})")
+        known = ", ".join(_classes_in(module)) or "none"
+        raise ContractError(f"{file}: has no upstream class '{name}' (found: {known})")
     if not hasattr(found, "card"):
         raise ContractError(f"{file}: {name} has no card; decorate it with @register_upstream(UpstreamCard(...))")
     return found
+
+
+def _classes_in(module: ModuleType) -> list[str]:
+    """The upstreams that a module defines; what it only imports is left out."""
+    classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
+    return [name for name, value in classes.items()
+            if issubclass(value, Upstream) and value.__module__ == module.__name__]  # fmt: skip

@@ -56,6 +56,7 @@ def extract(
     todo = unfinished(batches, caches)
     if device.type != "cpu":
         todo = _together(todo, GPU_BATCHES)
+    names = {clip.key: str(clip.path) for clip in chain(*todo)}
     pending: dict[Kind, dict[str, Features]] = {kind: {} for kind in caches}
     flushed = time.monotonic()
     for batch, found in encoder.stream(todo):
@@ -64,10 +65,10 @@ def extract(
             pending[kind].update((clip.key, row.numpy()) for clip, row in kept if kind in clip.kinds)
         size = sum(array.nbytes for arrays in pending.values() for array in arrays.values())
         if size > FLUSH_BYTES or time.monotonic() - flushed > FLUSH_SECONDS:
-            _flush(pending, caches)
+            _flush(pending, caches, names)
             flushed = time.monotonic()
         advance(sum(clip.samples for clip in batch) / SAMPLE_RATE)
-    _flush(pending, caches)
+    _flush(pending, caches, names)
     return sum(map(len, todo))
 
 
@@ -78,7 +79,9 @@ def _together(batches: Sequence[list[Clip]], count: int) -> list[list[Clip]]:
     return long + [list(chain(*others[start : start + count])) for start in range(0, len(others), count)]
 
 
-def _flush(pending: dict[Kind, dict[str, Features]], caches: Mapping[Kind, FeatureCache]) -> None:
+def _flush(
+    pending: dict[Kind, dict[str, Features]], caches: Mapping[Kind, FeatureCache], names: Mapping[str, str]
+) -> None:
     for kind, arrays in pending.items():
-        caches[kind].add(arrays)
+        caches[kind].add(arrays, names)
         arrays.clear()
