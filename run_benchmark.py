@@ -20,7 +20,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 try:
     import torchaudio  # noqa: F401
@@ -38,6 +38,7 @@ from frostbench.api import evaluate
 from frostbench.byte_sizes import format_bytes
 from frostbench.cache_space import clear, entries
 from frostbench.entries import checked_head, entries_in, subject_of
+from frostbench.grid.measures import speed
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
 from frostbench.jobs.local import devices_here
 from frostbench.jobs.open import open_executor
@@ -146,7 +147,7 @@ def list_entries() -> None:
         ("corpora", [(corpus.name, corpus.title, "") for corpus in CORPORA]),
     ]
     for kind, rows in tables:
-        table = Table(title=kind, title_justify="left", show_header=False)
+        table = Table(*(Column(overflow="fold") for _ in range(3)), title=kind, title_justify="left", show_header=False)
         for row in rows:
             table.add_row(*map(escape, row))
         out.print(table)
@@ -165,22 +166,28 @@ def check(
     FILE.py alone lists what is in it.
     """
     if entry.endswith(".py"):
-        table = Table(show_header=False)
         for kind, name in entries_in(load_module(Path(entry))):
-            table.add_row(kind, escape(f"{entry}:{name}"))
-        out.print(table)
+            out.print(f"{kind:8}  {entry}:{name}", markup=False, highlight=False, soft_wrap=True)
         return
     subject = subject_of(entry, None if corpus is None else open_corpus(corpus, root))
-    out.print(subject.title, markup=False, highlight=False, soft_wrap=True)  # a table's title is broken at its width
-    table = Table(show_header=False)
-    results = [each.run() for each in subject.checks]
-    for result in results:
-        verdict = "[green]passed[/]" if result.passed else "[red]FAILED[/]"
-        note = f"known failure: {subject.known_failures[result.check]}" if result.expected else result.error
-        table.add_row(verdict, result.check, escape(note or ""))
-    out.print(table)
-    if not all(result.passed for result in results):
+    out.print(subject.title, markup=False, highlight=False, soft_wrap=True)
+    failed = False
+    with TerminalWatcher(err) as watcher:
+        watcher.stage("checking", len(subject.checks), "checks")
+        for each in subject.checks:
+            started = time.monotonic()
+            result = each.run()
+            note = f"known failure: {subject.known_failures[result.check]}" if result.expected else result.error
+            verdict = "[green]passed[/]" if result.passed else "[red]FAILED[/]"
+            said = escape(": ".join(filter(None, (result.check, note))))
+            out.print(f"{verdict}  {time.monotonic() - started:5.1f} s  {said}", highlight=False, soft_wrap=True)
+            failed |= not result.passed
+            watcher.advance(1)
+    if failed:
         raise typer.Exit(1)
+    if subject.upstream is not None:
+        line = f"speed: {speed(subject.upstream):,.0f} s of audio a second on this CPU"
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()

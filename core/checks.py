@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from core.code import LIBRARIES, OURS
 from core.errors import BenchmarkError, ContractError
 
 Subject = TypeVar("Subject")
+HOME = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,32 @@ def source_of(kind: type) -> str | None:
     return getattr(sys.modules.get(kind.__module__), "__file__", None)
 
 
-def described(error: BaseException, file: str | None) -> str:
-    """An error in one line, with the last line of a file that it went through.
+def described(error: BaseException, file: str | None = None) -> str:
+    """An error in one line, with the last line of the user's code that it went through.
 
     Args:
         error: that was raised; the words of our own errors stand for themselves.
-        file: the user's, such as that of a plug-in.
+        file: the user's, such as that of a plug-in; without one, or where the error did not go through it, any file
+            counts that is neither ours nor a library's.
     """
     if isinstance(error, BenchmarkError):
         return str(error)
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SystemExit):
         words = "it ends the program by sys.exit(); raise an error instead"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f"{words} ({Path(file).name}, line {lines[-1]})" if file is not None and lines else words
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == file] or [
+        frame for frame in frames if _is_users(frame.filename)
+    ]
+    return f"{words} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else words
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is neither one of ours, nor of an installed library, nor generated code."""
+    if file.startswith("<"):
+        return False
+    folders = {*Path(file).resolve().parents}
+    return not folders & {*(HOME / name for name in OURS), *LIBRARIES} and Path(file).name != "run_benchmark.py"
 
 
 def require(condition: bool, message: str) -> None:

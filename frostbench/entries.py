@@ -72,6 +72,7 @@ class Subject:
         title: kind, name and sizes in one line.
         checks: the contract.
         known_failures: name of a check -> reason.
+        upstream: that is checked, built; None where the entry is none.
     """
 
     kind: str
@@ -79,6 +80,7 @@ class Subject:
     title: str
     checks: tuple[BoundCheck, ...]
     known_failures: Mapping[str, str] = field(default_factory=dict)
+    upstream: Upstream | None = None
 
 
 def subject_of(entry: Any, corpus: Manifest | None = None) -> Subject:
@@ -228,7 +230,9 @@ def _upstream_subject(entry: Upstream | type[Upstream]) -> Subject:
         f"{'unknown number of' if count is None else f'{count:,}'} parameters"
     )
     known = upstream.card.known_failures
-    return Subject("upstream", upstream.display_name, title, _bound(upstream_checks.CHECKS, upstream, known), known)
+    return Subject(
+        "upstream", upstream.display_name, title, _bound(upstream_checks.CHECKS, upstream, known), known, upstream
+    )
 
 
 def _head_subject(entry: type[Head]) -> Subject:

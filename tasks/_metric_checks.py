@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from core.checks import require
+from core.checks import described, require
 from core.errors import MetricError
 from core.metrics import Metric
 from downstreams.labels._base import LABELS, Labels
@@ -97,12 +97,13 @@ def _accepted(metric: Metric) -> Iterator[list[Any]]:
 
     Raises: ContractError: it can compare none.
     """
-    found = False
+    found, said = False, ""
     for references in (*map(_references, dict.fromkeys(LABELS)), *map(list, FURTHER)):
         try:
             for reference in references:
                 metric.statistics(reference, reference)
-        except Exception:  # a word error rate of speaker turns, for one
+        except Exception as error:  # a word error rate of speaker turns, for one
+            said = said or f" ({described(error)})"
             continue
         try:
             metric.compute(references, references)
@@ -110,7 +111,7 @@ def _accepted(metric: Metric) -> Iterator[list[Any]]:
             continue
         found = True
         yield references
-    require(found, "it can compare the references of no kind of labels: register the kind that it is for first")
+    require(found, f"it can compare the references of no kind of labels{said}: register the kind that it is for first")
 
 
 def _references(labels: type[Labels]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -111,13 +112,56 @@ def test_a_task_is_checked_on_a_corpus(corpus_folder):
 def test_a_file_alone_lists_what_is_in_it(own):
     called = call("check", own)
     assert called.code == 0
-    rows = [line.split("│")[1:3] for line in called.out.splitlines() if "│" in line]
-    assert [(kind.strip(), entry.strip()) for kind, entry in rows] == [
+    assert [tuple(line.split(maxsplit=1)) for line in called.out.splitlines()] == [
         ("head", f"{own}:OwnHead"),
         ("task", f"{own}:word"),
         ("metric", f"{own}:length"),
         ("upstream", f"{own}:Halves"),
     ]
+
+
+def test_check_says_how_fast_and_how_far(own, monkeypatch):
+    called = call("check", f"{own}:Halves")
+    *lines, last = called.out.splitlines()[1:]
+    assert [re.fullmatch(r"passed {3,}\d+\.\d s  (check_\w+)", line)[1] for line in lines] == [
+        finding.check for finding in fb.check(f"{own}:Halves")]  # fmt: skip
+    assert re.fullmatch(r"speed: [\d,]+ s of audio a second on this CPU", last)
+    monkeypatch.setattr("frostbench.jobs.progress.LINE_SECONDS", -1.0)
+    called = call("check", "accuracy")
+    assert "speed" not in called.out
+    progress = [line.split(",")[0] for line in called.err.splitlines()]
+    assert progress == [f"checking: {n + 1} of {len(progress)} checks" for n in range(len(progress))]
+
+
+@pytest.mark.parametrize("name", ["OwnHead", "length", "Halves"])
+@pytest.mark.parametrize("broken", [False, True])
+def test_nothing_is_cut_on_a_narrow_terminal(own, name, broken, monkeypatch):
+    """Nor names of classes, files and tasks, nor what is wrong."""
+    monkeypatch.setenv("COLUMNS", "30")
+    text = own.read_text()
+    if broken:
+        text = text.replace("mean_over_valid(features", "mean_over_valid(features.a_rather_long_name")
+        text = text.replace("abs(len(str(prediction))", "abs(len(prediction.a_rather_long_name)")
+        text = text.replace("wavs[:, : wavs.shape[1]", "wavs[:, : wavs.a_rather_long_name[1]")
+        own.write_text(text)
+    called = call("check", f"{own}:{name}")
+    assert called.code == broken
+    for finding in fb.check(f"{own}:{name}", raise_error=False):
+        assert f"{finding.check}{': ' + finding.error if finding.error else ''}\n" in called.out
+    assert ("a_rather_long_name" in called.out) == broken
+    if broken:  # whatever kind it is of, the line in its file is said
+        line = 1 + next(n for n, each in enumerate(text.splitlines()) if "a_rather_long" in each and _is_of(name, each))
+        assert f"(own.py, line {line})" in called.out
+    assert f"{own}:OwnHead\n" in call("check", own).out
+
+
+def _is_of(name: str, line: str) -> bool:
+    return {"OwnHead": "classifier", "length": "len(", "Halves": "wavs"}[name] in line
+
+
+def test_list_cuts_nothing(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert "…" not in call("list").out
 
 
 @pytest.mark.parametrize(

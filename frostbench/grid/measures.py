@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from downstreams._data import Examples
 from frostbench.jobs.base import Advance
+from upstreams._base import Upstream
 from upstreams._resolve import build_upstream
 
 MOST_UTTERANCES = 500  # norms differ little between utterances, and every frame of every layer is read
@@ -49,6 +51,19 @@ def layer_norms(examples: Examples, normalise: bool) -> list[float]:
             frames = functional.layer_norm(frames, frames.shape[-1:])
         norms.append(frames.norm(dim=-1).mean(dim=0))
     return torch.stack(norms).double().mean(dim=0).tolist()
+
+
+def speed(upstream: Upstream) -> float:
+    """Seconds of audio that an upstream extracts in a second, where it is: one clip of ten seconds, after another.
+
+    Raises: Exception: whatever a plug-in raises.
+    """
+    samples = int(SECONDS * upstream.sample_rate)
+    wav = torch.randn(1, samples, generator=torch.Generator().manual_seed(0)) / 10
+    for _ in range(2):  # the first one prepares what stays
+        started = time.perf_counter()
+        upstream.extract(wav, torch.tensor([samples]))
+    return SECONDS / (time.perf_counter() - started)
 
 
 def gflops_per_second(spec: str, *, device: str, advance: Advance) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
+from core.checks import described
 from core.digest import STORAGE_ERRNOS
 from core.errors import BenchmarkError
 from core.memory import keep_freed_memory
@@ -151,4 +152,4 @@ def set_up_worker(threads: int) -> None:
 
 def _unexpected(job: Job, error: BaseException) -> Outcome:
     logger.error("%s failed:\n%s", job.name, "".join(traceback.format_exception(error)))
-    return Outcome(job, error=f"{type(error).__name__}: {error}")
+    return Outcome(job, error=described(error))
