@@ -28,7 +28,7 @@ except (ImportError, OSError) as error:  # the wheel of torchaudio 2.11 wants li
     reason = str(error).splitlines()[0]
     sys.exit(f"torchaudio does not fit the installed torch ({reason}): pip install -c constraints.txt torch torchaudio")
 
-from core.digest import STORAGE_ERRNOS, require_writable, written_then_renamed
+from core.digest import require_writable, require_writable_file, written_then_renamed
 from core.errors import BenchmarkError, RecordError
 from core.manifest import Manifest, summarise
 from core.records import RecordStore
@@ -68,19 +68,12 @@ from upstreams._base import UPSTREAMS, Precision
 from upstreams._pretraining.plan import PretrainingSettings
 from upstreams._pretraining.processes import Mixed, is_first_process
 
-NO_FOLDER_ERRNOS = {
-    errno.EEXIST,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.EPERM,
-}  # a file where a folder is meant
 ADVICE = {
     errno.ENOSPC: "free some space or name another folder",
     errno.EDQUOT: "free some space or name another folder",
     errno.EFBIG: "free some space or name another folder",
-    errno.EACCES: "you may not write there; name another folder",
-    errno.EPERM: "you may not write there; name another folder",
+    errno.EACCES: "you may not do that there; name another folder",
+    errno.EPERM: "you may not do that there; name another folder",
     errno.EROFS: "nothing can be written there; name another folder",
     errno.EEXIST: "a file is in the way of a folder; name another folder",
     errno.ENOTDIR: "a file is in the way of a folder; name another folder",
@@ -372,6 +365,10 @@ def report_results(
     upstream: Annotated[str | None, typer.Option(help="Whose results a model-index lists.")] = None,
 ) -> None:
     """Print the leaderboard of a folder of results. Files that can't be used are left out, and named."""
+    for file in (file for file in (picture, html) if file is not None):
+        require_writable_file(file)
+    if figures is not None:
+        require_writable(figures)
     board = leaderboard(RecordStore(output), custom=custom, published=with_published)
     if picture is not None:
         with written_then_renamed(picture) as temporary:
@@ -508,10 +505,10 @@ def _one_line_errors() -> Iterator[None]:
         err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in STORAGE_ERRNOS | NO_FOLDER_ERRNOS:
+        if error.errno is None:  # of a library, not of the operating system
             raise
         where = error.filename2 or error.filename or "output"  # of a renaming, the name that was wanted
-        advice = ADVICE.get(error.errno, "name another folder")
+        advice = ADVICE.get(error.errno, "correct the path, or name another one")
         line = f"error: {where}: {error.strerror}; {advice}"
         err.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -80,8 +80,8 @@ def _promised(file: BinaryIO, head: bytes) -> int | None:
 
 
 def _caf_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    place = 8
-    while True:
+    place, end = 8, file.seek(0, os.SEEK_END)
+    while place < end:
         file.seek(place)
         head = file.read(12)
         if len(head) < 12:

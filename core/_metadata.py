@@ -21,6 +21,7 @@ from core.errors import ManifestError
 
 FILE_NAMES = ("metadata.jsonl", "metadata.csv")
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+MOST_DIGITS = 18  # of the place of a sample; Python reads no number of thousands
 SEPARATORS = ",;\t"  # of the columns of a CSV file; some languages' spreadsheets write semicolons
 
 
@@ -41,7 +42,10 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _text(path: Path) -> str:
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be read ({error.strerror}); name another file") from None
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         return content.decode(encoding)
@@ -70,7 +74,10 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
     first = text.partition("\n")[0]
     separator = max(SEPARATORS, key=first.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    names = [name.strip() for name in reader.fieldnames or ()]
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error as error:
+        raise ManifestError(f"{path}: its first line is not CSV ({error}); write the names of the columns") from None
     if "file_name" not in names:
         raise ManifestError(f"{path}: has no column file_name in its first line (there are: {', '.join(names)})")
     reader.fieldnames = names
@@ -90,7 +97,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
 
 def _cell(name: str, cell: str) -> str | int:
     """Places of pieces are numbers; all other cells are what they say."""
-    is_place = name in {"start_sample", "stop_sample"} and cell.strip().isdecimal()
+    is_place = name in {"start_sample", "stop_sample"} and cell.strip().isdecimal() and len(cell) < MOST_DIGITS
     return int(cell) if is_place else cell
 
 
@@ -155,7 +162,7 @@ class Files:
         for part in parts:
             other = self._listing(found).find(part)
             if other is None:
-                return path
+                return _possible(path, name)
             found /= other
         self.matched += 1
         return found
@@ -164,6 +171,15 @@ class Files:
         if folder not in self._folders:
             self._folders[folder] = _Listing(folder)
         return self._folders[folder]
+
+
+def _possible(path: Path, name: str) -> Path:
+    """A path that the operating system can look for, though nothing is there."""
+    try:
+        path.exists()
+    except OSError as error:
+        raise ManifestError(f"file_name {name[:40]!r}... is no name ({error.strerror})") from None
+    return path
 
 
 class _Listing:

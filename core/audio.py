@@ -47,12 +47,14 @@ def read_audio(path: Path, start: int = 0, stop: int | None = None, sample_rate:
         is_piece = rate == sample_rate and file.subtype in SEEKABLE and length_known  # nothing else has to be read
         first, last = (min(start, file.frames), min(stop or file.frames, file.frames)) if is_piece else (0, file.frames)
         if file.frames == 0:
-            raise AudioError(f"{path}: has no samples, or is cut off; remove it from the manifest or fetch it again")
+            raise _empty(path)
         if first:
             file.seek(first)
         blocks = _blocks(file, last - first if length_known else None)
         wav = _joined(_resampled(_mono(path, blocks), rate, sample_rate))
         expected = resampled_length(last - first, rate, sample_rate)
+    if not is_piece and (expected == 0 or len(wav) == 0):
+        raise _empty(path)
     if length_known and len(wav) != expected:
         raise AudioError(
             f"{path}: is cut off or damaged: its header promises {expected:,} samples at {sample_rate / 1000:g} kHz, "
@@ -107,8 +109,15 @@ def num_samples(path: Path) -> int:
 def _num_samples(path: str, size: int, modified: int) -> int:
     with _opened(Path(path)) as (file, length_known):
         if length_known:
-            return resampled_length(file.frames, file.samplerate)
+            samples = resampled_length(file.frames, file.samplerate)
+            if samples == 0:
+                raise _empty(Path(path))
+            return samples
     return len(read_audio(Path(path)))
+
+
+def _empty(path: Path) -> AudioError:
+    return AudioError(f"{path}: has no samples, or is cut off; remove it from the manifest or fetch it again")
 
 
 def _missing(path: Path) -> AudioError:
@@ -120,7 +129,10 @@ def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, bool]]:
     """The file, and whether its length is known."""
     if not path.is_file():
         raise _missing(path)
-    source = source_of(path)
+    try:
+        source = source_of(path)
+    except OSError as error:
+        raise AudioError(f"{path}: can't be read ({error.strerror}); restore it, or take it out") from None
     try:
         with soundfile.SoundFile(source.file) as file:
             if file.samplerate not in RATES:

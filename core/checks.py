@@ -80,7 +80,10 @@ def _is_users(file: str) -> bool:
     if file.startswith("<"):
         return False
     folders = {*Path(file).resolve().parents}
-    return not folders & {*(HOME / name for name in OURS), *LIBRARIES} and Path(file).name != "run_benchmark.py"
+    return (
+        not folders & {*(HOME / name for name in OURS), *(folder.resolve() for folder in LIBRARIES)}
+        and Path(file).name != "run_benchmark.py"
+    )
 
 
 def require(condition: bool, message: str) -> None:

@@ -102,11 +102,26 @@ def require_writable(folder: Path) -> None:
     Raises: OSError: it can't be written to; `errno` and `filename` are set.
     """
     with _named(folder):
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:  # libraries that write weights and logs take no such name
+            raise OSError(errno.EILSEQ, "Name is not UTF-8") from None
+        there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
         if not there.is_dir():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
+
+
+def require_writable_file(path: Path) -> None:
+    """The same for a file that will be written or replaced.
+
+    Raises: OSError: it can't be; `errno` and `filename` are set.
+    """
+    with _named(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    require_writable(path.parent)
 
 
 @contextmanager

@@ -18,6 +18,11 @@ RESERVED_IN_MIXTURES = {"mixture", "id", "split", "length"}  # all other keys of
 SOURCE_KEYS = {"of", "file_name", "start_sample", "stop_sample", "offset", "gain_db"}
 
 
+MOST_SAMPLES = 1 << 53  # JSON's numbers are exact up to here
+MOST_OFFSET = 3600 * SAMPLE_RATE  # an hour of silence before a source: a mixture is made whole, in memory
+MOST_DB = 200
+
+
 @dataclass(frozen=True)
 class Source:
     """A recording, or a piece of it, at its place and level in a mixture; in samples at 16 kHz.
@@ -114,13 +119,17 @@ def piece_of(row: Mapping[str, Any]) -> tuple[int, int | None]:
     Raises: ManifestError: they are no such places.
     """
     start, stop = row.get("start_sample") or 0, row.get("stop_sample")
-    if (
-        not isinstance(start, int)
-        or not isinstance(stop, int | None)
-        or not 0 <= start < (start + 1 if stop is None else stop)
-    ):
+    if not _is_place(start) or not (stop is None or (_is_place(stop) and start < stop)):
         raise ManifestError(f"start_sample {start!r} and stop_sample {stop!r} must be whole numbers, 0 <= start < stop")
     return start, stop
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_SAMPLES
+
+
+def _is_level(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MOST_DB <= value <= MOST_DB
 
 
 def _source(source: Any, files: Files, known: Mapping[str, Source]) -> Source:
@@ -131,9 +140,14 @@ def _source(source: Any, files: Files, known: Mapping[str, Source]) -> Source:
             f"source {source!r} must be an object with either of or file_name, and no other keys than {keys}"
         )
     offset, gain = source.get("offset", 0), source.get("gain_db", 0.0)
-    if not isinstance(offset, int) or offset < 0 or not isinstance(gain, int | float):
-        raise ManifestError(f"offset {offset!r} must be a whole number from 0, gain_db {gain!r} a number")
+    if not _is_place(offset) or offset > MOST_OFFSET or not _is_level(gain):
+        raise ManifestError(
+            f"offset {offset!r} must be a whole number from 0 to {MOST_OFFSET:,}, gain_db {gain!r} a number from "
+            f"{-MOST_DB} to {MOST_DB}"
+        )
     if "of" not in source:
+        if not isinstance(source["file_name"], str):
+            raise ManifestError(f"file_name of a source is {source['file_name']!r}, must be text")
         return Source(files.find(source["file_name"]), *piece_of(source), offset, float(gain))
     row = known.get(str(source["of"]))
     if row is None or "start_sample" in source or "stop_sample" in source:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.digest import digest_of, json_text, write_json
+from core.digest import digest_of, json_text, require_writable, write_json
 from core.errors import RecordError
 
 SCHEMA_VERSION = 3
@@ -305,6 +305,14 @@ class RecordStore:
                 f"{self.path(record.run)}: holds another result of the same run; move one of the two folders away"
             )
         write_json(self.path(record.run), record.sealed())
+
+    def require_writable(self) -> None:
+        """Refuses a folder that no result can be written to, before hours of work instead of after them.
+
+        Raises: OSError: `errno` and `filename` are set.
+        """
+        for folder in (self.folder, self.folder / "records", self.folder / "runs"):
+            require_writable(folder)
 
     def paths(self) -> list[Path]:
         """The files of all records, in the order of their names."""

@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 from core.checks import CheckResult
-from core.digest import require_writable
 from core.errors import BenchmarkError, ContractError, EvaluationError, RecordError
 from core.records import RecordStore
 from downstreams._base import Head
@@ -95,7 +94,7 @@ def evaluate(  # noqa: PLR0913
     Raises: EvaluationError: a run failed. BenchmarkError: the evaluation can't start at all. OSError: nothing can be
         written to `output`.
     """
-    require_writable(Path(output))
+    RecordStore(Path(output)).require_writable()
     asked = [checked_task(task, head) for task in _several(tasks, "task")]
     given, drawn = _several(upstreams, "upstream"), _several(seeds, "seed")
     options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))

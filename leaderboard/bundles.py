@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from core.digest import require_writable, written_then_renamed
+from core.digest import require_writable_file, written_then_renamed
 from core.errors import RecordError
 from core.records import FILES, MEASURED, NAME_LENGTH, RecordStore, ResultRecord
 from leaderboard.usable_records import usable_records
@@ -37,7 +37,7 @@ def submit(store: RecordStore, bundle: Path) -> int:
     Returns: how many records.
     Raises: RecordError: there are none, or verification finds something; nothing is written then.
     """
-    require_writable(bundle.parent)
+    require_writable_file(bundle)
     records = _verified(store, store.folder)
     with written_then_renamed(bundle) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for record in records:
@@ -78,7 +78,7 @@ def merge(sources: Sequence[Path], store: RecordStore, *, strict: bool = False) 
 
     Raises: RecordError: a source does not hold, or two results of one run contradict each other; nothing is taken then.
     """
-    require_writable(store.folder)
+    store.require_writable()
     with TemporaryDirectory(prefix="frostbench-merge-") as scratch:
         taken: dict[str, tuple[ResultRecord, RecordStore, Path]] = {
             record.run: (record, store, store.folder) for record in usable_records(store).records

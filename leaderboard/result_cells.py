@@ -49,6 +49,8 @@ def judged(store: RecordStore, entries: Sequence[Entry]) -> Judged:
             read.append((entry, predictions_of(store, entry.record)))
         except RecordError as error:
             left_out.append(_without_predictions(store, entry, str(error)))
+        except OSError as error:
+            left_out.append(_without_predictions(store, entry, f"can't be read ({error.strerror})"))
     orders = Counter(tuple(row.id for row in rows) for _, rows in read if rows is not None)
     usual = orders.most_common(1)[0][0] if orders else ()
     kept: list[Entry] = []

@@ -6,7 +6,6 @@ named there, and `verify` fails on it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from core.errors import RecordError
 from core.records import RecordStore, ResultRecord
 
 Check = Callable[[Any], bool]
+LARGEST = 1e15  # of a number: beyond it whole ones are no longer exact, and sums and squares may overflow
 
 
 class LeftOut(NamedTuple):
@@ -87,11 +87,11 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _is_bool(value: Any) -> bool:

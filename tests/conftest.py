@@ -32,6 +32,18 @@ from upstreams._base import UPSTREAMS
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("suite")
+FUZZ = int(
+    os.environ.get("FROSTBENCH_FUZZ", "0")
+)  # examples of each fuzz test, drawn anew; 0 are a few, always the same
+
+
+def fuzzed(examples: int) -> hypothesis.settings:
+    """Settings of a test that draws files, rows or arguments: so many examples, or what FROSTBENCH_FUZZ says."""
+    checks = [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]
+    return hypothesis.settings(
+        max_examples=FUZZ or examples, derandomize=not FUZZ, deadline=None, suppress_health_check=checks, database=None
+    )
+
 
 WORDS = {"ba": 25, "di": 12, "go": 7}  # word -> half period of its tone, in samples at 16 kHz
 TEXTS = ("ba di", "di go", "go ba", "ba go", "di ba", "go di")

@@ -11,7 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,6 +69,25 @@ def nan(place: Path) -> None:
 
 def text(place: Path) -> None:
     first_audio(place).write_text("no audio")
+
+
+def link(place: Path) -> None:
+    (place / "results").symlink_to(place / "gone")
+
+
+def records_are_a_file(place: Path) -> None:
+    (place / "results").mkdir()
+    (place / "results" / "records").write_text("a file")
+
+
+def csv(text: str) -> Callable[[Path], None]:
+    """The corpus has this metadata.csv instead."""
+
+    def prepare(place: Path) -> None:
+        (place / "corpus" / "metadata.jsonl").unlink()
+        (place / "corpus" / "metadata.csv").write_text(text)
+
+    return prepare
 
 
 def several(place: Path) -> None:
@@ -167,6 +186,40 @@ CASES = {
     ),
     "columns without hf": (nothing, (*FBANK, "--columns", "text=a"), "--columns is for hf: datasets"),
     "output is a file": (nothing, (*FBANK, "--cache", "{}/pickle.pt"), "{}/pickle.pt"),
+    "output is a broken link": (link, FBANK, "{}/results: File exists; a file is in the way of a folder"),
+    "records are a file": (records_are_a_file, FBANK, "{}/results/records: File exists; a file is in the way"),
+    "picture is a folder": (
+        nothing,
+        ("report", "--output", "{}/folder", "--picture", "{}/folder"),
+        "{}/folder: Is a directory; a folder is in the way of a file",
+    ),
+    "page is a folder": (nothing, ("report", "--output", "{}/folder", "--html", "."), "error: .: Is a directory"),
+    "bundle is a folder": (nothing, ("submit", "{}/folder", "--output", "{}/folder"), "{}/folder: Is a directory"),
+    "output is no text": (nothing, (*FBANK, "--output", "{}/a\udcff"), "Name is not UTF-8; correct the path"),
+    "csv without an end": (csv('"file_name'), FBANK, "metadata.csv: its first line is not CSV (unexpected end"),
+    "csv with a number of thousands of digits": (
+        csv("file_name,split,start_sample\na.wav,train," + "1" * 5_000),
+        FBANK,
+        "must be whole numbers, 0 <= start < stop",
+    ),
+    "manifest is a folder": (nothing, (*FBANK, "--corpus", "{}/corpus/audio"), "no metadata.jsonl there"),
+    "file_name of a source": (
+        lambda place: change(place, mixture=[{"file_name": 5}], file_name=None),
+        FBANK,
+        "file_name of a source is 5, must be text",
+    ),
+    "offset of a source": (
+        lambda place: change(place, mixture=[{"file_name": "a", "offset": 10**12}], file_name=None),
+        FBANK,
+        "offset 1000000000000 must be a whole number from 0 to 57,600,000",
+    ),
+    "level of a source": (
+        lambda place: change(place, mixture=[{"file_name": "a", "gain_db": float("nan")}], file_name=None),
+        FBANK,
+        "gain_db nan a number from -200 to 200",
+    ),
+    "too long a name": (lambda place: change(place, file_name="a" * 300), FBANK, "is no name (File name too long)"),
+    "piece of true": (lambda place: change(place, start_sample=True), FBANK, "start_sample True and stop_sample None"),
     "prepare": (several, ("prepare", "{}/corpus"), "2 bad rows; correct or remove:"),
     "check": (nothing, ("check", "mfc"), "unknown upstream, head, task or metric 'mfc': did you mean 'mfcc'?"),
     "check checkpoint": (nothing, ("check", "apc@{}/cut.safetensors"), "not a readable safetensors file"),

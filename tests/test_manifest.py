@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from core import _file_digests
 from core.audio import SAMPLE_RATE, duration_seconds, read_audio
@@ -437,33 +435,3 @@ def test_a_number_and_text_that_read_alike_are_noted(tmp_path):
     rows = [{**row, "keyword": word} for row, word in zip(ROWS, (1, "1", 1), strict=True)]
     assert "keyword '1' is text in one row and a number in another" in read_manifest(write(tmp_path, rows)).notes[0]
     assert read_manifest(write(tmp_path, ROWS)).notes == ()
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["train", "a.wav", "\ud800"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-)
-names = (
-    st.sampled_from(["file_name", "split", "id", "start_sample", "stop_sample", "keyword", "intent", "text"])
-    | st.text()
-)
-
-
-@given(
-    rows=st.lists(
-        st.dictionaries(names, values)
-        | st.fixed_dictionaries(
-            {"file_name": st.text(), "split": st.just("train")}, optional={"keyword": values, "id": values}
-        ),
-        max_size=3,
-    )
-)
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_rows_are_read_or_refused_in_words(rows, tmp_path):
-    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    try:
-        manifest = read_manifest(tmp_path)
-    except ManifestError:
-        return
-    assert len(manifest.utterances) == len(rows)
-    json.dumps([dict(row.labels) for row in manifest.utterances], allow_nan=False).encode()
