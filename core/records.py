@@ -379,7 +379,9 @@ def read_stored(path: Path) -> StoredRecord:
         version = content["schema_version"]
         if version <= SCHEMA_VERSION:
             return StoredRecord(content, seal, upgraded(content), text)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise RecordError(f"{path}: can't be read ({error.strerror})") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise RecordError(f"{path}: not a result record ({error}); delete it and run the cell again") from None
     raise RecordError(
         f"{path}: has schema {version}, this program reads schemas up to {SCHEMA_VERSION}: update Frostbench to "

@@ -51,7 +51,9 @@ def verify(store: RecordStore, advance: Callable[[int], None] = lambda records: 
     for path in store.paths():
         try:
             findings += _record_findings(store, path)
-        except (SafetensorError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except OSError as error:
+            findings.append(Finding(Path(error.filename or path), f"can't be read ({error.strerror})"))
+        except (SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
             findings.append(Finding(path, f"it, or a file beside it, lacks what it should hold ({error!r})"))
         advance(1)
     return findings

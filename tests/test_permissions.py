@@ -1,4 +1,4 @@
-"""A cache without write permission serves a run whose features are all there, and refuses any other before the work."""
+"""What may not be written to or read: a warm cache serves all the same, and all else is said in one line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call
+from results import add, classified, upstream
 
 from core.feature_cache import FeatureCache
 from core.records import RecordStore
@@ -23,11 +24,8 @@ if os.name != "posix":
 
 
 @contextlib.contextmanager
-def without_permission(folder: Path) -> Iterator[None]:
-    """Nothing below a folder can be written to; root may write anywhere, so it is another user meanwhile."""
-    paths = [folder, *folder.rglob("*")]
-    for path in paths:
-        path.chmod(0o555 if path.is_dir() else 0o444)
+def as_another_user() -> Iterator[None]:
+    """Root may read and write anywhere, so it is another user meanwhile. What Python imports has to be there before."""
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(NOBODY)
@@ -36,8 +34,31 @@ def without_permission(folder: Path) -> Iterator[None]:
     finally:
         if is_root:
             os.seteuid(0)
+
+
+@contextlib.contextmanager
+def without_permission(folder: Path) -> Iterator[None]:
+    """Nothing below a folder can be written to."""
+    paths = [folder, *folder.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        with as_another_user():
+            yield
+    finally:
         for path in paths:
             path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@contextlib.contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    mode = path.stat().st_mode
+    path.chmod(0)
+    try:
+        with as_another_user():
+            yield
+    finally:
+        path.chmod(mode)
 
 
 @pytest.fixture
@@ -122,3 +143,54 @@ def test_a_cache_that_can_be_written_to_is_used_itself(place):
             assert shown is None
     with without_permission(place / "cache"), overlay_of(place / "cache") as shown:
         assert shown is not None
+
+
+@pytest.fixture
+def results(place) -> Path:
+    """Two records with their files, readable for everybody."""
+    store = RecordStore(place / "results")
+    for name in ("apc", "fbank"):
+        add(store, classified([1, 0, 1, 1], 2), upstream=upstream(name))
+    for path in store.folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return store.folder
+
+
+@pytest.mark.parametrize("what", ["record", "predictions"])
+def test_a_record_that_can_t_be_read_is_left_out(results, what):
+    record = RecordStore(results).all()[0].run[:16]
+    path = results / (f"records/{record}.json" if what == "record" else f"runs/{record}/predictions.jsonl")
+    report = ("report", "--output", results, "--format", "csv")
+    whole, _ = call(*report), call("verify", "--output", results)
+    with unreadable(path):
+        called, verified = call(*report), call("verify", "--output", results)
+    assert (called.code, called.err) == (0, f"left out: {path}: can't be read (Permission denied)\n")
+    assert len(whole.out.splitlines()) - len(called.out.splitlines()) == 1
+    assert (verified.code, verified.err.splitlines()[0]) == (1, f"{path}: can't be read (Permission denied)")
+
+
+READS = {
+    "audio/train_0_0.wav": ("prepare", "{}/corpus", "--cache", "{}/others"),
+    "metadata.jsonl": ("prepare", "{}/corpus", "--cache", "{}/others"),
+    "audio": ("prepare", "{}/corpus", "--cache", "{}/others"),
+    "own.py": ("check", "{}/corpus/own.py:x"),
+    "model.safetensors": ("check", "apc@{}/corpus/model.safetensors"),
+    ".": ("prepare", "{}/corpus", "--cache", "{}/others"),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_what_can_t_be_read_is_said_in_one_line(place, name):
+    (place / "corpus" / "own.py").write_text("x = 1")
+    (place / "corpus" / "model.safetensors").write_bytes(bytes(100))
+    command = [each.replace("{}", str(place)) for each in READS[name]]
+    call(*command)  # whatever is imported for it
+    with unreadable(place / "corpus" / name):
+        called = call(*command)
+    assert called.code == 2
+    assert "Traceback" not in called.err
+    first, *rows = called.err.strip().splitlines()
+    assert first.startswith("error: ")
+    assert all(row.startswith("  ") for row in rows)
+    assert "Permission denied" in called.err
+    assert "space" not in called.err
