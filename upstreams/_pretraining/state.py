@@ -14,6 +14,7 @@ from core.errors import CheckpointError
 from upstreams._pretraining.contract import TrainableUpstream
 from upstreams._pretraining.data import Position
 from upstreams._pretraining.processes import Mixed
+from upstreams._weight_files import read_torch
 
 Evaluate = Callable[[TrainableUpstream], Mapping[str, float]]
 Report = Callable[[float, str], None]
@@ -100,12 +101,12 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
 def read_state(path: Path, digest: str) -> dict[str, Any] | None:
     """What an interrupted training left; None where there is nothing.
 
-    Raises: CheckpointError: it is another training's, which is not overwritten.
+    Raises: CheckpointError: it is another training's, which is not overwritten, or damaged.
     """
     if not path.exists():
         return None
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if content["digest"] != digest:
+    content = read_torch(path)
+    if content.get("digest") != digest:
         raise CheckpointError(
             f"{path}: is the state of an interrupted training with other settings or data; "
             f"repeat that one, name another --output, or delete the file"
