@@ -109,9 +109,7 @@ def train_together(
     Returns: an outcome a run; one that diverged says so, and ends without the others noticing.
     """
     kind = _kind_of(models[0])
-    learners: list[_Learner] = [
-        kind(downstream.to(device), recipe, run) for downstream, run in zip(models, runs, strict=True)
-    ]
+    learners = [kind(downstream.to(device), recipe, run) for downstream, run in zip(models, runs, strict=True)]
     if not models[0].head.trains:
         for learner in learners:
             learner.look(data["valid"], score, sign, 0)
