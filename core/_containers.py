@@ -50,11 +50,34 @@ def source_of(path: Path) -> Source:
             return _wav(path, file, size)
         if head[:4] == b"fLaC":
             total = int.from_bytes(head[21:26], "big") & ((1 << 36) - 1)
+            if len(head) == 64 and not _flac_blocks_fit(file, start, head, total):
+                raise AudioError(f"{path}: is damaged: its header speaks of blocks that are not there; write it anew")
             return Source(path, length_known=total > 0)
         if _mpeg_frame(head, 0) is not None:
             return _mpeg(path, start)
         _refuse_if_cut_off(path, _promised(file, head), size)
     return Source(path)
+
+
+def _flac_blocks_fit(file: BinaryIO, start: int, head: bytes, total: int) -> bool:
+    """Whether the block sizes of a FLAC header can be true; by others libFLAC finds wrong samples, or zeros.
+
+    The first block is compared with them; where it is the only one, it may be smaller.
+    """
+    low, high = int.from_bytes(head[8:10], "big"), int.from_bytes(head[10:12], "big")
+    if not 16 <= low <= high:
+        return False
+    place, is_last = start + 4, False
+    while not is_last:  # metadata blocks: a byte of kind, three of size
+        file.seek(place)
+        block = file.read(4)
+        if len(block) < 4:
+            return True  # cut off, which decoding tells
+        is_last, place = block[0] >= 0x80, place + 4 + int.from_bytes(block[1:], "big")
+    file.seek(place)
+    code = (file.read(3)[2:] or b"\0")[0] >> 4
+    size = {1: 192, **{n: 576 << n - 2 for n in range(2, 6)}, **{n: 256 << n - 8 for n in range(8, 16)}}.get(code)
+    return size is None or low <= size <= high or total <= size <= high
 
 
 def _refuse_if_cut_off(path: Path, promised: int | None, size: int) -> None:

@@ -358,7 +358,10 @@ class StoredRecord:
     @property
     def holds(self) -> bool:
         """Whether the content is what was sealed."""
-        return self.seal == digest_of(self.content) or (self.seal is None and self.content["schema_version"] == 1)
+        try:
+            return self.seal == digest_of(self.content) or (self.seal is None and self.content["schema_version"] == 1)
+        except UnicodeEncodeError:  # half of a surrogate pair: nothing that was sealed
+            return False
 
     @property
     def as_written(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from core.errors import RecordError
 from core.records import RecordStore, ResultRecord
 
+LARGEST_RATE = 1e100
 Check = Callable[[Any], bool]
 LARGEST = 1e15  # of a number: beyond it whole ones are no longer exact, and sums and squares may overflow
 
@@ -94,6 +95,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
+def _is_rate(value: Any) -> bool:
+    """Of learning rates absurd ones are tried as well."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST_RATE
+
+
 def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
@@ -167,10 +173,10 @@ FIELDS: Mapping[str, Check] = {
     "metric": _METRIC,
     "value": _is_number,
     "values": _by_name(_is_number),
-    "learning_rate": _is_number,
+    "learning_rate": _is_rate,
     "learning_rates": _several(
         _both(
-            _with(learning_rate=_is_number, valid=_or_none(_is_number), step=_SIZE),
+            _with(learning_rate=_is_rate, valid=_or_none(_is_number), step=_SIZE),
             _may_have(layer=_is_whole, diverged=_SIZE),
         )
     ),

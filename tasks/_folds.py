@@ -34,8 +34,8 @@ def folds_of(manifest: Manifest, task: Task) -> Sequence[str | None]:
 def in_fold(manifest: Manifest, task: Task, fold: str | None) -> Manifest:
     """The corpus with the splits of a fold: its rows are tested on, a fifth of the others chooses on valid.
 
-    Which rows choose follows from their ids alone, so it is the same everywhere, in whatever order they come. Without a
-    fold the corpus is as it was.
+    Which rows choose follows from the fold and their ids alone, so it is the same everywhere, in whatever order they
+    come, and each fold has others. Without a fold the corpus is as it was.
     """
     if task.folds is None or fold is None:
         return manifest

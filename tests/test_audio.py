@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.audio import SAMPLE_RATE, num_samples, read_audio, resample, resampled_length
+from core.audio import SAMPLE_RATE, at_rate, num_samples, read_audio, resample, resampled_length
 from core.errors import AudioError
 
 SAMPLES = 24_000
@@ -59,6 +59,29 @@ def test_a_flac_of_unknown_length_is_read_to_its_end(tmp_path):
     assert torch.equal(read_audio(path), read_audio(written(tmp_path, FLAC, "b.flac")))
     assert num_samples(path) == SAMPLES
     assert len(read_audio(path, 100, 300)) == 200
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (0xFFFF, 0xFFFF), (4_096, 16), (16, 1_000), (15, 5_000)])
+def test_a_flac_whose_header_has_other_blocks_is_refused(sizes, tmp_path):
+    """By wrong sizes libFLAC looks for pieces in the wrong places, or gives zeros."""
+    path = written(tmp_path, FLAC[:8] + struct.pack(">HH", *sizes) + FLAC[12:], "a.flac")
+    for read in (read_audio, num_samples):
+        with pytest.raises(AudioError, match=r"a\.flac: is damaged: its header speaks of blocks"):
+            read(path)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 96_000])
+def test_any_flac_that_is_whole_is_read(rate, level, tmp_path):
+    path = written(tmp_path, encoded("FLAC", "PCM_24", rate, 2, compression_level=level), "a.flac")
+    assert len(read_audio(path)) == num_samples(path) > 0
+
+
+@pytest.mark.parametrize("samples", [1, 16, 192, 256, 576, 1_000, 1_152, 2_048, 4_096, 4_097, 4_608])
+def test_a_flac_of_one_block_is_read(samples, tmp_path):
+    """Its header speaks of the blocks of a longer one."""
+    soundfile.write(tmp_path / "a.flac", np.linspace(-0.5, 0.5, samples), SAMPLE_RATE)
+    assert len(read_audio(tmp_path / "a.flac")) == num_samples(tmp_path / "a.flac") == samples
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.98])
@@ -143,3 +166,10 @@ def test_channels_in_opposite_phase_are_refused_instead_of_becoming_silence(tmp_
     assert torch.allclose(read_audio(tmp_path / "b.wav"), torch.from_numpy(tone / 2).float(), atol=1e-4)
     soundfile.write(tmp_path / "silent.wav", np.zeros((100, 2)), SAMPLE_RATE)
     assert not read_audio(tmp_path / "silent.wav").any()
+
+
+@given(samples=st.integers(0, 10**9), rate=st.integers(1_000, 768_000))
+def test_places_at_another_rate_are_the_nearest(samples, rate):
+    exact = samples * rate / SAMPLE_RATE
+    assert abs(at_rate(samples, rate) - exact) <= 0.5
+    assert at_rate(samples, SAMPLE_RATE) == samples

@@ -20,6 +20,7 @@ from core.manifest import Manifest, Utterance, read_manifest
 from core.records import RecordStore
 from downstreams._data import load_examples, stacked
 from downstreams.labels.slots import SlotLabels
+from frostbench.api import predict
 from frostbench.grid.cell import departures
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.live import LiveExamples
@@ -320,3 +321,19 @@ def test_crops_and_exact_run_to_their_records(name, moods, own_tasks, tmp_path):
     assert kept.value == exact.value == 100
     again, _ = record_of(task, moods, tmp_path / "again", recipe="crops", exact=True)
     assert again.result() == exact.result(), "chance comes from the seed"
+
+
+def test_predictions_are_made_at_the_level_of_the_recipe(moods, mood, tmp_path, monkeypatch):
+    """Six decibels less would else be another recording than the head was trained on."""
+    task = replace(mood, audio={"short": AudioRecipe(gain_db=-6.0)})
+    record, _ = record_of(task, moods, tmp_path)
+    drawn, real = [], Clip.read
+
+    def watched(clip: Clip, *rate: int) -> torch.Tensor:
+        drawn.append(real(clip, *rate))
+        return drawn[-1]
+
+    monkeypatch.setattr(Clip, "read", watched)
+    row = moods.split("test")[0]
+    assert predict(row.path, record.run, output=tmp_path / "results", device="cpu") == [row.labels["mood"]]
+    torch.testing.assert_close(drawn[-1], read_audio(row.path) * 10 ** (-6 / 20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
+from leaderboard.verification import verify
 from tasks import _checks
 from tasks._folds import folds_of, in_fold
 from tasks._rows import read_rows, task_rows
@@ -57,6 +59,17 @@ def test_every_row_is_tested_once_and_a_fifth_of_the_others_chooses(sessions):
         }
         assert again == ids, "the order of rows does not matter"
     assert sorted(tested) == sorted(row.id for row in sessions.utterances)
+
+
+def test_each_fold_draws_the_rows_that_choose_anew(sessions):
+    drawn = {}
+    for fold in SESSIONS:
+        others = [row.id for row in sessions.utterances if row.labels["session"] != fold]
+        order = sorted(others, key=lambda name, fold=fold: hashlib.sha256(f"{fold}|{name}".encode()).hexdigest())
+        drawn[fold] = {row.id for row in in_fold(sessions, FOLDED, fold).split("valid")}
+        assert drawn[fold] == set(order[int(0.8 * len(order)) :])
+    common = [{name for name in found if name.startswith("s1")} for found in (drawn["s2"], drawn["s3"])]
+    assert common[0] and common[0] != common[1]
 
 
 def test_folds_are_refused_by_name_where_rows_lack_them(sessions):
@@ -103,10 +116,12 @@ def ran(sessions, tmp_path_factory) -> tuple[Path, list]:
 
 
 def test_every_fold_and_seed_is_a_run_of_its_own(ran, sessions):
-    _, records = ran
+    folder, records = ran
     assert len({record.run for record in records}) == 6
     assert sorted((record.fold, record.seed) for record in records) == [(s, n) for s in SESSIONS for n in (0, 1)]
     assert {record.counts["test"] for record in records} == {30, 24, 18}
+    assert all(record.inputs_digest() == record.run for record in records), "the fold is one of them"
+    assert verify(RecordStore(folder / "results")) == []
     names = {cell.name for cell in make_cells(Grid(("fbank",), (FOLDED,), (0,)), sessions).cells}
     assert names == {f"fbank / mood / session {session} / seed 0" for session in SESSIONS}
 

@@ -87,7 +87,11 @@ def foreign_predictions(path: Path) -> None:
     (path.parent.parent / "runs" / path.stem / "predictions.jsonl").write_text("{}\n")
 
 
-@pytest.mark.parametrize("damage", [cut, changed, newer, without_name, not_a_number, foreign_predictions])
+def half_a_sign(path: Path) -> None:
+    path.write_text(path.read_text().replace('"title": "Keyword', '"title": "\\ud800Keyword'))
+
+
+@pytest.mark.parametrize("damage", [half_a_sign, cut, changed, newer, without_name, not_a_number, foreign_predictions])
 def test_the_others_are_reported(store, damage, tmp_path):
     path = of(store, "apc")
     damage(path)

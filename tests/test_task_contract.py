@@ -12,6 +12,7 @@ from core.metrics import METRICS, get_metric
 from tasks import _checks
 from tasks._audio import AudioRecipe, Trim
 from tasks._base import TASKS
+from tasks._rows import task_rows
 from tasks.corpora._base import CORPORA, open_corpus
 
 CASES = [(name, check) for name in TASKS.names() for check in _checks.CHECKS]
@@ -112,3 +113,13 @@ def test_a_digest_that_hides_a_change_is_found(corpus, monkeypatch):
     for digest in (lambda task: task.name, lambda task: task.title, lambda task: str(id(task))):
         monkeypatch.setattr(type(ks), "digest", digest)
         assert _checks.run_check(_checks.check_digest_is_stable_and_its_own, ks, corpus).error is not None
+
+
+def test_whose_voice_a_row_is_follows_from_its_note_and_then_from_its_label(corpus):
+    """A speaker's label may be one of two who speak; the intervals of a board are drawn over voices."""
+    rows = [replace(row, labels={**row.labels, "speaker": "label"}) for row in corpus.utterances]
+    both = replace(corpus, utterances=tuple(rows))
+    examples = task_rows(both, TASKS.get("ks")).examples["test"]
+    assert {example.speaker for example in examples} == {"v6", "v7"}
+    alone = task_rows(corpus, TASKS.get("sid")).examples["test"]
+    assert {example.speaker for example in alone} == {example.label for example in alone}

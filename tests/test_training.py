@@ -466,6 +466,19 @@ def test_fresh_weights_follow_from_the_seed_alone_and_leave_no_trace():
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[0], weights[1])
 
 
+def test_a_cell_begins_with_the_weights_of_its_seed(grid, corpus, tmp_path, monkeypatch):
+    begun, real = [], Downstream.fresh.__func__
+
+    def watched(cls: type, seed: int, *rest: object) -> Downstream:
+        begun.append(seed)
+        return real(cls, seed, *rest)
+
+    monkeypatch.setattr(Downstream, "fresh", classmethod(watched))
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    assert run_grid(replace(grid, seeds=(3, 7)), corpus, folders, LocalExecutor("cpu", 1)).failures == []
+    assert set(begun) == {3, 7}
+
+
 DIVERGING = 1e30
 HEADS_OF_BOTH_KINDS = ("utterance_linear", "utterance_attention")  # gradients in closed form, and by autograd
 
