@@ -15,9 +15,12 @@ from core.digest import file_digest
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid
 from frostbench.grid.run import run_grid
+from frostbench.grid.upstream_checks import check_upstream
 from frostbench.jobs.local import LocalExecutor
 from tasks._base import resolve_task
 from tasks.corpora._base import open_corpus
+from upstreams._facts import UpstreamFacts
+from upstreams._resolve import build_upstream
 
 TASKS = ("ks", "sid", "ic", "asr")
 DIARY = "FROSTBENCH_PASSES"  # environment variable that the upstream `Counting` reads
@@ -32,6 +35,11 @@ def main() -> None:
         once = {"steps": 1, "learning_rates": (1e-3,), "eval_every": 1}
         tasks = [resolve_task(write_task(folder, task, None, **once)) for task in TASKS]
         os.environ[DIARY] = str(folder)
+        # Of its own accord a run passes noise besides, to check the contract; that is done here before.
+        facts = UpstreamFacts.of(f"{UPSTREAMS}:Counting", build_upstream(f"{UPSTREAMS}:Counting"))
+        check_upstream(facts, folder / "cache", device="cpu", advance=lambda amount: None)
+        for path in folder.glob("*.txt"):
+            path.unlink()
         grid = Grid((f"{UPSTREAMS}:Counting",), tasks, (0,), limit=20 if options.quick else None)
         done = run_grid(grid, manifest, Folders(folder / "cache", folder / "results"), LocalExecutor("cpu", 2))
         assert not done.failures, done.failures

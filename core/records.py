@@ -63,7 +63,8 @@ class ResultRecord:
         features: kind and number format of what the head was trained on, and departures from the protocol.
         artifacts: file name -> sha256 of what lies in the run's folder.
         circumstances: not part of the result: wall seconds by stage, versions, git commit, machine, time,
-            upstream_spec; and what is measured beside it: gflops_per_second of audio (None where they can't be
+            upstream_spec; upstream_checks, those of the contract that the upstream passed before its numbers were
+            trusted; and what is measured beside it: gflops_per_second of audio (None where they can't be
             counted), and layer_norms, the mean norm of each layer's features on valid, by which layer weights can be
             compared.
         schema_version: of the fields; a record of an older one is upgraded when it is read.

@@ -37,9 +37,10 @@ FOLDERS = {
     "audio": "digests of audio files",
     "validated": "corpora that were checked",
     "upstreams": "facts of upstreams",
+    "checked": "upstreams that were checked",
 }
 MADE_BY_RUNS = ("heads", "rows")
-SMALL = ("audio", "validated", "upstreams")  # never in the way of features, and minutes of work for a large corpus
+SMALL = ("audio", "validated", "upstreams", "checked")  # never in the way of features; minutes of work to make again
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,8 @@ def _told(value: object) -> str:
         return ", ".join(f"{name} {_told(each)}" for name, each in sorted(value.items()))
     if isinstance(value, bool):  # before numbers: True equals 1
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return " ".join(map(_told, value)) or "none"
     return "unknown" if value is None else str(value)
 
 

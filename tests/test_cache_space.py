@@ -27,6 +27,7 @@ from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.needs import choose_frames, sizes_of
 from frostbench.grid.plan import Grid
 from frostbench.grid.run import Report, run_grid
+from frostbench.grid.upstream_checks import check_upstream
 from frostbench.grid.wanted import WantedClips
 from frostbench.jobs.local import LocalExecutor
 from frostbench.jobs.progress import Watcher
@@ -366,7 +367,7 @@ def test_upstreams_that_do_not_fit_together_follow_each_other(corpus, tiny, tmp_
     assert report.computed == 6
     assert report.passed == {"fbank": 48, "fbank_cmvn": 48, "mfcc": 48}
     work = ["extracting features", "counting operations", "training heads", "evaluating on test"]
-    assert watcher.stages == ["checking recordings", *work, *work]
+    assert watcher.stages == ["checking recordings", "checking upstreams", *work, *work]
     (line,) = watcher.lines
     assert line.startswith("features: fbank ")
     assert line.endswith("; more than fits at once, so 2 groups of upstreams follow each other")
@@ -440,8 +441,10 @@ def counted(folder: Path, monkeypatch) -> tuple[str, list]:
     plain = core.registry.load_module
     for target in ("upstreams._resolve.load_module",):  # one module, however often the upstream is built
         monkeypatch.setattr(target, lambda path: modules.get(path) or modules.setdefault(path, plain(path)))
-    build_upstream(f"{file}:Counted")
-    return f"{file}:Counted", modules[file].PASSED
+    spec = f"{file}:Counted"
+    facts = UpstreamFacts.of(spec, build_upstream(spec))
+    check_upstream(facts, folder / "cache", device="cpu", advance=lambda amount: None)  # with noise, before the run
+    return spec, modules[file].PASSED
 
 
 def test_four_tasks_pass_each_recording_once(corpus, tiny, tmp_path, monkeypatch):

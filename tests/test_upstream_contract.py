@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -309,6 +310,88 @@ def test_an_upstream_that_breaks_a_promise_is_found(kind, broken):
     built = kind().freeze()
     assert _checks.run_check(getattr(_checks, broken), built).error is not None
     assert not _checks.run_check(getattr(_checks, broken), built).passed
+
+
+SESSION = np.ones(240, np.float32)  # stands for whatever another library computes with
+
+
+class Holder:
+    def __init__(self, value):
+        self.value = value
+
+
+def session_of_the_file():
+    return SESSION
+
+
+def reads(path):
+    return np.load(path)
+
+
+def with_closure(value):
+    return lambda: value
+
+
+class UsesGlobal(Broken):
+    def features(self, wav):
+        return super().features(wav) * SESSION
+
+
+class UsesGlobalByFunction(Broken):
+    def features(self, wav):
+        return super().features(wav) * session_of_the_file()
+
+
+class OfClass(Broken):
+    _session = SESSION
+
+
+HIDDEN = {
+    "private": lambda built: setattr(built, "_session", SESSION),
+    "in a dictionary": lambda built: setattr(built, "parts", {"a": [{"b": SESSION}]}),
+    "in an object": lambda built: setattr(built, "parts", Holder(Holder(SESSION))),
+    "in a closure": lambda built: setattr(built, "call", with_closure(SESSION)),
+    "in a partial": lambda built: setattr(built, "call", functools.partial(reads, SESSION)),
+    "bare tensor": lambda built: setattr(built, "weight", torch.ones(3)),
+    "module in a list": lambda built: setattr(built, "models", [torch.nn.Linear(1, 1)]),
+    "buffer that is not kept": lambda built: built.register_buffer("weight", torch.ones(3), persistent=False),
+    "long table": lambda built: setattr(built, "table", [0.5] * 2_000),
+    "path of a file": lambda built: setattr(built, "path", Path(__file__)),
+    "name of a file": lambda built: setattr(built, "path", str(Path(__file__))),
+    "in a module of its own": lambda built: (
+        setattr(built, "child", torch.nn.ReLU()) or setattr(built.child, "_session", SESSION)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [UsesGlobal, UsesGlobalByFunction, OfClass, *HIDDEN])
+def test_weights_that_torch_does_not_know_are_found_wherever_they_are(kind):
+    built = (Broken if isinstance(kind, str) else kind)().freeze()
+    if isinstance(kind, str):
+        assert _checks.run_check(_checks.check_digest_knows_the_weights, built).passed
+        HIDDEN[kind](built)
+    assert "of which its digest knows nothing" in _checks.run_check(_checks.check_digest_knows_the_weights, built).error
+    built.configuration = lambda: {"sha256": "0123"}
+    assert _checks.run_check(_checks.check_digest_knows_the_weights, built).passed
+
+
+def test_a_file_that_code_names_is_found(tmp_path):
+    (tmp_path / "w.npy").touch()
+    plug_in = tmp_path / "plug_in.py"
+    plug_in.write_text(
+        "import numpy as np\nfrom upstreams.spectral.fbank import Fbank\n\n\nclass Reads(Fbank):\n"
+        f"    def features(self, wav):\n        return super().features(wav) * np.load({str(tmp_path / 'w.npy')!r})\n"
+    )
+    found = _checks.run_check(_checks.check_digest_knows_the_weights, build_upstream(f"{plug_in}:Reads")).error
+    assert f"a text (the file {tmp_path / 'w.npy'})" in found
+
+
+def test_code_and_its_settings_hide_nothing():
+    built = Broken().freeze()
+    built.parts = {"a": (1, 2.0, "text", None), "b": Holder([range(3), re.compile("a")]), "c": with_closure(3)}
+    built.call, built.function, built.path = functools.partial(np.dot, 2), np.sqrt, Path("no/such/file")
+    built.parts["itself"] = built.parts
+    assert _checks.run_check(_checks.check_digest_knows_the_weights, built).passed
 
 
 def test_a_loss_with_a_head_of_its_own_passes_and_leaves_the_upstream_as_it_was():

@@ -25,6 +25,7 @@ from downstreams.labels._base import Labels
 from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
 from frostbench.grid.live import LiveExamples
 from frostbench.grid.measures import layer_norms
+from frostbench.grid.upstream_checks import passed_checks
 from frostbench.jobs.base import Advance
 from frostbench.provenance import circumstances
 from tasks._rows import Example
@@ -142,7 +143,13 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
         "test": time.monotonic() - started,
     }
     measured = {"gflops_per_second": cell.upstream.gflops_per_second, "layer_norms": norms}
-    made = {"upstream_spec": cell.upstream.spec, **measured, **circumstances(device, seconds)}
+    checks = passed_checks(cell.upstream.digest, folders.cache)
+    made = {
+        "upstream_spec": cell.upstream.spec,
+        "upstream_checks": checks,
+        **measured,
+        **circumstances(device, seconds),
+    }
     store.add(_record(cell, values, best, candidates, layer_weights, artifacts, made))
     delete_candidates(cell, folders)
     return cell.run

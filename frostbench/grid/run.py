@@ -24,6 +24,7 @@ from frostbench.grid.measures import gflops_per_second
 from frostbench.grid.needs import Part, dtypes_of, needs_of, plan_waves, sizes_of
 from frostbench.grid.plan import Grid, Plan, make_cells
 from frostbench.grid.short import too_short
+from frostbench.grid.upstream_checks import check_upstreams
 from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Executor, Job, Outcome
 from frostbench.jobs.progress import Watcher
@@ -132,6 +133,10 @@ def _compute(
     for line in announcements(parts, needs_before, len(waves), grid.frames, grid.cache_limit):
         watcher.say(line)
     with executor:
+        checked = check_upstreams([part.upstream for part in parts], folders.cache, executor, watcher)
+        report.add_failures(checked)
+        unfit = {outcome.job.arguments[0].digest for outcome in checked if outcome.error is not None}
+        waves = [[part for part in wave if part.upstream.digest not in unfit] for wave in waves]
         for wave in waves:
             needs = [need for part in wave for need in needs_of(part, folders.cache)]
             make_room(folders.cache, grid.cache_limit, needs)
