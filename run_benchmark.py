@@ -74,6 +74,8 @@ ADVICE = {
     errno.EFBIG: "free some space or name another folder",
     errno.EACCES: "you may not do that there; name another folder",
     errno.EPERM: "you may not do that there; name another folder",
+    errno.EIO: "the disk or its connection fails; name another folder",
+    errno.ESTALE: "the disk or its connection fails; name another folder",
     errno.EROFS: "nothing can be written there; name another folder",
     errno.EEXIST: "a file is in the way of a folder; name another folder",
     errno.ENOTDIR: "a file is in the way of a folder; name another folder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from core.code import LIBRARIES, OURS
 from core.errors import BenchmarkError, ContractError
 
 Subject = TypeVar("Subject")
+FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 HOME = Path(__file__).resolve().parent.parent
 
 
@@ -68,11 +70,17 @@ def described(error: BaseException, file: str | None = None) -> str:
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SystemExit):
         words = "it ends the program by sys.exit(); raise an error instead"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == file] or [
-        frame for frame in frames if _is_users(frame.filename)
-    ]
-    return f"{words} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else words
+    place = place_of(error, file)
+    return f"{words} ({place})" if place else words
+
+
+def place_of(error: BaseException, file: str | None = None) -> str | None:
+    """The last line of the user's code that an error went through, as `described` says it; None where there is none."""
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if error.__cause__ is not None:  # what a worker process raised comes with its traceback as text
+        frames += [(name, int(line)) for name, line in FRAME.findall(str(error.__cause__))]
+    own = [frame for frame in frames if frame[0] == file] or [frame for frame in frames if _is_users(frame[0])]
+    return f"{Path(own[-1][0]).name}, line {own[-1][1]}" if own else None
 
 
 def _is_users(file: str) -> bool:

@@ -18,8 +18,10 @@ from typing import Any
 import torch
 
 CHUNK_BYTES = 1 << 20
-# What stops every further write as well: no space, over quota, over the size limit, read-only, not allowed.
-STORAGE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES})
+# What stops every further write as well: no space, over quota, over the size limit, read-only, not allowed, no device.
+STORAGE_ERRNOS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE}
+)
 
 
 def canonical_json(value: object) -> str:

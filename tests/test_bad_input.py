@@ -20,6 +20,7 @@ import pytest
 import soundfile
 import torch
 from conftest import call
+from results import add, classified, upstream
 
 from core.records import RecordStore
 from upstreams._pretraining import checkpoint as checkpoint_module
@@ -341,6 +342,40 @@ def test_no_space_at_any_write(written, place, tasks_file, monkeypatch):
     assert RecordStore(place / "results").all() == []
     assert call(*run_tiny(place, tasks_file)).code == 0
     assert len(RecordStore(place / "results").all()) == 1
+
+
+WRITERS = {
+    "report --html": ("report", "--custom", "--output", "{}/results", "--html", "{}/new.html"),
+    "report --picture": ("report", "--custom", "--output", "{}/results", "--picture", "{}/new.svg"),
+    "report --figures": ("report", "--custom", "--output", "{}/results", "--figures", "{}/new"),
+    "submit": ("submit", "{}/new.zip", "--output", "{}/results"),
+    "merge": ("merge", "{}/results", "--output", "{}/new"),
+    "pretrain": (*PRETRAIN[:-2], "--looks", "0"),
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_every_command_that_writes_says_that_it_can_t(command, number, place, monkeypatch):
+    """Disks are full, quotas used up, and devices fail: nothing half-written stays, and nothing that was there goes."""
+    store = RecordStore(place / "results")
+    add(store, classified([1, 0, 1, 1], 2), upstream=upstream("fbank"))
+    before = files(place)
+
+    def fails(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("core.digest.os.fsync", fails)
+        called = call(*(argument.replace("{}", str(place)) for argument in WRITERS[command]))
+    assert called.code == 2
+    line = called.err.strip().splitlines()[-1]
+    assert line.startswith("error: ")
+    assert os.strerror(number) in line
+    assert ("free some space" in line) == (number != errno.EIO)
+    assert "Traceback" not in called.err
+    assert {path: content for path, content in files(place).items() if "logs" not in path.parts} == before
+    assert not list(place.rglob(".writing-*"))
 
 
 def test_the_program_itself_tells_it_the_same_way(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -278,14 +279,19 @@ def test_a_failed_cell_does_not_stop_the_others(corpus_folder, tasks_file, tmp_p
     assert record.recipe["name"] == "tiny"
 
 
-def test_an_upstream_that_fails_does_not_stop_the_others(corpus_folder, tasks_file, tmp_path, caplog):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_upstream_that_fails_does_not_stop_the_others(corpus_folder, tasks_file, tmp_path, caplog, workers):
+    caplog.set_level(logging.DEBUG, "frostbench")
     file = tmp_path / "own.py"
     file.write_text(OWN_UPSTREAM.replace('name="loudness"', 'name="failing"'))
     folders = {"output": tmp_path / "results", "cache": tmp_path / "cache"}
     tasks = (f"{tasks_file}:KS", f"{tasks_file}:IC")
-    ran = call(*options(upstreams=(f"{file}:Failing", "mfcc"), tasks=tasks, corpus=corpus_folder, **folders))
+    asked = options(upstreams=(f"{file}:Failing", "mfcc"), tasks=tasks, corpus=corpus_folder, **folders)
+    ran = call(*asked, "--workers", workers)
     assert ran.code == 1
-    assert "failed: failing: RuntimeError: out of order" in ran.err
+    line = next(n for n, text in enumerate(file.read_text().splitlines(), 1) if "out of order" in text)
+    assert f"failed: failing: RuntimeError: out of order (own.py, line {line})\n" in ran.err
+    assert "Traceback" not in ran.err
     assert "2 cells computed, 0 were there, 2 failed" in ran.out
     assert {record.upstream["name"] for record in RecordStore(tmp_path / "results").all()} == {"mfcc"}
     assert "out of order" in caplog.text  # the traceback is in the log

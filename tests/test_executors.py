@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -93,11 +94,15 @@ class TestBoth:
             assert seen["threads"] == (max(1, (os.cpu_count() or 1) // 2) if isinstance(executor, LocalExecutor) else 1)
 
     def test_outcomes_stand_in_the_order_of_the_jobs(self, executor, caplog):
+        caplog.set_level(logging.DEBUG, "frostbench")
         asked = ((jobs.tell, 1, 2), (jobs.refuse,), (jobs.stumble,), (jobs.tell, 4))
         outcomes, told, done = run(executor, *asked)
         assert [outcome.value for outcome in outcomes] == [3, None, None, 4]
+        line = next(
+            n for n, text in enumerate(Path(jobs.__file__).read_text().splitlines(), 1) if "out of order" in text
+        )
         assert [outcome.error for outcome in outcomes] == [
-            None, "x is 3, must be 4; make it 4", "RuntimeError: out of order", None
+            None, "x is 3, must be 4; make it 4", f"RuntimeError: out of order (jobs.py, line {line})", None
         ]  # fmt: skip
         assert "in stumble" in caplog.text  # where it happened is in the log
         assert sorted(told) == [1, 2, 4]

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from core.checks import described
+from core.checks import described, place_of
 from core.digest import STORAGE_ERRNOS
 from core.errors import BenchmarkError
 from core.memory import keep_freed_memory
@@ -151,5 +151,7 @@ def set_up_worker(threads: int) -> None:
 
 
 def _unexpected(job: Job, error: BaseException) -> Outcome:
-    logger.error("%s failed:\n%s", job.name, "".join(traceback.format_exception(error)))
+    # Of the user's code the line is in the message; where there is none, the fault may be ours.
+    level = logging.DEBUG if place_of(error) else logging.ERROR
+    logger.log(level, "%s failed:\n%s", job.name, "".join(traceback.format_exception(error)))
     return Outcome(job, error=described(error))
