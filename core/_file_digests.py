@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.digest import file_digest, write_json
+from core.processors import reading_threads
 
 SETTLED_NANOSECONDS = 2 * 10**9  # the coarsest clock of a file system in use, FAT's
 
@@ -20,7 +20,7 @@ def remembered_digests(paths: Iterable[Path], memory: Path | None) -> dict[Path,
     remembered = _remembered(memory)
     stamps = {path: _stamp(path) for path in paths}
     unknown = [path for path, stamp in stamps.items() if remembered.get(str(path.absolute()), [])[:-1] != stamp]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(reading_threads()) as pool:
         computed = dict(zip(unknown, pool.map(file_digest, unknown), strict=True))
     # What was changed a moment ago may change again within the same tick of the file system's clock.
     settled = time.time_ns() - SETTLED_NANOSECONDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from core.audio import read_audio
 from core.digest import digest_of
 from core.errors import AudioError, ManifestError
 from core.mixtures import RESERVED_IN_MIXTURES, Mixture, Source, mixture_digest, mixture_of, piece_of
+from core.processors import reading_threads
 
 FILE_NAME = "metadata.jsonl"
 SPLITS = ("train", "valid", "test")
@@ -332,7 +332,7 @@ def validate(manifest: Manifest, categorical: Sequence[str] = (), advance: Calla
             advance()
         return None
 
-    with ThreadPoolExecutor(_threads()) as pool:
+    with ThreadPoolExecutor(reading_threads()) as pool:
         problems = [problem for problem in pool.map(problem_of, manifest.utterances) if problem]
     for label in categorical:
         problems += unseen_labels(manifest, label)
@@ -377,7 +377,3 @@ def summarise(manifest: Manifest) -> dict[str, Counter[str]]:
             if value is not None:
                 counts.setdefault(label, Counter())[utterance.split] += 1
     return counts
-
-
-def _threads() -> int:
-    return min(8, os.cpu_count() or 1)

@@ -24,6 +24,7 @@ from conftest import call
 from test_end_to_end import OWN_UPSTREAM, options
 
 from core.errors import BenchmarkError
+from core.processors import usable_cores
 from core.records import RecordStore
 from frostbench.jobs import local
 from frostbench.jobs.base import Executor, Job, Outcome, ProgressCounter
@@ -91,7 +92,7 @@ class TestBoth:
         assert first["process"] != second["process"]
         for seen in (first, second):
             assert (seen["device"], seen["flushes"], seen["folder"]) == ("cpu", True, str(Path.cwd()))
-            assert seen["threads"] == (max(1, (os.cpu_count() or 1) // 2) if isinstance(executor, LocalExecutor) else 1)
+            assert seen["threads"] == (max(1, usable_cores() // 2) if isinstance(executor, LocalExecutor) else 1)
 
     def test_outcomes_stand_in_the_order_of_the_jobs(self, executor, caplog):
         caplog.set_level(logging.DEBUG, "frostbench")
@@ -204,7 +205,7 @@ def grid(folder: Path, corpus: Path, upstream: object, tasks: tuple[object, ...]
 def where(kind: str, request: pytest.FixtureRequest) -> dict[str, object]:
     """The options of a run with a worker a core; two at least, since a single one would be this very process."""
     if kind == "local":
-        return {"executor": kind, "workers": max(2, os.cpu_count() or 1)}
+        return {"executor": kind, "workers": max(2, usable_cores())}
     return {"executor": kind, "ray-address": request.getfixturevalue("cluster"), "workers": 2}
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 import torch
 
 from core.errors import BenchmarkError
+from core.processors import usable_cores
 from frostbench.jobs.base import (
     POLL_SECONDS,
     Advance,
@@ -68,7 +69,7 @@ class LocalExecutor:
 
     def __init__(self, device: str | None = None, workers: int | None = None, most: int | None = None) -> None:
         devices = devices_here(device)
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         self.workers = workers or (cores if devices == ["cpu"] else len(devices))
         self.workers = min(self.workers, most or self.workers)
         self._devices = [devices[number % len(devices)] for number in range(self.workers)]
