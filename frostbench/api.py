@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -35,6 +36,7 @@ from tasks.corpora._base import open_corpus
 from upstreams._base import Precision, Upstream
 from upstreams._resolve import build_upstream
 
+logger = logging.getLogger(__name__)
 UpstreamLike = str | Upstream | type[Upstream]
 TaskLike = str | Task
 
@@ -129,11 +131,13 @@ def load(output: str | Path = "results", *, custom: bool = False, published: boo
         custom: whether runs with limited data or changed recipes are shown, too.
         published: whether SUPERB's published rows are laid beside what was measured on SUPERB's corpora.
 
-    Raises: RecordError: no records are there. Those that can't be used are in `Results.left_out`.
+    Raises: RecordError: no records are there. Those that can't be used are in `Results.left_out`, and logged.
     """
     results = Results(Path(output), custom=custom, published=published)
     if not results.store.paths():
         raise RecordError(f"{results.folder / 'records'}: no records there; name the folder that evaluate() wrote to")
+    for line in results.left_out:
+        logger.warning("left out: %s", line)
     return results
 
 

@@ -126,4 +126,5 @@ class Results:
 
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failures" if self.failures else ""
+        failed += f", {len(self.left_out)} files left out" if self.left_out else ""
         return f"<Results: {len(self.records)} runs in {self.folder}{failed}>"

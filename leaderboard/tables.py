@@ -194,7 +194,8 @@ def to_markdown(board: Leaderboard) -> str:
         table: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align if len(frame) else None)
         texts = [f"**{_plain(each.title)}**", table, *map(_plain, (*notes(each), *stability(each)))]
         parts.append("\n\n".join(texts))
-    return "\n\n".join([*parts, _plain(INTERVAL_NOTE)]) + "\n"
+    left_out = [f"Left out: {_plain(each)}" for each in board.left_out]
+    return "\n\n".join([*parts, *left_out, _plain(INTERVAL_NOTE)]) + "\n"
 
 
 def _marked(cell: CellText) -> str:

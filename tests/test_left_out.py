@@ -18,6 +18,7 @@ from core.records import SCHEMA_VERSION, RecordStore
 from leaderboard.aggregate import leaderboard
 from leaderboard.bundles import merge, submit
 from leaderboard.page import page
+from leaderboard.tables import to_markdown
 from leaderboard.verification import verify
 
 
@@ -92,7 +93,7 @@ def half_a_sign(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [half_a_sign, cut, changed, newer, without_name, not_a_number, foreign_predictions])
-def test_the_others_are_reported(store, damage, tmp_path):
+def test_the_others_are_reported(store, damage, tmp_path, caplog):
     path = of(store, "apc")
     damage(path)
     board = leaderboard(store)
@@ -104,7 +105,13 @@ def test_the_others_are_reported(store, damage, tmp_path):
         assert called.code == 0
         assert called.err.startswith(f"left out: {line}\n")
     assert f"Left out: <bdi>{line.split()[0]}" in page(board)
-    assert fb.load(store.folder).board.left_out == (line,)
+    assert f"\nLeft out: {line.split()[0]}" in to_markdown(board)
+    caplog.clear()
+    results = fb.load(store.folder)
+    assert results.board.left_out == (line,)
+    if damage is not foreign_predictions:  # which are read when they are asked for
+        assert caplog.messages == [f"left out: {line}"]
+        assert repr(results).endswith(", 1 files left out>")
     assert verify(store)
     with pytest.raises(RecordError, match="does not hold"):
         submit(store, tmp_path / "bundle.zip")
