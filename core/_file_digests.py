@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from core.digest import file_digest, write_json
+from core.digest import file_digest, parsed_json, write_json
 from core.processors import reading_threads
 
 SETTLED_NANOSECONDS = 2 * 10**9  # the coarsest clock of a file system in use, FAT's
@@ -34,7 +33,7 @@ def remembered_digests(paths: Iterable[Path], memory: Path | None) -> dict[Path,
 def _remembered(memory: Path | None) -> dict[str, list[Any]]:
     """Absolute path -> size, times and digest; nothing where the file is absent or damaged."""
     try:
-        content = json.loads(memory.read_text(encoding="utf-8")) if memory is not None else {}
+        content = parsed_json(memory.read_text(encoding="utf-8")) if memory is not None else {}
     except (FileNotFoundError, ValueError):
         return {}
     is_whole = isinstance(content, dict) and all(isinstance(found, list) for found in content.values())

@@ -183,6 +183,17 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_text(json_text(value), encoding="utf-8")
 
 
+def parsed_json(text: str | bytes) -> Any:
+    """The value of JSON text.
+
+    Raises: ValueError: it is none, or nested beyond all bounds.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested beyond all bounds") from None
+
+
 def json_text(value: object) -> str:
     """The content of a file that `write_json` writes."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, default=_plain) + "\n"

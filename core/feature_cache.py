@@ -10,7 +10,6 @@ are open stay readable.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from core.digest import digest_of, write_json, written_then_renamed
+from core.digest import digest_of, parsed_json, write_json, written_then_renamed
 from core.errors import CacheError
 
 Kind = Literal["pooled", "pooled_normalised", "frames"]
@@ -91,7 +90,7 @@ class FeatureCache:
 
     def _take(self, index: Path) -> None:
         try:
-            content = [(str(key), int(rows)) for key, rows in json.loads(index.read_text(encoding="utf-8"))]
+            content = [(str(key), int(rows)) for key, rows in parsed_json(index.read_text(encoding="utf-8"))]
         except (ValueError, TypeError) as error:
             raise _damaged(index, str(error)) from None
         first = 0

@@ -9,13 +9,12 @@ step by step, to today's. So it outlives its schema: reports, `verify` and `merg
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.digest import digest_of, json_text, require_writable, write_json
+from core.digest import digest_of, json_text, parsed_json, require_writable, write_json
 from core.errors import RecordError
 
 SCHEMA_VERSION = 3
@@ -378,7 +377,7 @@ def read_stored(path: Path) -> StoredRecord:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
+        content = parsed_json(text)
         seal = content.pop("digest", None)
         version = content["schema_version"]
         if version <= SCHEMA_VERSION:

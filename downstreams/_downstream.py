@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from core.audio import SAMPLE_RATE
-from core.digest import canonical_json, written_then_renamed
+from core.digest import canonical_json, parsed_json, written_then_renamed
 from core.errors import CheckpointError
 from downstreams._base import HEADS, FeatureShape, Head
 from downstreams._data import Layers
@@ -139,7 +138,7 @@ def load_trained(path: Path) -> tuple[Trained, dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()["frostbench"])
+            metadata = parsed_json(file.metadata()["frostbench"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return Trained(**metadata["trained"], state=state), metadata["description"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -8,7 +8,6 @@ holds none.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import time
@@ -20,7 +19,7 @@ from typing import IO
 
 import portalocker
 
-from core.digest import write_json
+from core.digest import parsed_json, write_json
 from core.errors import CacheError
 from core.feature_cache import FeatureCache
 from frostbench.byte_sizes import format_bytes
@@ -93,9 +92,10 @@ class Entry:
         """How many utterances it has features of; of other folders how many files."""
         if not self.holds_features:
             return sum(file.name != MARKER for file in _files(self.path))
-        keys = {
-            key for index in self.path.glob("[!.]*.json") for key, _ in json.loads(index.read_text(encoding="utf-8"))
-        }
+        keys: set[str] = set()
+        for index in self.path.glob("[!.]*.json"):
+            with suppress(OSError, ValueError, TypeError):  # damaged: the run that needs it names it
+                keys |= {str(key) for key, _ in parsed_json(index.read_text(encoding="utf-8"))}
         return len(keys)
 
 
@@ -126,7 +126,7 @@ def _size(folder: Path) -> int:
 
 def _noted_name(source: Path) -> str:
     try:
-        return str(json.loads((source / NOTE).read_text(encoding="utf-8"))["upstream"])
+        return str(parsed_json((source / NOTE).read_text(encoding="utf-8"))["upstream"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return source.name[:12]
 

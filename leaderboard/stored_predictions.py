@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.digest import file_digest
+from core.digest import file_digest, parsed_json
 from core.errors import RecordError
 from core.metrics import Statistics, find_metric
 from core.records import RecordStore, ResultRecord
@@ -48,7 +47,7 @@ def read_rows(path: Path, metric: str) -> list[Prediction]:
     with path.open(encoding="utf-8", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             try:
-                rows.append(_prediction(json.loads(line), metric))
+                rows.append(_prediction(parsed_json(line), metric))
             except (ValueError, LookupError, TypeError) as error:
                 raise RecordError(
                     f"{path}, line {number}: not a prediction ({error}); delete the record and its run, and run the "

@@ -6,7 +6,6 @@ that was made up as a whole, with all its files: that takes running the cell aga
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from core.digest import digest_of, file_digest
+from core.digest import digest_of, file_digest, parsed_json
 from core.errors import BenchmarkError, MetricError
 from core.metrics import Metric, find_metric
 from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, StoredRecord, inputs_digest, read_stored
@@ -148,7 +147,7 @@ def _history(record: ResultRecord, path: Path) -> Iterator[str]:
     directions = {facts["name"]: facts["direction"] for facts in record.metrics}
     sign = 1 if directions[record.task["select"]] == "higher" else -1
     chosen: list[tuple[tuple[float, int | None], Mapping[str, Any]]] = []
-    content = {_tried(each): each for each in json.loads(path.read_text(encoding="utf-8"))}
+    content = {_tried(each): each for each in parsed_json(path.read_text(encoding="utf-8"))}
     looks = {rate: each["history"] for rate, each in content.items()}
     if list(looks) != list(map(_tried, record.learning_rates)):
         yield f"its learning rates are not those of history.json, {', '.join(map(_called, looks))}"
@@ -194,7 +193,7 @@ def _on_valid(look: Mapping[str, Any]) -> tuple[float, float]:
 def _head(record: ResultRecord, path: Path) -> Iterator[str]:
     """The trained head: its layer weights, learning rate and upstream are those of the record."""
     with safe_open(path, framework="pt") as file:
-        told = json.loads(file.metadata()["frostbench"])
+        told = parsed_json(file.metadata()["frostbench"])
         weights = file.get_tensor("featurizer.weights").softmax(dim=0).tolist()
     if len(weights) != len(record.layer_weights) or any(
         abs(one - other) > ROUNDING for one, other in zip(weights, record.layer_weights, strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from core.audio import SAMPLE_RATE, read_audio
-from core.digest import digest_of, write_json
+from core.digest import digest_of, parsed_json, write_json
 from core.errors import ManifestError
 from core.mixtures import Mixture, Source, mixture_digest
 from upstreams._extraction.clips import Clip
@@ -141,7 +140,7 @@ def _remembered_spans(recordings: Iterable[Clip], trim: Trim, memory: Path | Non
     """Key of each recording -> where it is not in a pause."""
     clips = {clip.key: clip for clip in recordings}
     file = memory and memory / f"pauses-{digest_of(trim)[:32]}.json"
-    known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else {}
+    known = {} if file is None else _known_spans(file)
     lacking = [clip for key, clip in clips.items() if key not in known]
 
     def found(clip: Clip) -> Spans:
@@ -153,6 +152,15 @@ def _remembered_spans(recordings: Iterable[Clip], trim: Trim, memory: Path | Non
     if file is not None and lacking:
         write_json(file, known)
     return {key: [(int(start), int(stop)) for start, stop in known[key]] for key in clips}
+
+
+def _known_spans(file: Path) -> dict[str, Any]:
+    """What was remembered; nothing where the file is absent or damaged."""
+    try:
+        content = parsed_json(file.read_text(encoding="utf-8"))
+        return {str(key): [(int(start), int(stop)) for start, stop in spans] for key, spans in content.items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _joined(clip: Clip, spans: Spans) -> Clip:

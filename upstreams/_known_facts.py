@@ -6,14 +6,13 @@ To build one takes seconds where transformers has to be imported, and a command 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import sys
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from core.digest import digest_of, path_digest, write_json
+from core.digest import digest_of, parsed_json, path_digest, write_json
 from upstreams._base import Precision, is_plug_in
 from upstreams._facts import UpstreamFacts
 from upstreams._resolve import build_upstream, upstream_class
@@ -38,7 +37,7 @@ def facts_of(spec: str, precision: Precision, folder: Path | None = None) -> Ups
         return UpstreamFacts.of(spec, build_upstream(spec), precision)
     path = folder / f"{digest_of([content, spec, precision])[:32]}.json"
     try:
-        return UpstreamFacts(**json.loads(path.read_text(encoding="utf-8")))
+        return UpstreamFacts(**parsed_json(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         facts = UpstreamFacts.of(spec, build_upstream(spec), precision)
         write_json(path, asdict(facts))

@@ -7,7 +7,6 @@ code in a file runs.
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import re
 import warnings
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from core.digest import parsed_json
 from core.errors import CheckpointError
 
 POINTER = b"version https://git-lfs"
@@ -73,7 +73,7 @@ def require_whole_safetensors(path: Path) -> None:
         if size < SIZE_BYTES or header_bytes > MOST_HEADER_BYTES:
             raise CheckpointError(f"{path}: not a readable safetensors file (no header); fetch or save it again")
         try:
-            entries = json.loads(file.read(header_bytes))
+            entries = parsed_json(file.read(header_bytes))
             ends = [int(entry["data_offsets"][1]) for name, entry in entries.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             cut = size < SIZE_BYTES + header_bytes

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from core.digest import write_json
+from core.digest import parsed_json, write_json
 from core.errors import ContractError
 from frostbench.jobs.base import Advance, Executor, Job, Outcome
 from frostbench.jobs.progress import Watcher
@@ -57,7 +56,7 @@ def check_upstream(upstream: UpstreamFacts, cache: Path, *, device: str, advance
 def passed_checks(digest: str, cache: Path) -> dict[str, Any]:
     """What is known of an upstream's checks, for its records: those passed and those left out; empty if nothing is."""
     try:
-        content = json.loads(_marker(digest, cache).read_text(encoding="utf-8"))
+        content = parsed_json(_marker(digest, cache).read_text(encoding="utf-8"))
         found = {"passed": sorted(content["checks"]), "known_failures": sorted(content["known_failures"])}
     except (OSError, ValueError, KeyError, TypeError):  # absent, or of a disk that was full: they are run again
         return {}

@@ -6,7 +6,6 @@ and with plain transformers anywhere, and a file of notes.
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 
 from core.audio import SAMPLE_RATE
-from core.digest import folder_written_then_renamed, write_json
+from core.digest import folder_written_then_renamed, parsed_json, write_json
 from core.errors import CheckpointError
 from upstreams._base import UPSTREAMS, Upstream
 from upstreams._encoders.conv_transformer import ConvTransformer
@@ -159,7 +158,7 @@ class WaveformUpstream(TrainableUpstream):
                 f"other folders of save_pretrained are loaded as hf:{path}"
             )
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parsed_json(file.read_text(encoding="utf-8"))
             kind, notes = content["upstream"], dict(content["notes"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: is damaged ({error}); train it anew") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from core.digest import canonical_json, written_then_renamed
+from core.digest import canonical_json, parsed_json, written_then_renamed
 from core.errors import CheckpointError
 from upstreams._weight_files import load_exactly, read_safetensors, require_whole_safetensors
 
@@ -44,7 +43,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     if FORMAT not in metadata:
         raise CheckpointError(f"{path}: not a Frostbench checkpoint; its metadata has {sorted(metadata) or 'nothing'}")
     try:
-        content = dict(json.loads(metadata[FORMAT]))
+        content = dict(parsed_json(metadata[FORMAT]))
         return {key: content[key] for key in ("upstream", "configuration", "notes")}
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: its metadata is damaged ({error}); train it anew") from None

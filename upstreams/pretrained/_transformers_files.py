@@ -7,13 +7,13 @@ where a tensor is missing.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from core.digest import parsed_json
 from core.errors import CheckpointError
 from upstreams._weight_files import read_safetensors, read_torch, require_content
 
@@ -72,7 +72,7 @@ class CheckpointFiles:
         try:
             if path.stat().st_size > MOST_JSON_BYTES:
                 raise ValueError(f"{path.stat().st_size:,} bytes are too many")
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            content = parsed_json(path.read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError, OSError) as error:
             raise CheckpointError(f"{self.spec}: {name} is no readable JSON ({error}); fetch it again") from None
         if not isinstance(content, dict):
