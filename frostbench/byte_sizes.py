@@ -17,7 +17,7 @@ def parse_size(text: str) -> int | None:
     """
     if text.strip().lower() == "none":
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([KMGT]?I?)B?\s*", text.upper())
+    found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d*)?)\s*([KMGT]?I?)B?\s*", text.upper())
     if found is None or found[2] not in UNITS:
         raise CacheError(f"'{text}' is no size: write a number with MB, GB or TB, such as 50GB, or none for no limit")
     return int(float(found[1]) * UNITS[found[2]])
