@@ -166,6 +166,8 @@ def check(
         return
     subject = subject_of(entry, None if corpus is None else open_corpus(corpus, root))
     out.print(subject.title, markup=False, highlight=False, soft_wrap=True)
+    if subject.upstream is not None and subject.upstream.remark:
+        out.print(f"note: {subject.upstream.remark}", markup=False, highlight=False, soft_wrap=True)
     failed = False
     with TerminalWatcher(err) as watcher:
         watcher.stage("checking", len(subject.checks), "checks")

@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,29 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from pretrained_files import SMALL, WIDTH, apc_content, assert_contract_holds, noise, shaken, states_of
+from conftest import call
+from pretrained_files import (
+    KALDI,
+    MEL,
+    SMALL,
+    WIDTH,
+    apc_content,
+    assert_contract_holds,
+    fairseq_content,
+    noise,
+    shaken,
+    states_of,
+    transformer_content,
+)  # fmt: skip
 from safetensors.torch import load_file, save_file
 
 from core.errors import CheckpointError, ManifestError
+from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.plan import Grid
+from frostbench.grid.run import run_grid
+from frostbench.jobs.local import LocalExecutor
+from frostbench.jobs.progress import Watcher
+from tasks._base import resolve_task
 from upstreams._base import Upstream
 from upstreams._resolve import build_upstream
 
@@ -63,6 +83,7 @@ def refusal(spec: object) -> str:
     return str(caught.value)
 
 
+ADAPTER = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "facebook/hubert-base-ls960"})
 # What is done to a sound checkpoint -> what has to be in the message.
 HUBERT: dict[str, tuple[Callable[[Path], object], str]] = {
     "rate of the preprocessor": (
@@ -124,7 +145,56 @@ HUBERT: dict[str, tuple[Callable[[Path], object], str]] = {
         "cut off: ",
     ),
     "cut off early": (lambda folder: os.truncate(folder / WEIGHTS, 100), "it is cut off within its header"),
-    "empty": (lambda folder: os.truncate(folder / WEIGHTS, 0), "no header"),
+    "empty": (lambda folder: os.truncate(folder / WEIGHTS, 0), "model.safetensors: is empty"),
+    "empty settings": (lambda folder: os.truncate(folder / CONFIG, 0), "config.json: is empty"),
+    "a web page": (
+        lambda folder: (folder / WEIGHTS).write_text("<!DOCTYPE html>\n<html>Please log in</html>"),
+        "model.safetensors: is a web page",
+    ),
+    "half a character": (
+        lambda folder: (folder / CONFIG).write_text('{"model_type": "hubert", "a": "\\ud800"}'),
+        "config.json is no readable JSON",
+    ),
+    "rate of the model by another name": (
+        lambda folder: edit(folder, CONFIG, sample_rate=24_000),
+        "the model wants 24,000 Hz (config.json)",
+    ),
+    "an update beside the weights": (
+        lambda folder: retensor(
+            folder,
+            lambda found: found.update(
+                {f"encoder.layers.0.attention.q_proj.lora_{part}.weight": torch.ones(2, 2) for part in "AB"}
+            ),
+        ),
+        "the weights hold 2 tensors of an adapter that is not merged (such as encoder.layers.0.attention.q_proj.lora_A",
+    ),
+    "a prefix, and none": (
+        lambda folder: retensor(
+            folder, lambda found: found.update({f"hubert.{name}": tensor + 1 for name, tensor in found.items()})
+        ),
+        "tensors of the encoder with the prefix 'hubert.' and without it",
+    ),
+    "two names of a tensor": (
+        lambda folder: retensor(
+            folder,
+            lambda found: found.update(
+                {
+                    "encoder.pos_conv_embed.conv.weight_g": found[
+                        "encoder.pos_conv_embed.conv.parametrizations.weight.original0"
+                    ]
+                    + 1
+                }
+            ),
+        ),
+        "hold encoder.pos_conv_embed.conv.parametrizations.weight.original0 under two names",
+    ),
+    "an index of other tensors": (
+        lambda folder: (
+            (folder / WEIGHTS).rename(folder / "a.safetensors"),
+            (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": {"b": "a.safetensors"}})),
+        ),
+        "they are of different checkpoints",
+    ),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "it has no model.safetensors and no pytorch_model.bin"),
     "no preprocessor": (lambda folder: (folder / PREPROCESSOR).unlink(), "it has no preprocessor_config.json"),
     "deep JSON": (lambda folder: (folder / CONFIG).write_text("[" * 100_000), "config.json is no readable JSON"),
@@ -148,10 +218,15 @@ HUBERT: dict[str, tuple[Callable[[Path], object], str]] = {
         f"names '../{WEIGHTS}', which is not there",
     ),
     "adapter": (
-        lambda folder: (folder / "adapter_config.json").write_text(
-            json.dumps({"peft_type": "LORA", "base_model_name_or_path": "facebook/hubert-base-ls960"})
+        lambda folder: (
+            (folder / "adapter_config.json").write_text(ADAPTER),
+            (folder / WEIGHTS).rename(folder / "adapter_model.safetensors"),
         ),
-        "holds an adapter (LORA, adapter_config.json) of the model 'facebook/hubert-base-ls960'",
+        "holds an adapter (LORA, adapter_config.json) of the model 'facebook/hubert-base-ls960', which alone is no",
+    ),
+    "adapter beside a model": (
+        lambda folder: (folder / "adapter_config.json").write_text(ADAPTER),
+        "holds weights of a model and an adapter (LORA, adapter_config.json) of the model 'facebook/hubert-base-ls960'",
     ),
 }
 WHISPERS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -221,6 +296,71 @@ def test_a_head_on_the_encoder_is_left_out(head, tmp_path):
     assert torch.equal(states_of(upstream, wav), states_of(build_upstream(f"hf:{tmp_path}"), wav))
     retensor(tmp_path, lambda found: found.update({"lm_head.weight": torch.ones(3), "classifier.bias": torch.ones(3)}))
     assert torch.equal(states_of(upstream, wav), states_of(build_upstream(f"hf:{tmp_path}"), wav))
+
+
+def test_what_lies_beside_the_encoder_is_named(corpus, tasks_file, tmp_path):
+    model = shaken(transformers.HubertForCTC(transformers.HubertConfig(**SMALL)))
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    assert build_upstream(f"hf:{folder}").remark == ""
+    digest = build_upstream(f"hf:{folder}").digest()
+    retensor(folder, lambda found: found.update({f"emotion.{part}": torch.ones(3) for part in ("weight", "bias")}))
+    named = "2 tensors of its file (such as emotion.bias) lie beside the encoder and are left out as a head's"
+    upstream = build_upstream(f"hf:{folder}")
+    assert upstream.digest() == digest
+    assert upstream.remark == f"hf:{folder}: {named}"
+    checked = call("check", f"hf:{folder}")
+    assert (checked.code, checked.out.count(named)) == (0, 1)
+    said: list[str] = []
+    watcher = Watcher()
+    watcher.say = said.append  # type: ignore[method-assign]
+    task = resolve_task(f"{tasks_file}:KS")
+    task = replace(task, recipes={"tiny": replace(task.recipe("tiny"), steps=2, eval_every=1)})
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    for seeds in ((0,), (0, 1)):  # also where facts are known
+        said.clear()
+        run_grid(Grid((f"hf:{folder}",), (task,), seeds), corpus, folders, LocalExecutor("cpu", 1), watcher)
+        assert [line for line in said if named in line] == [f"note: hf:{folder}: {named}"]
+
+
+@pytest.mark.parametrize(
+    ("task", "message"), [({"sample_rate": 8_000}, "sample_rate = 8000"), ({"normalize": "no"}, "'no'")]
+)
+def test_the_task_of_a_fairseq_file_has_to_fit(task, message, tmp_path):
+    content = fairseq_content()
+    torch.save(content, tmp_path / "file.pt")
+    build_upstream(f"s3prl-ckpt:{tmp_path / 'file.pt'}")
+    torch.save({**content, "task_cfg": {**content["task_cfg"], **task}}, tmp_path / "file.pt")
+    assert message in refusal(f"s3prl-ckpt:{tmp_path / 'file.pt'}")
+
+
+@pytest.mark.parametrize("audio", [MEL, KALDI])
+def test_a_front_end_of_another_rate_is_refused(audio, tmp_path):
+    torch.save(transformer_content(audio={**audio, "sample_rate": 8_000}), tmp_path / "file.ckpt")
+    assert "sample_rate 8000 is not supported" in refusal(f"s3prl-ckpt:{tmp_path / 'file.ckpt'}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": "wide"}, "hidden_size = 'wide', must be like 512"),
+        ({"hidden_size": 200_000}, "the settings ask for"),  # of more memory than there is
+        ({"num_layers": 10**7}, "num_layers = 10000000, must be at most 1,000"),
+        ({"window_type": "none"}, "its configuration makes no network"),
+        ({"residual": 1}, "residual = 1, must be like True"),
+        ({"steps_ahead": "\ud800"}, "metadata is damaged"),
+    ],
+)
+def test_an_own_checkpoint_of_odd_settings_is_refused(change, message, tmp_path):
+    from upstreams._pretraining.checkpoint import FORMAT, read_metadata
+
+    upstream, path = build_upstream("apc"), tmp_path / "apc.safetensors"
+    upstream.save(path, {})
+    content = read_metadata(path)
+    text = json.dumps({**content, "configuration": {**content["configuration"], **change}})
+    save_file(load_file(path), path, {FORMAT: text})
+    assert message in refusal(f"apc@{path}")
 
 
 def test_a_missing_mask_embedding_is_no_chance(tmp_path):

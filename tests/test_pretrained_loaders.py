@@ -96,7 +96,7 @@ def test_damaged_and_missing_files_give_one_line(tmp_path):
     data = (tmp_path / "whole").read_bytes()
     for name, bytes_ in {"cut": data[: len(data) // 2], "empty": b"", "text": b"no checkpoint" * 50}.items():
         (tmp_path / name).write_bytes(bytes_)
-        with pytest.raises(CheckpointError, match=f"{name}: not a readable torch.save file") as caught:
+        with pytest.raises(CheckpointError, match=f"{name}: (not a readable torch.save file|is empty)") as caught:
             build_upstream(f"s3prl-ckpt:{tmp_path / name}")
         assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="no such file"):

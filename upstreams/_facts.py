@@ -36,6 +36,7 @@ class UpstreamFacts:
         family: see UpstreamCard.
         licence: of its weights, empty where unknown.
         training_data: what it was trained on, empty where unknown.
+        remark: see Upstream.
     """
 
     name: str
@@ -55,6 +56,7 @@ class UpstreamFacts:
     family: str = ""
     licence: str = ""
     training_data: str = ""
+    remark: str = ""
 
     @classmethod
     def of(cls, spec: str, upstream: Upstream, precision: Precision = "float32") -> UpstreamFacts:
@@ -77,6 +79,7 @@ class UpstreamFacts:
             family=upstream.card.family,
             licence=upstream.card.licence,
             training_data=upstream.training_data or upstream.card.training_data,
+            remark=upstream.remark,
         )
 
     @property
@@ -98,7 +101,7 @@ class UpstreamFacts:
 
 
 # Not part of a result.
-PLANNING = {"window_samples", "batch_seconds", "extra_frames", "gflops_per_second", "min_samples"}
+PLANNING = {"window_samples", "batch_seconds", "extra_frames", "gflops_per_second", "min_samples", "remark"}
 
 
 def _extra_frames(upstream: Upstream) -> float:

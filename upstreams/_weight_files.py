@@ -21,6 +21,8 @@ from core.digest import parsed_json
 from core.errors import CheckpointError
 
 POINTER = b"version https://git-lfs"
+WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head)\b", re.IGNORECASE)
+BEGINNING_BYTES = 256
 SIZE_BYTES = 8  # at the beginning of a safetensors file: the length of its header
 MOST_HEADER_BYTES = 100_000_000  # the format's own limit
 # Besides tensors and plain values. s3prl's pre-training keeps its command line under `Args`.
@@ -29,18 +31,26 @@ REFUSED_CLASS = re.compile(r"GLOBAL ([\w.]+\.\w+)")
 
 
 def require_content(path: Path) -> None:
-    """Refuses a file that is missing, or stands for one that was not downloaded.
+    """Refuses a file that is missing or empty, or stands for one that was not downloaded.
 
     Raises: CheckpointError: says which, and what to do.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; correct the path")
     with path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            raise CheckpointError(
-                f"{path}: is a git-lfs pointer ({path.stat().st_size} bytes), not the file itself: run 'git lfs pull' "
-                f"in its repository, or fetch it with 'hf download'"
-            )
+        beginning = file.read(BEGINNING_BYTES)
+    if beginning.startswith(POINTER):
+        raise CheckpointError(
+            f"{path}: is a git-lfs pointer ({path.stat().st_size} bytes), not the file itself: run 'git lfs pull' "
+            f"in its repository, or fetch it with 'hf download'"
+        )
+    if WEB_PAGE.match(beginning):
+        raise CheckpointError(
+            f"{path}: is a web page, such as a site gives in place of a file that asks for a login, not the file "
+            f"itself: fetch it with 'hf download'"
+        )
+    if not beginning:
+        raise CheckpointError(f"{path}: is empty; fetch or save it again")
 
 
 def read_safetensors(path: Path, leave_out: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
@@ -129,7 +139,20 @@ def load_exactly(source: str, model: torch.nn.Module, tensors: Mapping[str, torc
 
     Raises: CheckpointError: names or shapes do not fit.
     """
-    own = model.state_dict()
+    require_fitting(source, model.state_dict(), tensors)
+    model.load_state_dict(dict(tensors))
+
+
+def require_fitting(source: str, own: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuses weights that are not those of a network.
+
+    Args:
+        source: what messages call the checkpoint.
+        own: the network's tensors, which may be without memory.
+        tensors: weights by their names in the network.
+
+    Raises: CheckpointError: names or shapes do not fit.
+    """
     lacking, foreign = set(own) - set(tensors), set(tensors) - set(own)
     if lacking or foreign:
         raise CheckpointError(
@@ -147,7 +170,6 @@ def load_exactly(source: str, model: torch.nn.Module, tensors: Mapping[str, torc
                 f"{source}: {name} is {str(tensors[name].dtype).removeprefix('torch.')}: quantised weights can't be "
                 f"used; save the model in float32, float16 or bfloat16"
             )
-    model.load_state_dict(dict(tensors))
 
 
 def such_as(names: Collection[str]) -> str:

@@ -78,7 +78,8 @@ def run_grid(
     watcher = watcher or Watcher()
     manifest = replace(manifest, memory=folders.cache / "audio")
     plan = make_cells(grid, manifest, folders.cache / "upstreams")
-    for line in dict.fromkeys(line for rows in plan.rows for line in rows.doubts):
+    remarks = [cell.upstream.remark for cell in plan.cells if cell.upstream.remark]
+    for line in dict.fromkeys([*remarks, *(line for rows in plan.rows for line in rows.doubts)]):
         watcher.say(f"note: {line}")
     store = RecordStore(folders.results)
     pending = [cell for cell in plan.cells if cell.run not in store]

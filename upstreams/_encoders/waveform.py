@@ -21,6 +21,7 @@ from upstreams._base import UPSTREAMS, Upstream
 from upstreams._encoders.conv_transformer import ConvTransformer
 from upstreams._pretraining.contract import TrainableUpstream, trained_on
 from upstreams._pretraining.masks import mask_spans
+from upstreams._weight_files import require_content
 
 NOTES_FILE = "frostbench.json"
 FORMAT = "frostbench-pretraining-1"
@@ -143,7 +144,7 @@ class WaveformUpstream(TrainableUpstream):
         notes = cls.read_notes(Path(checkpoint))
         # The folder is one of save_pretrained: it is the upstream that `hf:` makes of it, with the same digest.
         loaded = UPSTREAMS.get("hf").from_checkpoint(str(Path(checkpoint).absolute()))
-        iteration = "" if notes.get("last", True) else f" iteration {notes['iteration']}"
+        iteration = "" if notes.get("last", True) else f" iteration {notes.get('iteration', 'unknown')}"
         loaded.label = f"{cls.card.name}{iteration}"
         loaded.training_data = trained_on(notes)
         return loaded
@@ -157,10 +158,11 @@ class WaveformUpstream(TrainableUpstream):
                 f"{path}: holds no {NOTES_FILE}, so pretrain did not write it; "
                 f"other folders of save_pretrained are loaded as hf:{path}"
             )
+        require_content(file)
         try:
             content = parsed_json(file.read_text(encoding="utf-8"))
             kind, notes = content["upstream"], dict(content["notes"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CheckpointError(f"{file}: is damaged ({error}); train it anew") from None
         if kind != cls.card.name:
             raise CheckpointError(f"{path}: is a checkpoint of '{kind}', not of '{cls.card.name}'; write {kind}@{path}")

@@ -202,8 +202,8 @@ class TrainableUpstream(Upstream):
             upstream.label = f"{cls.card.name} (untrained)"
             return upstream
         path = Path(checkpoint)
-        upstream = cls.untrained(checkpoints.configuration_for(path, cls.card.name, cls.config_type))
-        checkpoints.load_weights(path, upstream.encoder, cls.formerly_saved)
+        config = checkpoints.configuration_for(path, cls.card.name, cls.config_type)
+        upstream = checkpoints.built(path, lambda: cls.untrained(config), cls.formerly_saved)
         upstream.training_data = trained_on(cls.read_notes(path))
         return upstream
 
@@ -264,8 +264,9 @@ class TrainableUpstream(Upstream):
 
 def trained_on(notes: Mapping[str, Any]) -> str | None:
     """The corpus that a checkpoint of `pretrain` was trained on, by its notes."""
-    name = notes.get("corpus", {}).get("name")
-    return None if name is None else str(name)
+    corpus = notes.get("corpus")
+    name = corpus.get("name") if isinstance(corpus, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def trainable(entry: type[Upstream]) -> bool:

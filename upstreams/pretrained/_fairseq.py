@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from core.audio import SAMPLE_RATE
 from core.errors import CheckpointError
 from upstreams._encoders.conv_transformer import ConvTransformer
 from upstreams.pretrained import _transformers_model
@@ -55,6 +56,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     (r"\.fc2\.", ".feed_forward.output_dense."),
 )
 MOST_CONVOLUTIONS = 100
+TASK = {"sample_rate": SAMPLE_RATE, "normalize": False}
 
 
 def build(source: str, content: Mapping[str, Any]) -> tuple[ConvTransformer, dict[str, Any]]:
@@ -68,7 +70,12 @@ def build(source: str, content: Mapping[str, Any]) -> tuple[ConvTransformer, dic
     """
     model_type = "hubert" if "dictionaries_symbols" in content else "wav2vec2"
     settings = _settings(source, {**DEFAULTS, **content["model_cfg"]})
-    normalize = bool(content["task_cfg"].get("normalize", False))
+    rate, normalize = (content["task_cfg"].get(name, usual) for name, usual in TASK.items())
+    if rate != SAMPLE_RATE or not isinstance(normalize, bool):
+        raise CheckpointError(
+            f"{source}: task_cfg has sample_rate = {rate!r} and normalize = {normalize!r}, must be {SAMPLE_RATE} and "
+            f"true or false: it can't be used"
+        )
     tensors = {_renamed(name): tensor for name, tensor in content["model_weight"].items() if not UNUSED.match(name)}
     if "feature_projection.projection.weight" not in tensors and settings["conv_dim"][-1] == settings["hidden_size"]:
         # fairseq has no projection between equal widths; transformers always has one.

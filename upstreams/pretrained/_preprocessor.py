@@ -152,6 +152,8 @@ def front_end(source: str, audio: Mapping[str, Any]) -> FrontEnd:
 
     Raises: CheckpointError: a setting is missing or not supported.
     """
+    if audio.get("sample_rate", SAMPLE_RATE) != SAMPLE_RATE:
+        raise _unsupported(source, "sample_rate", audio["sample_rate"], (SAMPLE_RATE,))
     try:
         return _kaldi_front_end(source, audio) if "kaldi" in audio else _stft_front_end(source, audio)
     except (KeyError, TypeError, ValueError) as error:
@@ -179,8 +181,6 @@ def _stft_front_end(source: str, audio: Mapping[str, Any]) -> StftFrontEnd:
     settings = audio["input"]
     if settings["feat_type"] not in ("mel", "linear"):
         raise _unsupported(source, "input feat_type", settings["feat_type"], ("mel", "linear"))
-    if audio.get("sample_rate", SAMPLE_RATE) != SAMPLE_RATE:
-        raise _unsupported(source, "sample_rate", audio["sample_rate"], (SAMPLE_RATE,))
     level = audio.get("target_level")
     return StftFrontEnd(
         settings["feat_type"],

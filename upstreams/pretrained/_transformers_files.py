@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from core.digest import parsed_json
+from core.digest import canonical_json, parsed_json
 from core.errors import CheckpointError
 from upstreams._weight_files import read_safetensors, read_torch, require_content
 
@@ -29,6 +29,9 @@ MOST_JSON_BYTES = 50_000_000  # an index of weights has a line a tensor, a confi
 NO_CODE = (
     "Frostbench never runs code of a checkpoint. Wrap the model in a file of your own, FILE.py:CLASS, if you trust it"
 )
+
+
+MERGE = "merge them with peft's merge_and_unload() and save_pretrained(), and name the folder that this writes"
 
 
 class CheckpointFiles:
@@ -73,6 +76,7 @@ class CheckpointFiles:
             if path.stat().st_size > MOST_JSON_BYTES:
                 raise ValueError(f"{path.stat().st_size:,} bytes are too many")
             content = parsed_json(path.read_text(encoding="utf-8-sig"))
+            canonical_json(content).encode()  # half of a character could be written nowhere
         except (ValueError, RecursionError, OSError) as error:
             raise CheckpointError(f"{self.spec}: {name} is no readable JSON ({error}); fetch it again") from None
         if not isinstance(content, dict):
@@ -86,11 +90,14 @@ class CheckpointFiles:
         """
         adapter = self.json(ADAPTER)
         if adapter is not None:
-            raise CheckpointError(
-                f"{self.spec}: holds an adapter ({adapter.get('peft_type', 'LoRA')}, {ADAPTER}) of the model "
-                f"'{adapter.get('base_model_name_or_path', 'unknown')}', which alone is no encoder: merge them with "
-                f"peft's merge_and_unload() and save_pretrained(), and name the folder that this writes"
-            )
+            model = f"'{adapter.get('base_model_name_or_path', 'unknown')}'"
+            what = f"an adapter ({adapter.get('peft_type', 'LoRA')}, {ADAPTER}) of the model {model}"
+            if any(self.path(name) or self.path(f"{name}.index.json") for name in WEIGHTS):
+                raise CheckpointError(
+                    f"{self.spec}: holds weights of a model and {what}, so which of them is meant is open: {MERGE}, "
+                    f"or take {ADAPTER} away if the weights are merged or meant without it"
+                )
+            raise CheckpointError(f"{self.spec}: holds {what}, which alone is no encoder: {MERGE}")
         config = self.json(CONFIG)
         if config is None:
             raise CheckpointError(f"{self.spec}: can't be loaded (it has no {CONFIG}); {NEEDED}")
@@ -133,7 +140,14 @@ class CheckpointFiles:
             path = self.path(file) if Path(file).name == file else None
             if path is None:
                 raise CheckpointError(f"{self.spec}: {name} names '{file}', which is not there; fetch it")
-            tensors |= self._read(path)
+            found, listed = self._read(path), {tensor for tensor, place in places.items() if place == file}
+            if found.keys() != listed:
+                odd = min(found.keys() ^ listed)
+                raise CheckpointError(
+                    f"{self.spec}: by {name} '{odd}' is {'' if odd in listed else 'not '}in {file}, which has it "
+                    f"{'not' if odd in listed else 'all the same'}: they are of different checkpoints"
+                )
+            tensors |= found
         return tensors
 
     def _read(self, path: Path) -> dict[str, torch.Tensor]:

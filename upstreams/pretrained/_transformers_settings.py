@@ -49,6 +49,7 @@ MOST_OF_ANY = 100_000_000
 MOST_CONVOLUTIONS = 100
 MOST_SAMPLES = 10 * SAMPLE_RATE  # that a frame may read
 MOST_MELS = 1_000
+RATES = ("sampling_rate", "sample_rate")
 
 
 def model_type_of(spec: str, config: Mapping[str, Any]) -> str:
@@ -116,8 +117,8 @@ def require_fitting_extractor(
             f"it belongs to another model"
         )
     for file, settings in ((PREPROCESSOR, preprocessor), (CONFIG, config)):
-        rate = settings.get("sampling_rate", SAMPLE_RATE)
-        if rate != SAMPLE_RATE:
+        rates = [settings[name] for name in RATES if settings.get(name) is not None]
+        for rate in [rate for rate in rates if rate != SAMPLE_RATE]:
             shown = f"{rate:,} Hz" if isinstance(rate, int | float) else repr(rate)
             raise CheckpointError(
                 f"{spec}: the model wants {shown} ({file}), Frostbench gives {SAMPLE_RATE:,} Hz: it can't be used"

@@ -20,7 +20,7 @@ from upstreams._encoders.conv_transformer import ConvTransformer
 from upstreams._encoders.network import Network, NetworkUpstream
 from upstreams._weight_files import load_exactly, such_as
 from upstreams.pretrained import _each_alone
-from upstreams.pretrained._transformers_files import CheckpointFiles, unusable
+from upstreams.pretrained._transformers_files import MERGE, CheckpointFiles, unusable
 from upstreams.pretrained._transformers_settings import (
     EXTRACTORS,
     MEL,
@@ -55,6 +55,10 @@ HEADS = re.compile(
 )
 # torch's two names of a weight norm: of old files, and of the parametrization that stands in its place.
 WEIGHT_NORM = ((".weight_g", ".parametrizations.weight.original0"), (".weight_v", ".parametrizations.weight.original1"))
+# Of peft: low-rank updates, and the layers that they stand beside, which then have another name.
+ADAPTER_PARTS = re.compile(
+    r"(\.|^)(lora_(A|B|E|embedding_A|embedding_B|magnitude_vector)|base_layer|ia3_l|hada_w\d_.)(\.|$)"
+)
 PREFIXES = ("model.encoder.", "encoder.")  # of Whisper's encoder with a head, and without one
 
 
@@ -78,6 +82,16 @@ class HuggingFaceUpstream(NetworkUpstream):
         if not checkpoint:
             raise CheckpointError("hf: names no checkpoint: write hf:ORG/NAME or hf:FOLDER")
         return from_transformers(checkpoint)
+
+    def configuration(self) -> Mapping[str, Any]:
+        """See NetworkUpstream.configuration.
+
+        Raises: CheckpointError: its settings make a network that computes nothing.
+        """
+        try:
+            return super().configuration()
+        except Exception as error:  # of transformers, which reads some settings as late as this
+            raise unusable(f"hf:{self.label}", error) from error
 
 
 def from_transformers(checkpoint: str) -> HuggingFaceUpstream:
@@ -104,18 +118,30 @@ def from_transformers(checkpoint: str) -> HuggingFaceUpstream:
         config = getattr(transformers, NETWORKS[model_type][0]).from_dict(written)
         config.dtype = torch.float32  # whatever the file holds
         extractor = getattr(transformers, EXTRACTORS[model_type]).from_dict(preprocessor)
-        model = _model(spec, model_type, config, files.tensors())
+        tensors = files.tensors()
+        model, left_out = _model(spec, model_type, config, tensors)
         network = _network(model_type, model, extractor)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises many kinds for one cause: this is no usable checkpoint
         raise unusable(spec, error) from error
     settings = {"model": _without_provenance(config.to_dict()), "preprocessor": extractor.to_dict()}
-    return HuggingFaceUpstream(network, Path(source).name, settings)
+    upstream = HuggingFaceUpstream(network, Path(source).name, settings)
+    if left_out:
+        upstream.remark = (
+            f"{spec}: {len(left_out)} tensors of its file{such_as(left_out)} lie beside the encoder and are left out "
+            f"as a head's"
+        )
+    return upstream
 
 
-def _model(spec: str, model_type: str, config: Any, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """transformers' network with exactly these weights, in evaluation mode."""
+def _model(
+    spec: str, model_type: str, config: Any, tensors: Mapping[str, torch.Tensor]
+) -> tuple[torch.nn.Module, list[str]]:
+    """transformers' network with exactly these weights, in evaluation mode, and what is left out as a head unheard of.
+
+    Raises: CheckpointError: weights and network do not fit.
+    """
     import transformers
     from transformers.models.whisper import modeling_whisper
 
@@ -124,7 +150,8 @@ def _model(spec: str, model_type: str, config: Any, tensors: Mapping[str, torch.
     with torch.device("meta"):  # without memory for its weights, which may be more than there is
         shapes = network(config).state_dict()
     prefixes = PREFIXES if model_type == "whisper" else (f"{network.base_model_prefix}.",)
-    taken = _taken(spec, tensors, shapes, prefixes, whole=model_type != "whisper")
+    _require_no_adapter(spec, tensors)
+    taken, left_out = _taken(spec, tensors, shapes, prefixes, whole=model_type != "whisper")
     lacking = {key for key in set(shapes) - set(taken) if key.split(".")[-1] not in UNUSED_TENSORS}
     if lacking:
         raise CheckpointError(
@@ -140,7 +167,15 @@ def _model(spec: str, model_type: str, config: Any, tensors: Mapping[str, torch.
     model: torch.nn.Module = network(config)
     unused = {key: torch.zeros_like(value) for key, value in model.state_dict().items() if key not in taken}
     load_exactly(spec, model, {**taken, **unused})
-    return model.eval()
+    return model.eval(), left_out
+
+
+def _require_no_adapter(spec: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    parts = [name for name in tensors if ADAPTER_PARTS.search(name)]
+    if parts:
+        raise CheckpointError(
+            f"{spec}: the weights hold {len(parts)} tensors of an adapter that is not merged{such_as(parts)}: {MERGE}"
+        )
 
 
 def _taken(
@@ -150,8 +185,8 @@ def _taken(
     prefixes: tuple[str, ...],
     *,
     whole: bool,
-) -> dict[str, torch.Tensor]:
-    """The encoder's weights by their names in the network.
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The encoder's weights by their names in the network, and what lies beside it and is no head that is known.
 
     Args:
         spec: what messages call the checkpoint.
@@ -164,13 +199,19 @@ def _taken(
     """
     prefix = next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in tensors)), "")
     taken: dict[str, torch.Tensor] = {}
-    foreign = []
+    foreign, beside = [], []
     for name, tensor in tensors.items():
-        if not name.startswith(prefix) or (not prefix and (not whole or HEADS.match(name))):
+        if not name.startswith(prefix) or (not prefix and not whole):
+            if not HEADS.match(name.removeprefix("model.")):
+                beside.append(name)
+            continue
+        if not prefix and HEADS.match(name):
             continue
         key = name.removeprefix(prefix)
         for old, new in WEIGHT_NORM:
             key = key.removesuffix(old) + new if key.endswith(old) and key not in shapes else key
+        if key in taken:
+            raise CheckpointError(f"{spec}: the weights hold {key} under two names: take one of them away")
         if key in shapes:
             taken[key] = tensor
         elif key.split(".")[-1] not in UNUSED_TENSORS and not HEADS.match(key):
@@ -180,7 +221,13 @@ def _taken(
             f"{spec}: the weights hold {len(foreign)} tensors{such_as(foreign)} that the network of config.json has no "
             f"place for, and would be computed without them: settings and weights are of different models"
         )
-    return taken
+    twice = [name for name in beside if name in shapes]
+    if twice:
+        raise CheckpointError(
+            f"{spec}: the weights hold {len(twice)} tensors of the encoder with the prefix '{prefix}' and without it"
+            f"{such_as(twice)}: which of them are meant is open; save the encoder alone"
+        )
+    return taken, beside
 
 
 def _network(model_type: str, model: Any, extractor: Any) -> Network:
