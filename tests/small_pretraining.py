@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from upstreams._base import UPSTREAMS
 from upstreams._encoders.waveform import WaveformConfig
 from upstreams._pretraining.clusters import Clusters
-from upstreams._pretraining.contract import PretrainRecipe
+from upstreams._pretraining.contract import PretrainRecipe, trainable
 from upstreams._pretraining.plan import Pretraining, planned
 from upstreams.contrastive.wav2vec2 import Wav2Vec2Config
 from upstreams.generative.apc import APCConfig
@@ -49,12 +50,41 @@ RECIPES = {
 }
 
 
+# Fields of the other methods' configurations, where a method has them; every width in a tuple becomes 16.
+SMALLER: dict[str, Any] = {"hidden_size": 16, "dilations": (1, 2), "piece_frames": 16}
+SMALLER |= {"predictor_hidden": 8}
+
+
+def methods() -> list[str]:
+    """What can be trained besides the four above: their small sizes follow from their tiny ones."""
+    return [entry.card.name for entry in UPSTREAMS if trainable(entry) and entry.card.name not in SMALL]
+
+
+def shrunk(config: Any) -> Any:
+    """A configuration with the smallest sizes that are worth a test."""
+    changes = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name in SMALLER:
+            changes[field.name] = SMALLER[field.name]
+        elif isinstance(value, tuple) and all(isinstance(each, int) for each in value):
+            changes[field.name] = (16,) * len(value)
+    return replace(config, **changes)
+
+
 def small_sizes(monkeypatch) -> None:
     """Adds the size `small` to every upstream that can be trained."""
-    for name, config in SMALL.items():
+    for name in (*SMALL, *methods()):
         kind = UPSTREAMS.get(name)
+        config = SMALL[name] if name in SMALL else shrunk(kind.sizes["tiny"])
         monkeypatch.setattr(kind, "sizes", {**kind.sizes, "small": config})
-        monkeypatch.setattr(kind, "recipes", {**kind.recipes, "small": RECIPES[name]})
+        recipes = RECIPES[name] if name in RECIPES else tuple(small_recipe(each) for each in kind.recipes["tiny"])
+        monkeypatch.setattr(kind, "recipes", {**kind.recipes, "small": recipes})
+
+
+def small_recipe(recipe: PretrainRecipe) -> PretrainRecipe:
+    """Few updates of little audio, all else as in a method's own recipe."""
+    return replace(recipe, steps=RECIPE.steps, batch_seconds=RECIPE.batch_seconds, learning_rate=RECIPE.learning_rate)
 
 
 def plan(name: str, **changes) -> Pretraining:

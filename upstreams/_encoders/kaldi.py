@@ -74,6 +74,17 @@ def cmvn(features: torch.Tensor) -> torch.Tensor:
     return torch.where(deviations > CONSTANT, centred / (deviations + CMVN_EPSILON), 0.0)
 
 
+def level(features: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit (unbiased) deviation over all frames and columns of one utterance together.
+
+    Unlike cmvn it leaves the shape of the mean spectrum, which tells voices and rooms apart. What is constant but for
+    rounding, such as digital silence, becomes zero.
+    """
+    centred = features - features.mean()
+    deviation = features.std()
+    return torch.where(deviation > CONSTANT, centred / deviation, 0.0)
+
+
 def batch_of(extractor: Extractor, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
     """Runs an extractor on each waveform of a padded batch: one layer (batch, frames, size)."""
     with full_precision(wavs):

@@ -51,8 +51,16 @@ class MelEncoder(nn.Module):
 
     def mel_of_one(self, wav: torch.Tensor) -> torch.Tensor:
         """The frames of one waveform (samples,) -> (frames, num_mel_bins)."""
-        mel = kaldi.fbank(wav, self.num_mel_bins, self.window_type)
+        mel = self.spectrum_of_one(wav)
         return kaldi.cmvn(mel) if self.cmvn else mel
+
+    def spectrum(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
+        """The frames before they are normalised, as the only layer (batch, frames, num_mel_bins)."""
+        return kaldi.batch_of(self.spectrum_of_one, wavs, wav_lengths)
+
+    def spectrum_of_one(self, wav: torch.Tensor) -> torch.Tensor:
+        """The frames of one waveform before they are normalised, (samples,) -> (frames, num_mel_bins)."""
+        return kaldi.fbank(wav, self.num_mel_bins, self.window_type)
 
     def layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Hidden states, each (batch, frames, hidden_size).

@@ -69,7 +69,8 @@ def configuration_for(path: Path, name: str, kind: type[Config]) -> Config:
             f"{path}: is a checkpoint of '{metadata['upstream']}', not of '{name}'; write {metadata['upstream']}@{path}"
         )
     try:
-        config = kind(**metadata["configuration"])
+        stored = metadata["configuration"]
+        config = kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
         for field in fields(config):  # type: ignore[arg-type]  # a dataclass
             _require_like(field.name, getattr(config, field.name), field.default)
     except (TypeError, ValueError) as error:

@@ -1,0 +1,119 @@
+"""Bootstrapping losses in closed forms, gradients that stop, teachers that follow, and what collapses without them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from small_pretraining import small_sizes
+from torch import nn
+
+from upstreams._base import UPSTREAMS
+from upstreams._pretraining.contract import TrainingBatch
+from upstreams._pretraining.teacher import cosine_to_one
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    small_sizes(monkeypatch)
+
+
+def built(name: str, size: str = "small", **changes):
+    kind = UPSTREAMS.get(name)
+    torch.manual_seed(0)
+    upstream = kind.untrained(replace(kind.sizes[size], **changes))
+    upstream.prepare(kind.recipes[size][-1], 10)
+    return upstream
+
+
+def batch_of(clips: int) -> TrainingBatch:
+    return TrainingBatch(torch.zeros(clips, 1), torch.ones(clips), torch.arange(clips))
+
+
+def parameters_of(*modules: nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+class Constant(nn.Module):
+    """Predicts the same whatever it is given."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return torch.arange(vectors.shape[1]).float() + 0 * vectors
+
+
+def test_published_heads_have_the_published_sizes():
+    with torch.device("meta"):
+        simsiam, byol = (built(name, "base") for name in ("simsiam", "byol"))
+    assert parameters_of(simsiam.projector) == 12_593_152
+    assert parameters_of(simsiam.predictor) == 2_100_224
+    assert parameters_of(byol.projector) == 9_449_728
+    assert parameters_of(byol.predictor) == 2_109_696
+
+
+def test_byol_is_zero_for_equal_vectors_and_four_in_each_direction_for_opposite_ones():
+    upstream = built("byol")
+    vectors = torch.randn(8, 4)
+    upstream.projector, upstream.predictor = nn.Identity(), nn.Identity()
+    for factor, expected in ((1.0, 0.0), (-2.0, 8.0)):
+        upstream._taught = lambda view, factor=factor: factor * vectors
+        assert float(upstream.loss_of([vectors, vectors], [vectors, vectors], batch_of(8)).loss) == pytest.approx(
+            expected, abs=1e-5
+        )
+
+
+def test_byol_teaches_each_view_by_the_teachers_other_one():
+    upstream = built("byol").eval()
+    views = [torch.randn(8, 16, 80) for _ in range(2)]
+    pooled = [upstream.pooled(view) for view in views]
+    loss = upstream.loss_of(pooled, views, batch_of(8)).loss
+    # The teacher is still the student's equal.
+    targets = [upstream.projector(each).detach() for each in pooled]
+    expected = 0.0
+    for own, other in ((0, 1), (1, 0)):
+        predicted = nn.functional.normalize(upstream.predictor(upstream.projector(pooled[own])), dim=1)
+        wanted = nn.functional.normalize(targets[other], dim=1)
+        expected = expected + (predicted - wanted).square().sum(dim=1).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("rises", [True, False])
+def test_byols_teacher_follows_encoder_and_projector_along_its_schedule(rises):
+    upstream = built("byol", momentum=0.8, momentum_rises=rises)
+    average = [each.detach().clone() for each in upstream._student().parameters()]
+    for done in (0.0, 0.5, 0.75):
+        for parameter in upstream.parameters():
+            if parameter.requires_grad:
+                nn.init.normal_(parameter)
+        upstream.after_update({}, done)
+        momentum = cosine_to_one(0.8, done) if rises else 0.8
+        average = [
+            momentum * old + (1 - momentum) * new.detach()
+            for old, new in zip(average, upstream._student().parameters(), strict=True)
+        ]
+    taught = list(upstream.teacher.network.parameters())
+    for found, expected in zip(taught, average, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert len(taught) == len(list(upstream.encoder.parameters())) + len(list(upstream.projector.parameters()))
+
+
+def test_simsiam_is_minus_one_for_equal_vectors_and_symmetric_in_the_views():
+    upstream = built("simsiam")
+    views = [torch.randn(8, 32) for _ in range(2)]
+    forth, back = (upstream.loss_of(each, [], batch_of(8)).loss for each in (views, views[::-1]))
+    torch.testing.assert_close(forth, back)
+    upstream.projector, upstream.predictor = nn.Identity(), nn.Identity()
+    assert float(upstream.loss_of([views[0], 3 * views[0]], [], batch_of(8)).loss) == pytest.approx(-1)
+    cosine = nn.functional.cosine_similarity(*views).mean()
+    torch.testing.assert_close(upstream.loss_of(views, [], batch_of(8)).loss, -cosine)
+
+
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_simsiams_gradient_stops_at_what_is_predicted(stop_gradient):
+    """With predictions that do not depend on the input, all that is left of the gradient is the target's."""
+    upstream = built("simsiam", stop_gradient=stop_gradient)
+    upstream.projector = nn.Identity()
+    upstream.predictor = Constant()
+    views = [torch.randn(8, 16, requires_grad=True) for _ in range(2)]
+    gradients = torch.autograd.grad(upstream.loss_of(views, [], batch_of(8)).loss, views)
+    assert any(gradient.any() for gradient in gradients) != stop_gradient
