@@ -52,7 +52,7 @@ RECIPES = {
 
 # Fields of the other methods' configurations, where a method has them; every width in a tuple becomes 16.
 SMALLER: dict[str, Any] = {"hidden_size": 16, "dilations": (1, 2), "piece_frames": 16}
-SMALLER |= {"predictor_hidden": 8}
+SMALLER |= {"predictor_hidden": 8, "queue_size": 50, "hidden_projection": 16, "projection_size": 16}
 
 
 def methods() -> list[str]:

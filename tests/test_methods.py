@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,23 @@ def test_an_interrupted_training_ends_with_the_same_bits_and_its_checkpoint_keep
     assert failed == []
 
 
+@pytest.mark.timeout(300)
+def test_two_processes_end_with_the_state_of_one(corpus, corpus_folder, tmp_path, monkeypatch):
+    """All methods in one launch: heads, teachers, queues and banks are equal in both processes, and those of one."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launcher += ["--log-dir", str(tmp_path / "ranks"), str(Path(__file__).parent / "pretrain_small.py")]
+    changes = ["micro_batches=2", "steps=3"]
+    command = [*launcher, str(corpus_folder), str(tmp_path / "two"), ",".join(METHODS), *changes]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, check=False, timeout=250)
+    assert done.returncode == 0, done.stderr.decode()
+    for name in METHODS:
+        alone = trained(plan(name, micro_batches=2, steps=3), corpus, tmp_path / "one", monkeypatch).state_dict()
+        first, second = (torch.load(tmp_path / "two" / f"{name}-{rank}of2.pt") for rank in (0, 1))
+        assert set(first) == set(second) == set(alone)
+        assert [key for key in first if not torch.equal(first[key], second[key])] == [], name
+        assert [key for key in first if not torch.equal(first[key], alone[key])] == [], name
+
+
 def prepared(name: str, corpus, **changes):
     """An untrained upstream of the tiny size with its heads, and a batch of the corpus that it is trained on."""
     kind = UPSTREAMS.get(name)
@@ -113,7 +132,7 @@ def test_the_order_of_the_clips_changes_no_loss(name, corpus):
     upstream, batch = prepared(name, corpus, piece_frames=16)
     generator = torch.Generator().manual_seed(0)
     mel = upstream.encoder.spectrum(batch.wavs, batch.wav_lengths).layers[0]
-    views = [upstream.config.view(mel, upstream.encoder.normalise, generator) for _ in range(2)]
+    views = [upstream.config.view(mel, upstream.encoder.normalise, generator)[0] for _ in range(2)]
     order = torch.randperm(len(mel), generator=generator)
     losses = []
     for places in (torch.arange(len(mel)), order):

@@ -62,11 +62,12 @@ def test_views_of_strength_zero_are_pieces_at_a_common_level_and_nothing_else():
     spectrum = mel()
     given = spectrum.clone()
     config = ViewsConfig(piece_frames=40, strength=0.0, shift_bins=4, fade=1.0)
-    torch.testing.assert_close(
-        config.view(spectrum, kaldi.level, seeded()), torch.stack([kaldi.level(clip) for clip in spectrum])
-    )
-    stretched = ViewsConfig(piece_frames=40, strength=0.0, resize=True).view(spectrum, kaldi.level, seeded())
-    assert stretched.shape == spectrum.shape
+    for found in config.view(spectrum, kaldi.level, seeded()):
+        torch.testing.assert_close(found, torch.stack([kaldi.level(clip) for clip in spectrum]))
+    config = ViewsConfig(piece_frames=40, strength=0.0, resize=True)
+    altered, clean = config.view(spectrum, kaldi.level, seeded())
+    assert altered.shape == spectrum.shape
+    assert torch.equal(altered, clean)  # cut and stretched alike
     assert torch.equal(spectrum, given)
 
 
@@ -74,18 +75,20 @@ def test_views_of_strength_zero_are_pieces_at_a_common_level_and_nothing_else():
 def test_views_differ_between_clips_and_not_between_runs(resize):
     same = mel(1).expand(6, -1, -1)
     config = ViewsConfig(piece_frames=20, shift_bins=3, fade=0.5, resize=resize)
-    first, again, other = (config.view(same, kaldi.level, seeded(seed)) for seed in (0, 0, 1))
+    first, again, other = (config.view(same, kaldi.level, seeded(seed))[0] for seed in (0, 0, 1))
     assert first.shape == (6, 20, 80)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert all(not torch.equal(first[0], clip) for clip in first[1:])
-    assert torch.isfinite(config.view(torch.full((2, 20, 80), -15.942385), kaldi.level, seeded())).all()
+    assert torch.isfinite(config.view(torch.full((2, 20, 80), -15.942385), kaldi.level, seeded())[0]).all()
 
 
 def test_a_piece_is_a_part_of_its_clip():
     spectrum = mel()
-    for clip, piece in zip(spectrum, views.another_piece(spectrum, 7, seeded()), strict=True):
-        assert any(torch.equal(piece, clip[start : start + 7]) for start in range(34))
+    versions = torch.stack([spectrum, 2 * spectrum], dim=1)
+    for clip, pieces in zip(spectrum, views.another_piece(versions, 7, seeded()), strict=True):
+        assert any(torch.equal(pieces[0], clip[start : start + 7]) for start in range(34))
+        assert torch.equal(pieces[1], 2 * pieces[0])
 
 
 def test_an_equaliser_is_a_smooth_curve_of_its_deviation_constant_in_time():

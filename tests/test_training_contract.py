@@ -121,7 +121,7 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def final(folder: Path, rank: str) -> dict[str, torch.Tensor]:
-    return torch.load(folder / f"state-{rank}.pt", weights_only=True)
+    return torch.load(folder / f"queue_method-{rank}.pt", weights_only=True)
 
 
 @pytest.mark.timeout(400)

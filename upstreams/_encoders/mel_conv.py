@@ -51,39 +51,19 @@ class Residual(nn.Module):
         return frames + self.pointwise(functional.gelu(hidden)).transpose(1, 2)
 
 
-class MelConv(MelEncoder):
-    """Hidden states are the output of the stem and of every block, the last one behind a layer norm.
-
-    Norms go over the channels of one frame, and frames behind the end of a recording are zero wherever a convolution
-    reads them, as they are where the recording is alone: padding changes nothing.
+class StridedMelEncoder(MelEncoder):
+    """A network on log mel frames that makes one hidden frame of two, 20 ms each.
 
     Args:
-        channels: of every layer.
-        dilations: one a block; (1, 1, 2, 2, 4) see 0.42 s.
         num_mel_bins: of each frame that is read.
         normalise: a name of NORMALISATIONS.
-        causal: whether a frame sees nothing behind it.
     """
 
     downsample_rate: ClassVar[int] = STRIDE * kaldi.HOP_LENGTH
 
-    def __init__(
-        self,
-        channels: int,
-        dilations: Sequence[int] = (1, 1, 2, 2, 4),
-        num_mel_bins: int = 80,
-        normalise: str = "level",
-        causal: bool = False,
-    ) -> None:
+    def __init__(self, num_mel_bins: int, normalise: str) -> None:
         super().__init__(num_mel_bins, cmvn=False)
         self.normalise = NORMALISATIONS[normalise]
-        self.num_layers = len(dilations) + 1
-        self.hidden_size = channels
-        self.stem_padding = (STEM_KERNEL - 1, 0) if causal else (STEM_KERNEL // 2, STEM_KERNEL // 2)
-        self.stem = nn.Conv1d(num_mel_bins, channels, STEM_KERNEL, stride=STRIDE)
-        self.stem_norm = nn.LayerNorm(channels)
-        self.blocks = nn.ModuleList(Residual(channels, dilation, causal) for dilation in dilations)
-        self.final_norm = nn.LayerNorm(channels)
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""
@@ -98,6 +78,38 @@ class MelConv(MelEncoder):
         """See MelEncoder.mel_of_one."""
         return self.normalise(self.spectrum_of_one(wav))
 
+
+class MelConv(StridedMelEncoder):
+    """Hidden states are the output of the stem and of every block, the last one behind a layer norm.
+
+    Norms go over the channels of one frame, and frames behind the end of a recording are zero wherever a convolution
+    reads them, as they are where the recording is alone: padding changes nothing.
+
+    Args:
+        channels: of every layer.
+        dilations: one a block; (1, 1, 2, 2, 4) see 0.42 s.
+        num_mel_bins: of each frame that is read.
+        normalise: a name of NORMALISATIONS.
+        causal: whether a frame sees nothing behind it.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        dilations: Sequence[int] = (1, 1, 2, 2, 4),
+        num_mel_bins: int = 80,
+        normalise: str = "level",
+        causal: bool = False,
+    ) -> None:
+        super().__init__(num_mel_bins, normalise)
+        self.num_layers = len(dilations) + 1
+        self.hidden_size = channels
+        self.stem_padding = (STEM_KERNEL - 1, 0) if causal else (STEM_KERNEL // 2, STEM_KERNEL // 2)
+        self.stem = nn.Conv1d(num_mel_bins, channels, STEM_KERNEL, stride=STRIDE)
+        self.stem_norm = nn.LayerNorm(channels)
+        self.blocks = nn.ModuleList(Residual(channels, dilation, causal) for dilation in dilations)
+        self.final_norm = nn.LayerNorm(channels)
+
     def layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """See MelEncoder.layers; the hidden states have half as many frames."""
         hidden = self.stem(functional.pad(mel.transpose(1, 2), self.stem_padding)).transpose(1, 2)
@@ -107,6 +119,34 @@ class MelConv(MelEncoder):
         for block in self.blocks:
             layers.append(block(layers[-1], mask))
         return (*layers[:-1], self.final_norm(layers[-1]))
+
+
+class SplitMelConv(StridedMelEncoder):
+    """Two networks, one on the low and one on the high bins; a hidden state is that of both side by side.
+
+    Args:
+        channels: of both together.
+        low_bins: how many bins the first one reads.
+        dilations: see MelConv.
+        num_mel_bins: of each frame that is read.
+        normalise: see MelConv; bins are normalised before they are split.
+    """
+
+    def __init__(
+        self, channels: int, low_bins: int, dilations: Sequence[int], num_mel_bins: int = 80, normalise: str = "level"
+    ) -> None:
+        super().__init__(num_mel_bins, normalise)
+        self.num_layers = len(dilations) + 1
+        self.hidden_size = 2 * (channels // 2)
+        self.low_bins = low_bins
+        self.low = MelConv(channels // 2, dilations, low_bins)
+        self.high = MelConv(channels // 2, dilations, num_mel_bins - low_bins)
+
+    def layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See MelConv.layers."""
+        low = self.low.layers(mel[:, :, : self.low_bins], lengths)
+        high = self.high.layers(mel[:, :, self.low_bins :], lengths)
+        return tuple(torch.cat(pair, dim=2) for pair in zip(low, high, strict=True))
 
 
 def strided(lengths: torch.Tensor) -> torch.Tensor:

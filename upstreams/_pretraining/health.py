@@ -34,6 +34,16 @@ def rank(vectors: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
+def projected(vectors: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Spread and rank of what a head makes of the pooled vectors, (count, size).
+
+    A head may give all recordings one vector, after which nothing reaches the encoder; one that ends in a batch norm
+    may give them one direction.
+    """
+    return {"projected_spread": spread(vectors), "projected_rank": rank(vectors)}
+
+
+@torch.no_grad()
 def figures(vectors: torch.Tensor) -> dict[str, torch.Tensor]:
     """Spread and rank of the pooled vectors of a batch, (count, size)."""
     return {"spread": spread(vectors), "rank": rank(vectors)}
@@ -41,10 +51,12 @@ def figures(vectors: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def alike(found: Mapping[str, float]) -> str | None:
     """What is wrong where recordings can no longer be told apart; None where they can."""
-    if found["spread"] < ALIKE:
-        return f"recordings all alike: the spread of their vectors is {found['spread']:.3f}, 1 is in all directions"
-    if found["rank"] < ONE_DIRECTION:
-        return f"one direction: the vectors of recordings have an effective rank of {found['rank']:.1f}"
+    for where, prefix in (("their vectors", ""), ("their projections", "projected_")):
+        wide, directions = found.get(f"{prefix}spread", 1.0), found.get(f"{prefix}rank", ONE_DIRECTION)
+        if wide < ALIKE:
+            return f"recordings all alike: the spread of {where} is {wide:.3f}, 1 is in all directions"
+        if directions < ONE_DIRECTION:
+            return f"one direction: {where} have an effective rank of {directions:.1f}"
     return None
 
 

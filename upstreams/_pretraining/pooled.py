@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from upstreams._encoders import kaldi
+from upstreams._encoders.mel import MelEncoder
 from upstreams._encoders.mel_conv import MelConv
 from upstreams._pretraining import health
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream, TrainingBatch
@@ -62,6 +63,7 @@ class PooledUpstream(TrainableUpstream):
 
     Args:
         config: sizes of the encoder, views and what the loss needs.
+        encoder: in place of a MelConv.
 
     Attributes:
         encoded_views: how many of the two views the encoder is trained on; `loss_of` is given both.
@@ -72,8 +74,9 @@ class PooledUpstream(TrainableUpstream):
     frames_differ: ClassVar[bool] = False  # they are trained to be constant within an utterance
     encoded_views: ClassVar[int] = 2
 
-    def __init__(self, config: PooledConfig) -> None:
-        super().__init__(config, MelConv(config.hidden_size, config.dilations, config.num_mel_bins, config.normalise))
+    def __init__(self, config: PooledConfig, encoder: MelEncoder | None = None) -> None:
+        usual = MelConv(config.hidden_size, config.dilations, config.num_mel_bins, config.normalise)
+        super().__init__(config, usual if encoder is None else encoder)
 
     @property
     def min_training_samples(self) -> int:
@@ -87,16 +90,30 @@ class PooledUpstream(TrainableUpstream):
 
     def pooled(self, mel: torch.Tensor) -> torch.Tensor:
         """The vectors of views (clips, frames, bins), all of their frames valid: (clips, pooled_size)."""
-        return pooled_by(self.encoder, mel)
+        return mean_and_max(frames_by(self.encoder, mel))
 
     def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """The loss of two views of each clip; clips are of one length."""
         with torch.no_grad():
             mel = self.encoder.spectrum(batch.wavs, batch.wav_lengths).layers[0]
-            views = [self.config.view(mel, self.encoder.normalise, generator) for _ in range(2)]
-        pooled = self.pooled(torch.cat(views[: self.encoded_views]))
+            made = [self.config.view(mel, self.encoder.normalise, generator) for _ in range(2)]
+        views, clean = zip(*made, strict=True)
+        frames = frames_by(self.encoder, torch.cat(views[: self.encoded_views]))
+        pooled = mean_and_max(frames)
         found = self.loss_of(pooled.chunk(self.encoded_views), views, batch)
-        return replace(found, figures={**found.figures, **health.figures(pooled)})
+        more = self.frame_loss(frames, torch.cat(clean[: self.encoded_views]))
+        loss = found.loss if more is None else found.loss + more.loss
+        figures = {**found.figures, **({} if more is None else more.figures), **health.figures(pooled)}
+        return replace(found, loss=loss, figures=figures)
+
+    def frame_loss(self, frames: torch.Tensor, clean: torch.Tensor) -> PretrainLoss | None:
+        """What is added to the loss for the frames of the views, if anything.
+
+        Args:
+            frames: the encoder's last layer, (views, frames, hidden_size).
+            clean: the same pieces of the spectrum unaltered, (views, mel frames, bins).
+        """
+        return None
 
     @abstractmethod
     def loss_of(
@@ -118,7 +135,6 @@ class PooledUpstream(TrainableUpstream):
         return problem
 
 
-def pooled_by(encoder: Any, mel: torch.Tensor) -> torch.Tensor:
-    """Mean and maximum over time of an encoder's last layer, (clips, frames, bins) -> (clips, 2 x hidden_size)."""
-    lengths = torch.full((len(mel),), mel.shape[1], device=mel.device)
-    return mean_and_max(encoder.layers(mel, lengths)[-1])
+def frames_by(encoder: Any, mel: torch.Tensor) -> torch.Tensor:
+    """An encoder's last layer for spectra without padding, (clips, frames, bins) -> (clips, frames, hidden_size)."""
+    return encoder.layers(mel, torch.full((len(mel),), mel.shape[1], device=mel.device))[-1]

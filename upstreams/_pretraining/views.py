@@ -54,17 +54,20 @@ class ViewsConfig:
     time_mask: int = 10
     bin_mask: int = 10
 
-    def view(self, mel: torch.Tensor, normalise: Normalise, generator: torch.Generator) -> torch.Tensor:
-        """A view of each clip.
+    def view(
+        self, mel: torch.Tensor, normalise: Normalise, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A view of each clip, and the same piece of it unaltered.
 
         Args:
             mel: raw log mel frames, float (clips, frames, bins), without padding; it is not written to.
             normalise: brings the frames of one clip (frames, bins) to a common level.
             generator: source of randomness.
 
-        Returns: float (clips, piece_frames, bins).
+        Returns: twice float (clips, piece_frames, bins).
         """
         strength = self.strength
+        clean = torch.stack([normalise(clip) for clip in mel])
         if self.noise:
             mel = noise(mel, strength, generator)
         mel = mixup(mel, min(1.0, self.mixup * strength), generator)
@@ -72,12 +75,14 @@ class ViewsConfig:
         mel = gain(mel, self.gain_db * strength, generator)
         mel = shift_bins(mel, round(self.shift_bins * strength), generator)
         mel = torch.stack([normalise(clip) for clip in mel])
+        both = torch.stack([mel, clean], dim=1)  # cut alike: (clips, 2, frames, bins)
         if self.resize:
-            mel = resize(mel, self.piece_frames, strength, generator)
+            both = resize(both, self.piece_frames, strength, generator)
         else:
-            mel = another_piece(mel, self.piece_frames, generator)
+            both = another_piece(both, self.piece_frames, generator)
+        mel, clean = both.unbind(dim=1)
         mel = fade(mel, self.fade * strength, generator)
-        return mask(mel, round(self.time_mask * strength), round(self.bin_mask * strength), generator)
+        return mask(mel, round(self.time_mask * strength), round(self.bin_mask * strength), generator), clean
 
 
 def _uniform(clips: int, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
@@ -85,9 +90,9 @@ def _uniform(clips: int, low: float, high: float, generator: torch.Generator) ->
 
 
 def another_piece(mel: torch.Tensor, frames: int, generator: torch.Generator) -> torch.Tensor:
-    """A random piece of each clip (clips, frames, bins)."""
-    starts = torch.randint(mel.shape[1] - frames + 1, (len(mel),), generator=generator).tolist()
-    return torch.stack([clip[start : start + frames] for clip, start in zip(mel, starts, strict=True)])
+    """A random piece of each clip, the same of all versions of it (clips, versions, frames, bins)."""
+    starts = torch.randint(mel.shape[2] - frames + 1, (len(mel),), generator=generator).tolist()
+    return torch.stack([clip[:, start : start + frames] for clip, start in zip(mel, starts, strict=True)])
 
 
 def equaliser(mel: torch.Tensor, decibels: float, generator: torch.Generator) -> torch.Tensor:
@@ -152,23 +157,23 @@ def fade(mel: torch.Tensor, most: float, generator: torch.Generator) -> torch.Te
 def resize(mel: torch.Tensor, frames: int, strength: float, generator: torch.Generator) -> torch.Tensor:
     """A random rectangle of each clip, stretched to (frames, bins) by bicubic interpolation.
 
-    The clip lies in the middle of a plane of its mean that is half as long again. Strength draws the sides' factors
-    nearer to 1 or farther from it.
+    All versions of a clip (clips, versions, frames, bins) are cut alike. The clip lies in the middle of a plane of its
+    mean that is half as long again. Strength draws the sides' factors nearer to 1 or farther from it.
     """
-    clips, length, bins = mel.shape
+    clips, versions, length, bins = mel.shape
     width = max(frames, round(PLANE * length))
     low, high = (1 + (factor - 1) * strength for factor in RESIZED_BY)
     sides = _uniform(2 * clips, max(low, 0.1), high, generator).reshape(clips, 2)
     where = torch.rand(clips, 2, generator=generator)
-    plane = mel.new_zeros(clips, width, bins)
+    plane = mel.new_zeros(clips, versions, width, bins)
     first = (width - length) // 2
-    plane[:, first : first + length] = mel
+    plane[:, :, first : first + length] = mel
     cut = []
     for clip, (time, pitch), (x, y) in zip(plane, sides.tolist(), where.tolist(), strict=True):
         tall, wide = min(width, max(2, round(frames * time))), min(bins, max(2, round(bins * pitch)))
         top, left = round(x * (width - tall)), round(y * (bins - wide))
-        piece = clip[top : top + tall, left : left + wide]
-        cut.append(functional.interpolate(piece[None, None], (frames, bins), mode="bicubic", align_corners=True)[0, 0])
+        piece = clip[None, :, top : top + tall, left : left + wide]
+        cut.append(functional.interpolate(piece, (frames, bins), mode="bicubic", align_corners=True)[0])
     return torch.stack(cut)
 
 

@@ -15,9 +15,10 @@ from torch import nn
 from torch.nn import functional
 
 from upstreams._base import UpstreamCard, register_upstream
+from upstreams._pretraining import health
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._pretraining.heads import mlp
-from upstreams._pretraining.pooled import TINY, TINY_RECIPE, PooledConfig, PooledUpstream, base_recipe, pooled_by
+from upstreams._pretraining.heads import mean_and_max, mlp
+from upstreams._pretraining.pooled import TINY, TINY_RECIPE, PooledConfig, PooledUpstream, base_recipe, frames_by
 from upstreams._pretraining.teacher import Teacher, cosine_to_one
 
 
@@ -75,18 +76,20 @@ class BYOL(PooledUpstream):
     @torch.no_grad()
     def _taught(self, view: torch.Tensor) -> torch.Tensor:
         encoder, projector = self.teacher.network.children()
-        return projector(pooled_by(encoder, view))
+        return projector(mean_and_max(frames_by(encoder, view)))
 
     def loss_of(
         self, pooled: Sequence[torch.Tensor], views: Sequence[torch.Tensor], batch: TrainingBatch
     ) -> PretrainLoss:
         """Squared distance of unit vectors, prediction from one view and teacher of the other, both ways added."""
+        projected = [self.projector(each) for each in pooled]
         cosines = [
-            functional.cosine_similarity(self.predictor(self.projector(one)).float(), self._taught(other).float())
-            for one, other in zip(pooled, reversed(views), strict=True)
+            functional.cosine_similarity(self.predictor(one).float(), self._taught(other).float())
+            for one, other in zip(projected, reversed(views), strict=True)
         ]
         mean = torch.stack(cosines).mean()
-        return PretrainLoss(4 - 4 * mean, {"cosine": mean.detach()})  # 2 - 2 cos in each direction
+        figures = {"cosine": mean.detach(), **health.projected(torch.cat(projected))}
+        return PretrainLoss(4 - 4 * mean, figures)  # 2 - 2 cos in each direction
 
     def after_update(self, kept: Mapping[str, torch.Tensor], done: float) -> None:
         """The teacher follows."""

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from upstreams._base import UpstreamCard, register_upstream
+from upstreams._pretraining import health
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
 from upstreams._pretraining.heads import mlp
 from upstreams._pretraining.pooled import TINY, TINY_RECIPE, PooledConfig, PooledUpstream, base_recipe
@@ -74,4 +75,4 @@ class SimSiam(PooledUpstream):
             functional.cosine_similarity(one, other) for one, other in zip(predicted, reversed(wanted), strict=True)
         ]
         mean = torch.stack(cosines).mean()
-        return PretrainLoss(-mean, {"cosine": mean.detach()})
+        return PretrainLoss(-mean, {"cosine": mean.detach(), **health.projected(torch.cat(projected))})
