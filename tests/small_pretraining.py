@@ -53,6 +53,8 @@ RECIPES = {
 # Fields of the other methods' configurations, where a method has them; every width in a tuple becomes 16.
 SMALLER: dict[str, Any] = {"hidden_size": 16, "dilations": (1, 2), "piece_frames": 16}
 SMALLER |= {"predictor_hidden": 8, "queue_size": 50, "hidden_projection": 16, "projection_size": 16}
+SMALLER |= {"num_heads": 2, "feedforward_size": 32, "num_layers": 2, "num_blocks": 2, "quantised_layer": 2, "codes": 8}
+SMALLER |= {"negatives": 8, "steps": 2}
 
 
 def methods() -> list[str]:

@@ -84,3 +84,34 @@ def draw_distractors(mask: torch.Tensor, count: int, generator: torch.Generator)
             drawn.append(first + others)
         first += masked
     return torch.cat(drawn)
+
+
+def mask_bins(batch: int, bins: int, widest: int, generator: torch.Generator) -> torch.Tensor:
+    """A run of bins for every row, of a width from 0 to the widest, as TERA's channel alteration draws it.
+
+    Returns: bool (batch, bins).
+    """
+    widths = torch.randint(widest + 1, (batch,), generator=generator)
+    starts = (torch.rand(batch, generator=generator) * (bins - widths)).long()
+    places = torch.arange(bins)
+    return (places >= starts[:, None]) & (places < (starts + widths)[:, None])
+
+
+def interpolated(frames: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Hidden places of dimension 1 filled along a straight line between their nearest neighbours that are not hidden.
+
+    Beyond the outermost of these it stays constant; where all are hidden, zeros stand.
+
+    Args:
+        frames: float (batch, places, size).
+        hidden: bool (batch, places).
+    """
+    count = frames.shape[1]
+    places = torch.arange(count, device=frames.device).expand(hidden.shape)
+    before = places.masked_fill(hidden, -1).cummax(dim=1).values
+    behind = places.masked_fill(hidden, count).flip(1).cummin(dim=1).values.flip(1)
+    before, behind = (torch.where(before < 0, behind, before), torch.where(behind >= count, before, behind))
+    share = (places - before) / (behind - before).clamp(min=1)
+    known = (before >= 0) & (before < count)
+    ends = [frames.gather(1, end.clamp(0, count - 1)[:, :, None].expand_as(frames)) for end in (before, behind)]
+    return torch.lerp(ends[0], ends[1], share[:, :, None].to(frames)) * known[:, :, None]

@@ -14,9 +14,7 @@ from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
 from upstreams._pretraining.masks import draw_distractors
-from upstreams._pretraining.quantiser import GumbelQuantiser
-
-DEAD_CODEBOOK = 0.05  # of the codes: where fewer are in even use, most frames have the same codes
+from upstreams._pretraining.quantiser import DEAD_CODEBOOK, GumbelQuantiser
 
 
 @dataclass(frozen=True)

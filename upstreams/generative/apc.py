@@ -18,6 +18,8 @@ from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.mel_gru import MelGRU
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream, TrainingBatch
 
+HALFWAY = 0.5  # of the training, before which nothing beats a copy
+
 
 @dataclass(frozen=True)
 class APCConfig:
@@ -43,7 +45,7 @@ class APC(TrainableUpstream):
 
     config_type = APCConfig
     batch_seconds = 64.0
-    formerly_saved = ("postnet.",)
+    formerly_saved: ClassVar[tuple[str, ...]] = ("postnet.",)
     sizes: ClassVar[Mapping[str, APCConfig]] = {"base": APCConfig(), "tiny": APCConfig(hidden_size=256)}
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 100 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.
@@ -52,7 +54,12 @@ class APC(TrainableUpstream):
     }
 
     def __init__(self, config: APCConfig = APCConfig()) -> None:
-        encoder = MelGRU(
+        super().__init__(config, self.network(config))
+
+    @classmethod
+    def network(cls, config: APCConfig) -> MelGRU:
+        """The encoder of that configuration, with random weights."""
+        return MelGRU(
             config.num_layers,
             config.hidden_size,
             config.num_mel_bins,
@@ -61,7 +68,6 @@ class APC(TrainableUpstream):
             window_type=config.window_type,
             cmvn=config.cmvn,
         )
-        super().__init__(config, encoder)
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
         """See TrainableUpstream.prepare."""
@@ -77,7 +83,23 @@ class APC(TrainableUpstream):
         mel = self.encoder.mel(batch.wavs, batch.wav_lengths)
         ahead = self.config.steps_ahead
         lengths = (mel.lengths - ahead).clamp(min=0)
-        predicted = self.postnet(self.encoder.layers(mel.layers[0][:, :-ahead], lengths)[-1])
+        seen, wanted = mel.layers[0][:, :-ahead], mel.layers[0][:, ahead:]
+        states, figures = self.read(seen, lengths, batch)
+        predicted = self.postnet(states)
         mask = padding_mask(lengths, predicted.shape[1])[:, :, None]
-        errors = (predicted - mel.layers[0][:, ahead:]).abs().masked_fill(mask, 0)
-        return PretrainLoss(errors.sum() / ((~mask).sum() * self.config.num_mel_bins))
+        errors = (predicted - wanted).abs().masked_fill(mask, 0)
+        loss = errors.sum() / ((~mask).sum() * self.config.num_mel_bins)
+        copied = (seen - wanted).abs().masked_fill(mask, 0).sum() / ((~mask).sum() * self.config.num_mel_bins)
+        return PretrainLoss(loss, {"copying": loss.detach() / copied, **figures})
+
+    def read(
+        self, mel: torch.Tensor, lengths: torch.Tensor, batch: TrainingBatch
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """What the prediction is made of, (batch, frames, hidden_size), and figures on it."""
+        return self.encoder.layers(mel, lengths)[-1], {}
+
+    def collapsed(self, figures: Mapping[str, float], done: float) -> str | None:
+        """See TrainableUpstream.collapsed."""
+        if done < HALFWAY or figures["copying"] <= 1:
+            return None
+        return f"no better than copying: the loss is {figures['copying']:.2f} times that of the last frame repeated"

@@ -12,10 +12,13 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from core.lengths import padding_mask
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.mel_transformer import NORM_EPSILON, MelTransformer
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream, TrainingBatch
-from upstreams._pretraining.masks import mask_runs
+from upstreams._pretraining.masks import interpolated, mask_runs
+
+LATE = 0.9  # of the training, before which nothing beats a straight line
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Mockingjay(TrainableUpstream):
     """See MelTransformer for what the hidden states are."""
 
     config_type = MockingjayConfig
-    formerly_saved = ("spec_head.",)
+    formerly_saved: ClassVar[tuple[str, ...]] = ("spec_head.",)
     sizes: ClassVar[Mapping[str, MockingjayConfig]] = {
         "base": MockingjayConfig(),
         "tiny": MockingjayConfig(num_layers=3, hidden_size=256, num_heads=4, feedforward_size=1024),
@@ -75,8 +78,30 @@ class Mockingjay(TrainableUpstream):
         """L1 distance between reconstruction and original on the chosen frames, per frame and mel bin."""
         mel = self.encoder.mel(batch.wavs, batch.wav_lengths)
         original = mel.layers[0]
-        chosen, altered = mask_runs(
-            original, mel.lengths, self.config.mask_proportion, self.config.mask_frames, generator
-        )
+        cells, altered = self.alter(original, mel.lengths, generator)
         predicted = self.spec_head(self.encoder.layers(altered, mel.lengths)[-1])
-        return PretrainLoss((predicted - original).abs()[chosen].mean())
+        loss = (predicted - original).abs()[cells].mean()
+        line = self.interpolated(original, cells, mel.lengths)
+        return PretrainLoss(loss, {"interpolation": loss.detach() / (line - original).abs()[cells].mean()})
+
+    def alter(
+        self, mel: torch.Tensor, lengths: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is to be reconstructed, bool (batch, frames, bins), never on padding; and the altered frames."""
+        chosen, altered = mask_runs(mel, lengths, self.config.mask_proportion, self.config.mask_frames, generator)
+        return chosen[:, :, None].expand_as(mel), altered
+
+    @torch.no_grad()
+    def interpolated(self, mel: torch.Tensor, cells: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """The frames with a straight line in the chosen cells, in time where a frame is chosen whole, else in bins."""
+        padding = padding_mask(lengths, mel.shape[1])
+        whole = cells.all(dim=2)
+        in_time = interpolated(mel, whole | padding)
+        in_bins = interpolated(mel.transpose(1, 2), (cells | padding[:, :, None]).all(dim=1)).transpose(1, 2)
+        return torch.where(whole[:, :, None], in_time, in_bins)
+
+    def collapsed(self, figures: Mapping[str, float], done: float) -> str | None:
+        """See TrainableUpstream.collapsed."""
+        if done < LATE or figures["interpolation"] <= 1:
+            return None
+        return f"no better than interpolating: the loss is {figures['interpolation']:.2f} times that of a straight line"
