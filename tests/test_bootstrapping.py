@@ -117,3 +117,70 @@ def test_simsiams_gradient_stops_at_what_is_predicted(stop_gradient):
     views = [torch.randn(8, 16, requires_grad=True) for _ in range(2)]
     gradients = torch.autograd.grad(upstream.loss_of(views, [], batch_of(8)).loss, views)
     assert any(gradient.any() for gradient in gradients) != stop_gradient
+
+
+def test_dinos_published_head_has_its_size():
+    """The published count has the prototypes' lengths too, which are 1 and stay so."""
+    with torch.device("meta"):
+        upstream = built("dino", "base", hidden_size=384)
+    assert parameters_of(upstream.head) + 65_536 == 23_138_560
+
+
+def test_dino_of_a_uniform_teacher_and_student_costs_the_logarithm_of_the_prototypes():
+    upstream = built("dino", prototypes=256)
+    nn.init.constant_(upstream.head.prototypes, 1.0)
+    upstream._taught = lambda view: torch.zeros(8, 256)
+    pooled = [torch.randn(8, 32) for _ in range(2)]
+    found = upstream.loss_of(pooled, [None, None], batch_of(8))
+    assert float(found.loss.detach()) == pytest.approx(5.5452, abs=1e-4)
+    assert float(found.figures["teacher_entropy"]) == pytest.approx(1, abs=1e-5)
+    assert float(found.figures["answers"]) == pytest.approx(256, rel=1e-4)
+
+
+def test_dino_compares_each_view_with_the_teachers_other_one():
+    upstream = built("dino", teacher_temperature=0.05, student_temperature=0.2)
+    upstream.centre.copy_(torch.randn(1, 256) / 10)
+    pooled = [torch.randn(8, 32) for _ in range(2)]
+    taught = [torch.rand(8, 256) for _ in range(2)]
+    upstream._taught = lambda view: taught[view]
+    expected = 0.0
+    for own, other in ((0, 1), (1, 0)):
+        answer = ((taught[other] - upstream.centre) / 0.05).softmax(dim=1)
+        given = (upstream.head(pooled[own]) / 0.2).log_softmax(dim=1)
+        expected = expected - (answer * given).sum(dim=1).mean() / 2
+    torch.testing.assert_close(upstream.loss_of(pooled, [0, 1], batch_of(8)).loss, expected)
+
+
+def test_dinos_centre_follows_the_mean_and_its_prototypes_are_unit_vectors():
+    upstream = built("dino", centre_momentum=0.75)
+    first, second = torch.rand(1, 256), torch.rand(1, 256)
+    upstream.after_update({"centre": first}, 0.0)
+    torch.testing.assert_close(upstream.centre, 0.25 * first)
+    upstream.after_update({"centre": torch.cat([first, second])}, 0.0)  # of two micro-batches
+    torch.testing.assert_close(upstream.centre, 0.75 * 0.25 * first + 0.25 * (first + second) / 2)
+    cosines = upstream.head(torch.randn(8, 32))
+    assert cosines.abs().max() <= 1 + 1e-6
+    with torch.no_grad():
+        scaled = upstream.head(torch.ones(8, 32))
+        upstream.head.prototypes.mul_(7)
+    torch.testing.assert_close(upstream.head(torch.ones(8, 32)), scaled)
+
+
+@pytest.mark.parametrize(("done", "moves"), [(0.0, False), (0.5, True)])
+def test_dinos_prototypes_are_frozen_at_first_with_a_gradient_of_nothing(done, moves):
+    upstream = built("dino")
+    pooled = [torch.randn(8, 32) for _ in range(2)]
+    upstream._taught = lambda view: torch.rand(8, 256)
+    upstream.loss_of(pooled, [None, None], batch_of(8)._replace(done=done)).loss.backward()
+    assert upstream.head.prototypes.grad is not None
+    assert bool(upstream.head.prototypes.grad.any()) == moves
+    assert upstream.head.layers[0].weight.grad.any()
+
+
+def test_dinos_two_collapses_are_named():
+    upstream = built("dino")
+    healthy = {"teacher_entropy": 0.6, "answers": 40.0, "spread": 0.5, "rank": 9.0}
+    assert upstream.collapsed(healthy, 0.5) is None
+    assert upstream.collapsed({**healthy, "answers": 1.2}, 0.5).startswith("one answer for all recordings: 1.2 of")
+    assert upstream.collapsed({**healthy, "teacher_entropy": 0.99}, 0.5).startswith("no answer: ")
+    assert upstream.collapsed({**healthy, "spread": 0.01}, 0.5).startswith("recordings all alike: ")

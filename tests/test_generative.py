@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from upstreams._pretraining.masks import interpolated, mask_bins
 from upstreams._pretraining.quantiser import GumbelQuantiser, SlicedLinear
 from upstreams.generative.mockingjay import Mockingjay
 from upstreams.generative.tera import Tera, TeraConfig
+from upstreams.generative.vae import kl_from_normal
 
 RECIPE = PretrainRecipe(1, 1.0, 1e-3)
 
@@ -128,9 +130,9 @@ def test_hidden_places_are_filled_along_a_line():
 @pytest.mark.parametrize("name", ["mockingjay", "tera"])
 def test_what_is_no_better_than_a_straight_line_is_named_at_the_end(name):
     upstream = built(name)
-    assert upstream.collapsed({"interpolation": 1.4}, 0.5) is None
-    assert upstream.collapsed({"interpolation": 0.8}, 1.0) is None
-    assert upstream.collapsed({"interpolation": 1.4}, 1.0).startswith("no better than interpolating: the loss is 1.40")
+    assert upstream.collapsed({"interpolation": 1.6}, 0.5) is None
+    assert upstream.collapsed({"interpolation": 1.2}, 1.0) is None
+    assert upstream.collapsed({"interpolation": 1.6}, 1.0).startswith("worse than interpolating: the loss is 1.60")
     upstream.spec_head = Line()
     ramp = torch.linspace(-1, 1, 60)[None, :, None].expand(2, -1, 80)
     upstream.encoder.mel = lambda wavs, lengths: HiddenStates((ramp,), torch.tensor([60, 60]))
@@ -248,3 +250,58 @@ def test_a_dead_codebook_is_named_and_an_untrained_one_is_not(name):
         quantiser.logits.bias.view(quantiser.groups, -1)[:, 0] = 50
     figures = {key: float(each) for key, each in upstream.pretrain_loss(two(), seeded()).figures.items()}
     assert upstream.collapsed(figures, 0.5).startswith("dead codebook: ")
+
+
+def test_the_divergence_from_a_normal():
+    """By hand: a mean of 1 costs half a nat, a deviation of e costs (e^2 - 3) / 2; torch's own says the same."""
+    zero, one = torch.zeros(3), torch.ones(3)
+    torch.testing.assert_close(kl_from_normal(one, zero), 0.5 * one)
+    torch.testing.assert_close(kl_from_normal(zero, 2 * one), one * (math.exp(2) - 3) / 2)
+    means, log_variances = torch.randn(50), torch.randn(50)
+    normal = torch.distributions.Normal(torch.zeros(50), torch.ones(50))
+    other = torch.distributions.Normal(means, (log_variances / 2).exp())
+    torch.testing.assert_close(kl_from_normal(means, log_variances), torch.distributions.kl_divergence(other, normal))
+
+
+def test_a_vae_without_weight_of_the_divergence_is_an_autoencoder_without_noise():
+    plain, noisy = built("vae", kl_weight=0.0), built("vae", kl_weight=1.0)
+    noisy.load_state_dict(plain.state_dict())
+    losses = {name: [each.pretrain_loss(two(), seeded(seed)).loss for seed in (0, 1)]
+              for name, each in (("plain", plain), ("noisy", noisy))}  # fmt: skip
+    assert torch.equal(*losses["plain"])
+    assert not torch.equal(*losses["noisy"])
+    batch = two()
+    mel = plain.encoder.mel(batch.wavs, batch.wav_lengths)
+    means, _ = plain.encoder.gaussians(mel.layers[0], mel.lengths)
+    decoded = plain.decoded(means, (mel.lengths + 1) // 2)
+    errors = [(decoded[row, :length] - mel.layers[0][row, :length]).abs() for row, length in enumerate(mel.lengths)]
+    torch.testing.assert_close(losses["plain"][0], torch.cat(errors).mean())
+
+
+def test_the_divergence_weighs_as_much_as_it_is_told_and_rises_over_a_third():
+    upstream = built("vae", kl_weight=0.5, free_nats=0.0)
+    found = [upstream.pretrain_loss(two()._replace(done=done), seeded()) for done in (0.0, 1 / 6, 1 / 3, 0.9)]
+    for each, weight in zip(found, (0.0, 0.25, 0.5, 0.5), strict=True):
+        torch.testing.assert_close(each.loss.detach(), each.figures["error"] + weight * each.figures["kl"])
+    free = built("vae", kl_weight=0.5, free_nats=100.0).pretrain_loss(two()._replace(done=1.0), seeded())
+    torch.testing.assert_close(free.loss.detach(), free.figures["error"] + 0.5 * 100 * 8)
+
+
+def test_padding_changes_no_loss_of_a_vae():
+    upstream = built("vae", kl_weight=0.0)
+    batch = two()
+    longer = batch._replace(wavs=functional.pad(batch.wavs, (0, 4_000)))
+    torch.testing.assert_close(
+        upstream.pretrain_loss(batch, seeded()).loss, upstream.pretrain_loss(longer, seeded()).loss
+    )
+
+
+def test_a_posterior_that_says_nothing_is_named_and_an_untrained_one_is_not():
+    for weight in (0.0, 1.0):
+        upstream = built("vae", kl_weight=weight)
+        figures = {key: float(each) for key, each in upstream.pretrain_loss(two(), seeded()).figures.items()}
+        assert upstream.collapsed(figures, 0.5) is None
+        nn.init.zeros_(upstream.encoder.to_latents.weight)
+        nn.init.zeros_(upstream.encoder.to_latents.bias)
+        figures = {key: float(each) for key, each in upstream.pretrain_loss(two(), seeded()).figures.items()}
+        assert upstream.collapsed(figures, 0.5).startswith("posterior collapse: ")

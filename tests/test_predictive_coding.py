@@ -73,7 +73,7 @@ def test_the_true_frame_is_the_one_so_many_steps_ahead_and_never_a_negative(sour
 
 
 def test_cpc_against_loops():
-    upstream = built("cpc", negatives=3, steps=2).eval()
+    upstream = built("cpc", negatives=3, steps_ahead=2).eval()
     batch = batch_of(2)
     frames, context = upstream.encoder.encode(batch.wavs, batch.wav_lengths).layers
     generator, total, count = seeded(4), 0.0, 0

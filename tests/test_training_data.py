@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.audio import read_audio
-from core.errors import ManifestError
+from core.errors import ManifestError, TrainingError
 from core.manifest import Manifest, Utterance, read_manifest
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
 from upstreams._pretraining import data as data_module
@@ -137,6 +138,14 @@ def test_targets_that_are_floats_stay_so(rows):
 def test_a_micro_batch_holds_no_more_than_its_seconds(rows):
     for update in first(data(rows, seconds=0.4, parts=2), 10):
         assert all(batch.wavs.numel() <= 0.2 * 16_000 for batch in update.batches.values())
+
+
+def test_crops_that_the_loss_can_not_use_are_refused(rows):
+    """Without end no batch would come: the clips of a micro-batch are cut so that enough of them fit in."""
+    made = data(rows, seconds=0.8, parts=2)
+    made = replace(made, min_utterances=20)
+    with pytest.raises(TrainingError, match=r"crops of 0\.02 s are shorter than the 0\.03 s .* set batch"):
+        first(made, 1)
 
 
 def test_long_recordings_are_read_in_pieces_once_memory_is_full(tmp_path, monkeypatch):

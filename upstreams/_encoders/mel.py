@@ -24,8 +24,8 @@ class MelEncoder(nn.Module):
         hidden_size: their width.
     """
 
-    downsample_rate: ClassVar[int] = kaldi.HOP_LENGTH
-    min_samples: ClassVar[int] = kaldi.WIN_LENGTH
+    downsample_rate: int = kaldi.HOP_LENGTH
+    min_samples: int = kaldi.WIN_LENGTH
     window_samples: ClassVar[int] = 1
     num_layers: int
     hidden_size: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -59,7 +58,7 @@ class StridedMelEncoder(MelEncoder):
         normalise: a name of NORMALISATIONS.
     """
 
-    downsample_rate: ClassVar[int] = STRIDE * kaldi.HOP_LENGTH
+    downsample_rate = STRIDE * kaldi.HOP_LENGTH
 
     def __init__(self, num_mel_bins: int, normalise: str) -> None:
         super().__init__(num_mel_bins, cmvn=False)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from core.audio import SAMPLE_RATE, duration_seconds, read_audio
+from core.errors import TrainingError
 from core.lengths import bounded_batches, pad
 from core.manifest import Utterance
 from upstreams._pretraining.contract import PretrainRecipe, TrainableUpstream, TrainingBatch, samples_of
@@ -138,6 +139,12 @@ class TrainingData:
         order = sorted(range(len(blur)), key=lambda number: self._lengths[self._usable[number]] * blur[number])
         batches = bounded_batches((self._usable[number] for number in order), self._lengths, budget)
         batches = _filled(batches, self.min_utterances)
+        if not batches:
+            crop, needed = self._crop_samples / SAMPLE_RATE, self.min_samples / SAMPLE_RATE
+            raise TrainingError(
+                f"crops of {crop:.2f} s are shorter than the {needed:.2f} s that the loss needs: set batch_seconds or "
+                f"crop_seconds higher, or micro_batches lower"
+            )
         return [batches[number] for number in torch.randperm(len(batches), generator=generator).tolist()]
 
     def _next(self, position: Position) -> tuple[list[list[int]], Position]:

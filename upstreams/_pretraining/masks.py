@@ -115,3 +115,24 @@ def interpolated(frames: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     known = (before >= 0) & (before < count)
     ends = [frames.gather(1, end.clamp(0, count - 1)[:, :, None].expand_as(frames)) for end in (before, behind)]
     return torch.lerp(ends[0], ends[1], share[:, :, None].to(frames)) * known[:, :, None]
+
+
+def mask_starts(lengths: torch.Tensor, frames: int, start: float, run: int, generator: torch.Generator) -> torch.Tensor:
+    """Runs that begin anywhere with one probability and may overlap, as BEST-RQ draws them.
+
+    Args:
+        lengths: valid frames, int64 (batch,).
+        frames: of a row.
+        start: probability of a frame to begin a run.
+        run: frames of a run; the end of an utterance cuts it.
+        generator: source of randomness.
+
+    Returns: bool (batch, frames), never on padding; at least one run in every row.
+    """
+    begins = torch.rand(len(lengths), frames, generator=generator) < start
+    some = (torch.rand(len(lengths), generator=generator) * lengths).long()
+    begins[torch.arange(len(lengths)), some] |= ~(begins & (torch.arange(frames) < lengths[:, None])).any(dim=1)
+    covered = torch.zeros_like(begins)
+    for shift in range(min(run, frames)):
+        covered[:, shift:] |= begins[:, : frames - shift]
+    return covered & (torch.arange(frames) < lengths[:, None])

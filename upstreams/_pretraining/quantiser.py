@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+ONE_ANSWER = 2.0  # codes in even use among predictions: below it, nearly all frames have one prediction
 DEAD_CODEBOOK = 0.05  # of the codes: where fewer are in even use, most frames have the same codes
 
 
@@ -71,6 +72,29 @@ class GumbelQuantiser(nn.Module):
         return Quantised(codes.to(frames), perplexity(shares).sum())
 
 
+class RandomQuantiser(nn.Module):
+    """Codes that nothing is learned for: the nearest of random vectors, in a random projection, by angle.
+
+    Args:
+        input_size: of a frame.
+        size: of the projection.
+        codes: how many there are.
+
+    Reference: BEST-RQ (arXiv:2202.01855), section 3.
+    """
+
+    def __init__(self, input_size: int, size: int, codes: int) -> None:
+        super().__init__()
+        self.register_buffer("projection", nn.init.xavier_uniform_(torch.empty(input_size, size)))
+        self.register_buffer("codes", functional.normalize(torch.randn(codes, size), dim=1))
+        self.projection: torch.Tensor
+        self.codes: torch.Tensor
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """The code of each frame (..., input_size), int64 (...)."""
+        return (functional.normalize(frames.float() @ self.projection, dim=-1) @ self.codes.T).argmax(dim=-1)
+
+
 class SlicedLinear(nn.Linear):
     """A linear layer for each slice of a frame.
 
@@ -89,6 +113,11 @@ class SlicedLinear(nn.Linear):
         weight = self.weight.view(self.slices, -1, self.in_features)
         parts = frames.unflatten(-1, (self.slices, self.in_features))
         return torch.einsum("...si,soi->...so", parts, weight).flatten(-2) + self.bias
+
+
+def code_perplexity(chosen: torch.Tensor, count: int) -> torch.Tensor:
+    """How many of the codes are in even use among those that were chosen, int64 (...)."""
+    return perplexity(torch.bincount(chosen.flatten(), minlength=count).float() / max(1, chosen.numel()))
 
 
 def perplexity(shares: torch.Tensor) -> torch.Tensor:

@@ -181,8 +181,8 @@ class NPC(TrainableUpstream):
         if self.config.codebooks:
             config = self.config
             temperature = config.gumbel_start + (config.gumbel_end - config.gumbel_start) * min(1.0, batch.done)
-            features, code_perplexity = self.quantiser(features, temperature)
-            figures["code_perplexity"] = code_perplexity.detach()
+            features, used = self.quantiser(features, temperature)
+            figures["code_perplexity"] = used.detach()
         loss = (self.postnet(features) - mel.layers[0][valid]).abs().mean()
         return PretrainLoss(loss, figures)
 

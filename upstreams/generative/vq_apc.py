@@ -15,7 +15,7 @@ from core.lengths import padding_mask
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.mel_gru import MelGRU
 from upstreams._pretraining.contract import PretrainRecipe, TrainingBatch
-from upstreams._pretraining.quantiser import DEAD_CODEBOOK, GumbelQuantiser, perplexity
+from upstreams._pretraining.quantiser import DEAD_CODEBOOK, GumbelQuantiser, code_perplexity
 from upstreams.generative.apc import APC, APCConfig
 
 FASTEST = 0.5  # of the training, in which the temperature falls
@@ -111,8 +111,7 @@ class VQAPC(APC):
         temperature = config.gumbel_start + (config.gumbel_end - config.gumbel_start) * share
         _, handed_on, codes = self.encoder.layers_and_codes(mel, temperature)
         codes = codes[~padding_mask(lengths, mel.shape[1])]
-        shares = torch.bincount(codes, minlength=config.codes).float() / max(1, len(codes))
-        return handed_on, {"code_perplexity": perplexity(shares)}
+        return handed_on, {"code_perplexity": code_perplexity(codes, config.codes)}
 
     def collapsed(self, figures: Mapping[str, float], done: float) -> str | None:
         """See TrainableUpstream.collapsed."""

@@ -15,9 +15,7 @@ from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream
 from upstreams._pretraining.clusters import Clusters
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._pretraining.quantiser import perplexity
-
-ONE_ANSWER = 2.0  # clusters in even use among the predictions: below it, nearly all frames have one prediction
+from upstreams._pretraining.quantiser import ONE_ANSWER, code_perplexity
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class Hubert(WaveformUpstream):
         predictions = logits.detach().argmax(dim=1)
         figures = {
             "accuracy": (predictions == targets[mask]).float().mean(),
-            "prediction_perplexity": perplexity(self._shares(predictions)),
+            "prediction_perplexity": code_perplexity(predictions, len(self.cluster_embeddings)),
             "masked": loss.detach(),
         }
         if self.config.unmasked_weight:
@@ -124,11 +122,6 @@ class Hubert(WaveformUpstream):
         predicted = functional.normalize(self.final_proj(hidden).float(), dim=1)
         codes = functional.normalize(self.cluster_embeddings.float(), dim=1)
         return functional.linear(predicted, codes) / self.config.temperature
-
-    def _shares(self, predictions: torch.Tensor) -> torch.Tensor:
-        """How often each cluster is predicted, (clusters,)."""
-        count = len(self.cluster_embeddings)
-        return torch.bincount(predictions, minlength=count).float() / len(predictions)
 
     def collapsed(self, figures: Mapping[str, float], done: float) -> str | None:
         """See TrainableUpstream.collapsed."""
