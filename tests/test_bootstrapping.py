@@ -9,9 +9,14 @@ import torch
 from small_pretraining import small_sizes
 from torch import nn
 
+from core.errors import ContractError
 from upstreams._base import UPSTREAMS
 from upstreams._pretraining.contract import TrainingBatch
 from upstreams._pretraining.teacher import cosine_to_one
+from upstreams.bootstrapping.distil import Heads
+
+# Of networks on waveforms, where a test has one.
+WAVES = {"conv_channels": (8,) * 7, "position_kernel": 3, "position_groups": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +189,165 @@ def test_dinos_two_collapses_are_named():
     assert upstream.collapsed({**healthy, "answers": 1.2}, 0.5).startswith("one answer for all recordings: 1.2 of")
     assert upstream.collapsed({**healthy, "teacher_entropy": 0.99}, 0.5).startswith("no answer: ")
     assert upstream.collapsed({**healthy, "spread": 0.01}, 0.5).startswith("recordings all alike: ")
+
+
+def recordings(clips: int, samples: int = 8_000) -> TrainingBatch:
+    wavs = 0.1 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(3))
+    return TrainingBatch(wavs, torch.full((clips,), samples), torch.arange(clips))
+
+
+def test_data2vec_and_the_distilled_student_have_their_published_sizes():
+    with torch.device("meta"):
+        data2vec = built("data2vec", "base")
+        student = UPSTREAMS.get("distil").untrained(UPSTREAMS.get("distil").sizes["base"])
+    assert parameters_of(data2vec.encoder) == 93_164_288
+    assert parameters_of(data2vec.head) == 590_592
+    assert parameters_of(student.encoder) - 768 == 23_491_200  # transformers' embedding of masked frames
+    assert parameters_of(Heads(768, 2, 768)) == 2_362_368
+    assert parameters_of(Heads(768, 3, 768)) == 3_543_552
+
+
+@pytest.mark.parametrize("front_end", ["mel", "waveform"])
+def test_data2vecs_targets_are_normalised_means_of_the_teachers_feed_forward_layers(front_end):
+    upstream = built("data2vec", front_end=front_end, top_layers=2, dropout=0.5, **WAVES).train()
+    batch = recordings(3)
+    found = upstream.targets(batch)
+    assert upstream.encoder.training, "it is as it was"
+    assert torch.equal(found, upstream.targets(batch)), "no dropout"
+    assert found.mean(dim=1).abs().max() < 1e-4
+    # The teacher is still the student's equal: blocks of the student, one after the other.
+    upstream.eval()
+    with torch.no_grad():
+        hidden, wanted = upstream._inputs(batch, None), []
+        for block in upstream._blocks():
+            block(hidden)
+            if front_end == "mel":
+                middle = block.norm1(hidden + block._sa_block(hidden, None, None))
+                wanted.append(block.linear2(block.activation(block.linear1(middle))))
+                hidden = block.norm2(middle + wanted[-1])
+            else:
+                middle = block.layer_norm(hidden + block.attention(hidden)[0])
+                wanted.append(block.feed_forward(middle))
+                hidden = block.final_layer_norm(middle + wanted[-1])
+    normed = [(each - each.mean(dim=1, keepdim=True)) / (each.var(dim=1, keepdim=True, correction=0) + 1e-5).sqrt()
+              for each in wanted]  # fmt: skip
+    torch.testing.assert_close(found, (normed[0] + normed[1]) / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_data2vecs_loss_is_of_masked_frames_and_counts_the_root_of_their_size():
+    upstream = built("data2vec")
+    batch = recordings(3)
+    upstream.targets = lambda batch: torch.zeros(3, 24, 16)
+    nn.init.zeros_(upstream.head.weight)
+    nn.init.ones_(upstream.head.bias)  # every number off by one
+    found = upstream.pretrain_loss(batch, torch.Generator().manual_seed(0))
+    assert float(found.loss.detach()) == pytest.approx(16**0.5)
+    assert pytest.approx(27.7128, abs=1e-4) == 768 / 768**0.5
+
+
+@pytest.mark.parametrize("front_end", ["mel", "waveform"])
+def test_data2vecs_masked_frames_do_not_reach_the_student(front_end):
+    upstream = built("data2vec", front_end=front_end, **WAVES).eval()
+    batch = recordings(2)
+    with torch.no_grad():
+        mask = torch.zeros(2, int(upstream.frame_lengths(batch.wav_lengths)[0]), dtype=torch.bool)
+        mask[0] = True
+        one = upstream._inputs(batch, mask)
+        other = upstream._inputs(batch._replace(wavs=batch.wavs.flip(1)), mask)
+    torch.testing.assert_close(one[0], other[0])
+    assert not torch.allclose(one[1], other[1])
+
+
+def test_data2vecs_teacher_is_of_the_blocks_alone_and_follows_its_schedule():
+    upstream = built("data2vec", momentum=0.5, last_momentum=0.9, momentum_until=0.5)
+    average = [each.detach().clone() for each in upstream._blocks().parameters()]
+    for done in (0.0, 0.25, 0.75):
+        for parameter in upstream.encoder.parameters():
+            nn.init.normal_(parameter)
+        upstream.after_update({}, done)
+        momentum = {0.0: 0.5, 0.25: 0.7, 0.75: 0.9}[done]
+        average = [
+            momentum * old + (1 - momentum) * new.detach()
+            for old, new in zip(average, upstream._blocks().parameters(), strict=True)
+        ]
+    taught = list(upstream.teacher.network.parameters())
+    assert len(taught) == len(average)
+    for found, expected in zip(taught, average, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_data2vecs_collapse_is_named():
+    upstream = built("data2vec")
+    figures = upstream.pretrain_loss(recordings(3), torch.Generator().manual_seed(0)).figures
+    assert upstream.collapsed({name: float(each) for name, each in figures.items()}, 0.5) is None
+    for block in upstream.teacher.network:
+        nn.init.zeros_(block.linear2.weight)
+    figures = upstream.pretrain_loss(recordings(3), torch.Generator().manual_seed(0)).figures
+    found = upstream.collapsed({name: float(each) for name, each in figures.items()}, 0.5)
+    assert found.startswith("targets all alike: ")
+    assert upstream.collapsed({"target_deviation": 0.5, "prediction_deviation": 0.001}, 0.5).startswith(
+        "predictions all"
+    )
+
+
+def test_distilling_into_nothing_costs_the_mean_and_the_logarithm_of_two():
+    upstream = built("distil")
+    for output in upstream.heads.outputs:
+        nn.init.zeros_(output.weight)
+        nn.init.zeros_(output.bias)
+    batch = recordings(3)
+    (target,) = upstream.taught(batch, 24)
+    found = upstream.pretrain_loss(batch, torch.Generator())
+    assert float(found.loss.detach()) == pytest.approx(float(target.abs().mean()) + 0.6931, abs=1e-3)
+    assert upstream.collapsed({name: float(each) for name, each in found.figures.items()}, 1.0).startswith(
+        "teacher not"
+    )
+    assert upstream.collapsed({"explained": 0.4}, 1.0) is None
+    assert upstream.collapsed({"explained": 0.0}, 0.2) is None
+
+
+def test_two_layers_of_a_teacher_are_averaged_and_every_second_of_its_frames_is_taken(tmp_path):
+    teacher = UPSTREAMS.get("apc").untrained(UPSTREAMS.get("apc").sizes["small"]).freeze()
+    teacher.save(tmp_path / "apc.safetensors", {})
+    upstream = built("distil", teacher=f"apc@{tmp_path / 'apc.safetensors'}", layers=(0, 1), cosine=0.0)
+    batch = recordings(2)
+    states = teacher.extract(batch.wavs, batch.wav_lengths)
+    targets = upstream.taught(batch, 24)
+    for found, layer in zip(targets, states.layers, strict=True):
+        assert torch.equal(found, layer[:, :48:2])
+    upstream.eval()
+    predicted = upstream.heads(upstream.encoder.encode(batch.wavs, batch.wav_lengths).layers[-1])
+    expected = sum((found - target).abs().mean() for found, target in zip(predicted, targets, strict=True)) / 2
+    torch.testing.assert_close(upstream.pretrain_loss(batch, torch.Generator()).loss, expected)
+    before = {key: each.clone() for key, each in teacher.state_dict().items()}
+    upstream.pretrain_loss(batch, torch.Generator()).loss.backward()
+    assert all(torch.equal(each, before[key]) for key, each in upstream._teacher[0].state_dict().items())
+    assert not any(parameter.grad is not None for parameter in upstream._teacher[0].parameters())
+    assert not any("teacher" in key for key in upstream.state_dict())
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"layers": (3,)}, r"layers=3: fbank_cmvn has layers 0 to 0"),
+    ({"stack": 1, "teacher": "cpc"}, r"teacher=cpc: its frames can't be predicted every 160 samples"),
+])  # fmt: skip
+def test_a_teacher_that_can_not_be_predicted_is_refused(changes, message):
+    with pytest.raises(ContractError, match=message):
+        built("distil", **changes)
+
+
+def test_a_student_of_the_teachers_kind_begins_with_its_weights(tmp_path):
+    import transformers
+
+    sizes = {"conv_channels": (8,) * 7, "hidden_size": 16, "num_heads": 2, "feedforward_size": 32, **WAVES}
+    student = replace(UPSTREAMS.get("distil").sizes["base"], num_layers=1, **sizes)
+    theirs = transformers.HubertModel(transformers.HubertConfig(**replace(student, num_layers=2).for_transformers()))
+    theirs.save_pretrained(tmp_path)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
+    for copied in (True, False):
+        upstream = UPSTREAMS.get("distil").untrained(
+            replace(student, teacher=f"hf:{tmp_path}", layers=(1, 2), copied=copied)
+        )
+        upstream.prepare(UPSTREAMS.get("distil").recipes["base"][-1], 1)
+        own, taught = upstream.encoder.model.state_dict(), theirs.state_dict()
+        assert all(torch.equal(own[key], taught[key]) for key in own) == copied
+        assert torch.isfinite(upstream.eval().pretrain_loss(recordings(2), torch.Generator()).loss)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,13 +91,12 @@ def test_two_processes_end_with_the_state_of_one(corpus, corpus_folder, tmp_path
         assert [key for key in first if not torch.equal(first[key], alone[key])] == [], name
 
 
-def prepared(name: str, corpus, **changes):
-    """An untrained upstream of the tiny size with its heads, and a batch of the corpus that it is trained on."""
+def prepared(name: str, corpus, size: str = "tiny", **changes):
+    """An untrained upstream with its heads, and a batch of the corpus that it is trained on."""
     kind = UPSTREAMS.get(name)
     torch.manual_seed(0)
-    config = kind.sizes["tiny"]
-    upstream = kind.untrained(type(config)(**{**vars(config), **changes}))
-    recipe, rows = kind.recipes["tiny"][-1], corpus.recordings("train")
+    upstream = kind.untrained(replace(kind.sizes[size], **changes))
+    recipe, rows = kind.recipes[size][-1], corpus.recordings("train")
     upstream.prepare(recipe, len(rows))
     data = TrainingData.of(rows, upstream, recipe, seed=0)
     return upstream.train(), next(data.updates(1, Position())).batches[0]
@@ -119,7 +119,7 @@ def test_an_encoder_that_gives_all_recordings_one_vector_is_named_and_an_untrain
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_serves_training_alone_has_no_gradient_where_it_is_an_average_or_a_store(name, corpus):
-    upstream, batch = prepared(name, corpus, **({"piece_frames": 16} if name in POOLED else {}))
+    upstream, batch = prepared(name, corpus, "small")
     upstream.pretrain_loss(batch, torch.Generator().manual_seed(0)).loss.backward()
     trained = [parameter for parameter in upstream.parameters() if parameter.requires_grad]
     assert [parameter for parameter in trained if parameter.grad is None] == [], "several processes would wait for it"

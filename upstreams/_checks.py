@@ -223,10 +223,12 @@ def _wavs(upstream: Upstream, rows: int = ROWS) -> list[torch.Tensor]:
 
 
 def _training_batch(upstream: TrainableUpstream) -> TrainingBatch:
-    wavs = _wavs(upstream)
+    least = upstream.min_training_samples
+    wavs = [wav for wav in _wavs(upstream) if len(wav) >= least]
+    wavs = wavs or [_wav(upstream, least, seed) for seed in range(ROWS)]
     if upstream.equal_lengths:
-        wavs = [wav[: 4 * upstream.min_training_samples] for wav in wavs if len(wav) >= upstream.min_training_samples]
-        wavs = [wav[: min(map(len, wavs))] for wav in wavs]
+        shortest = min(4 * least, *map(len, wavs))
+        wavs = [wav[:shortest] for wav in wavs]
     wavs = [wavs[number % len(wavs)] for number in range(max(len(wavs), upstream.min_utterances))]
     padded, lengths = pad(wavs)
     recipe = next(iter(upstream.recipes.values()))[-1]

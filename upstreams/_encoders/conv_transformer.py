@@ -85,6 +85,12 @@ class ConvTransformer(nn.Module):
         assert self._mask is not None, "encode sets the mask before the model runs"
         return output.masked_fill(self._mask[:, None, :], 0)  # output: (batch, hidden_size, frames)
 
+    def expect_no_padding(self, wavs: torch.Tensor) -> None:
+        """Says of a batch that is given to the model itself, as in training, that all of it is valid."""
+        self._mask = torch.zeros(
+            len(wavs), int(self.frame_lengths(torch.tensor(wavs.shape[1]))), dtype=torch.bool, device=wavs.device
+        )
+
     @property
     def num_layers(self) -> int:
         """The input of the first block, and the output of every block."""

@@ -78,12 +78,16 @@ class MelTransformer(MelEncoder):
 
     def layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """See MelEncoder.layers; of stacked frames."""
-        positions = sinusoids(mel.shape[1], self.hidden_size).to(mel)
-        layers = [self.dropout(self.input_norm(self.spec_transform(mel) + positions))]
+        layers = [self.embedded(self.spec_transform(mel))]
         mask = padding_mask(lengths, mel.shape[1])
         for block in self.blocks:
             layers.append(block(layers[-1], src_key_padding_mask=mask))
         return tuple(layers)
+
+    def embedded(self, projected: torch.Tensor) -> torch.Tensor:
+        """What the first block reads: projected frames (batch, frames, hidden_size) with their positions."""
+        positions = sinusoids(projected.shape[1], self.hidden_size).to(projected)
+        return self.dropout(self.input_norm(projected + positions))
 
 
 def sinusoids(length: int, size: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._pretraining import health
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._pretraining.heads import mean_and_max
+from upstreams._pretraining.heads import BatchNorm, mean_and_max
 from upstreams._pretraining.pooled import TINY, TINY_RECIPE, PooledConfig, PooledUpstream, base_recipe, frames_by
 from upstreams._pretraining.quantiser import ONE_ANSWER, perplexity
 from upstreams._pretraining.teacher import Teacher, cosine_to_one
@@ -39,6 +39,7 @@ class DINOConfig(PooledConfig):
         centre_momentum: proportion of the centre that stays at every update; 1 has no centring.
         momentum: proportion of its weights that the teacher keeps, rising to 1.
         frozen: proportion of the training in which the prototypes stay as they are.
+        batch_norm: whether the head's hidden layers have one, which the authors' code leaves to choice.
     """
 
     hidden_projection: int = 2048
@@ -49,6 +50,7 @@ class DINOConfig(PooledConfig):
     centre_momentum: float = 0.9
     momentum: float = 0.996
     frozen: float = 0.01
+    batch_norm: bool = False
 
 
 class PrototypeHead(nn.Module):
@@ -59,17 +61,15 @@ class PrototypeHead(nn.Module):
         hidden: size of two hidden layers.
         bottleneck: size of the unit vectors.
         prototypes: how many.
+        batch_norm: whether one stands behind each hidden layer.
     """
 
-    def __init__(self, input_size: int, hidden: int, bottleneck: int, prototypes: int) -> None:
+    def __init__(self, input_size: int, hidden: int, bottleneck: int, prototypes: int, batch_norm: bool) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(input_size, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, bottleneck),
-        )
+        parts: list[nn.Module] = []
+        for size in (input_size, hidden):
+            parts += [nn.Linear(size, hidden), *([BatchNorm(hidden)] if batch_norm else []), nn.GELU()]
+        self.layers = nn.Sequential(*parts, nn.Linear(hidden, bottleneck))
         self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck) * bottleneck**-0.5)
 
     def forward(self, vectors: torch.Tensor, frozen: bool = False) -> torch.Tensor:
@@ -99,6 +99,7 @@ class DINO(PooledUpstream):
             teacher_temperature=0.07,
             momentum=0.99,
             frozen=0.05,
+            batch_norm=True,  # without, the few clips' vectors differ too little for any answer
         ),
     }
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
@@ -112,7 +113,9 @@ class DINO(PooledUpstream):
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
         """See TrainableUpstream.prepare."""
         config = self.config
-        self.head = PrototypeHead(self.pooled_size, config.hidden_projection, config.bottleneck, config.prototypes)
+        self.head = PrototypeHead(
+            self.pooled_size, config.hidden_projection, config.bottleneck, config.prototypes, config.batch_norm
+        )
         self.teacher = Teacher(self._student())
         self.register_buffer("centre", torch.zeros(1, config.prototypes))
         self.centre: torch.Tensor

@@ -22,6 +22,7 @@ from upstreams._pretraining.masks import mask_starts
 from upstreams._pretraining.mixing import mixed
 from upstreams._pretraining.quantiser import DEAD_CODEBOOK, ONE_ANSWER, RandomQuantiser, code_perplexity
 
+HALFWAY = 0.5  # of the training: the commonest code is the answer to everything at first
 NOISE = 0.1  # deviation of what stands in place of a masked frame
 
 
@@ -145,6 +146,6 @@ class BestRQ(TrainableUpstream):
         used, codes = figures["target_perplexity"], self.config.codes
         if used < DEAD_CODEBOOK * codes:
             return f"few targets: {used:.1f} of {codes} random codes in use, so the frames are not normalised"
-        if figures["prediction_perplexity"] < ONE_ANSWER:
+        if done >= HALFWAY and figures["prediction_perplexity"] < ONE_ANSWER:
             return f"one answer for all frames: {figures['prediction_perplexity']:.1f} of {codes} codes predicted"
         return None
