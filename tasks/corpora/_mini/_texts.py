@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 
@@ -47,13 +47,13 @@ class Counts:
     intent_takes: int
     intent_held_out_every: int  # 0: none; 2: every second intent also as its test-only phrasing
     sentences: int
-    speaker: int
+    speaker: tuple[int, ...]  # rounds
 
 
 COUNTS = {
-    "train": Counts(3, 6, 48, 2, 0, 18, 6),
-    "valid": Counts(2, 4, 10, 1, 0, 12, 3),
-    "test": Counts(3, 6, 24, 1, 2, 14, 11),
+    "train": Counts(3, 6, 48, 2, 0, 18, (6, 6)),
+    "valid": Counts(2, 4, 10, 1, 0, 12, (3, 3)),
+    "test": Counts(3, 6, 24, 1, 2, 14, (11,)),
 }
 SPEEDS = {"ks": (0.85, 1.2), "ic": (0.9, 1.2), "asr": (0.95, 1.25), "sid": (0.85, 1.2)}
 
@@ -81,6 +81,17 @@ class Line:
     def group(self) -> str:
         """The part of the corpus: ks, ic, asr or sid."""
         return self.id.split("-", 1)[0]
+
+    def talks_behind(self, other: Line) -> bool:
+        """Whether babble in another recording may be made of it: whole sentences of the same split.
+
+        Behind speaker rows are speaker rows alone, so that they can be made without the rest.
+        """
+        if self.split != other.split or self.group not in ("sid", "ic"):
+            return False
+        if self.group == "sid":  # the first round
+            return int(self.id.rsplit("-", 1)[1]) < COUNTS[self.split].speaker[0]
+        return other.group != "sid"
 
 
 def keyed_generator(*key: object) -> np.random.Generator:
@@ -208,7 +219,7 @@ def _intent_lines(split: str) -> Iterator[Line]:
 
 
 _THINGS = _words("lamp lights music juice newspaper shoes socks volume heat language")
-_CHOICES = {
+CHOICES = {
     "bring": ("bring me", "get me", "bring", "get", "i need", "i want", "go and get"),
     "the": ("the", "my", "another", "some", "more"),
     "thing": tuple(_THINGS),
@@ -221,7 +232,7 @@ _CHOICES = {
     "do": ("turn", "switch", "set", "put"),
     "please": ("please ", "now ", ""),
 }
-_SENTENCES = (
+SENTENCES = (
     "{bring} {the} {thing} and {the} {other} please",
     "{please}{bring} {the} {thing} in the {place}",
     "{please}set {the} {thing} in the {place} to {language}",
@@ -292,7 +303,7 @@ def _fixed_texts() -> set[str]:
     return {text for texts in phrasings().values() for text in texts}
 
 
-_deal_sentences = _dealer("asr", lambda generator: _generate(generator, _SENTENCES, _CHOICES))
+_deal_sentences = _dealer("asr", lambda generator: _generate(generator, SENTENCES, CHOICES))
 _deal_speaker = _dealer("sid", lambda generator: _generate(generator, _SPEAKER_SENTENCES, _SPEAKER_CHOICES))
 
 
@@ -304,10 +315,12 @@ def _sentence_lines(split: str) -> Iterator[Line]:
 
 
 def _speaker_lines(split: str) -> Iterator[Line]:
-    texts = _deal_speaker(split)
-    for voice, number in product(ALL_VOICES, range(COUNTS[split].speaker)):
-        labels: dict[str, object] = {"speaker": voice}
-        yield _line(f"sid-{voice}-{split}-{number:02d}", split, voice, next(texts), labels)
+    # Dealt in rounds, so that more of them leave the earlier ones, which babble is made of too, as they are.
+    texts, rounds = _deal_speaker(split), COUNTS[split].speaker
+    for first, count in zip(accumulate(rounds, initial=0), rounds, strict=False):
+        for voice, number in product(ALL_VOICES, range(first, first + count)):
+            labels: dict[str, object] = {"speaker": voice}
+            yield _line(f"sid-{voice}-{split}-{number:02d}", split, voice, next(texts), labels)
 
 
 def vocabulary(lines: list[Line], split: str) -> set[str]:

@@ -1,10 +1,13 @@
-"""Build the `mini` corpus in two stages; run it as a script, from anywhere.
+"""Build the `mini` corpus in stages; run it as a script, from anywhere.
 
     python build.py synthesise --work WORK --voices VOICES [--part 0/2]   # slow, once: clean speech into WORK
-    python build.py harden --work WORK [--out OUT] [--processes 2]        # minutes: audio/ and metadata.jsonl
+    python build.py harden --work WORK [--out OUT] [--processes 2]        # minutes: audio/; [--group sid] for a part
+    python build.py lexicon [--out OUT]                                   # seconds: lexicon.txt
+    python build.py label [--out OUT]                                     # seconds: metadata.jsonl
     python build.py check [--out OUT]                                     # what is there, and is it sane
 
-What is said is in `_texts.py`, all difficulty in `_acoustics.py`. README.md says how to get the engine.
+What is said is in `_texts.py`, all difficulty in `_acoustics.py`, what follows from both in `_labels.py`. README.md
+says how to get the engine.
 """
 
 from __future__ import annotations
@@ -12,21 +15,26 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Collection, Sequence
 from functools import partial
+from itertools import product
 from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from _acoustics import BABBLE_VOICES, SAMPLE_RATE, SEED, Wav, harden
+from _labels import labelled
 from _ogg import write_opus
 from _synthesis import clean_path, synthesise
-from _texts import Line, keyed_generator, script, vocabulary
+from _texts import SPEEDS, SPLITS, Line, keyed_generator, script, vocabulary
 
 HERE = Path(__file__).parent
 SUFFIX = ".opus"
+GROUPS = tuple(SPEEDS)
+LABELS = ("keyword", "speaker", "intent", "text", "speaker_to_verify", "query", "turns", "targets")
+STRESS = "\N{MODIFIER LETTER VERTICAL LINE}\N{MODIFIER LETTER LOW VERTICAL LINE}"
 BITRATE = 22_000  # bit/s, nominal; short and noisy recordings get about 30, so 85 minutes are about 20 MB
 Row = dict[str, object]
 
@@ -40,37 +48,68 @@ def read(path: Path) -> Wav:
     return np.asarray(wav)
 
 
-def harden_one(line: Line, work: Path, out: Path, talkers: dict[str, list[Path]]) -> Row:
-    """Write the recording of `line` below `out` and return its metadata row."""
-    chosen = keyed_generator(SEED, "talkers", line.id).choice(len(talkers[line.split]), BABBLE_VOICES, replace=False)
+def harden_one(line: Line, work: Path, out: Path, lines: Sequence[Line]) -> None:
+    """Write the recording of `line`, one of `lines`, below `out`."""
     clean = read(clean_path(work, line)) if line.voice else None
-    wav = harden(line, clean, [read(talkers[line.split][index]) for index in chosen])
-    path = out / "audio" / f"{line.id}{SUFFIX}"
-    write_opus(path, wav, SAMPLE_RATE, BITRATE)
+    wav = harden(line, clean, [read(clean_path(work, talker)) for talker in talkers(line, lines)])
+    write_opus(recording(out, line), wav, SAMPLE_RATE, BITRATE)
+
+
+def talkers(line: Line, lines: Sequence[Line]) -> list[Line]:
+    """Who talks behind `line`, if there is babble."""
+    able = [other for other in lines if other.talks_behind(line)]
+    chosen = keyed_generator(SEED, "talkers", line.id).choice(len(able), BABBLE_VOICES, replace=False)
+    return [able[index] for index in chosen]
+
+
+def recording(out: Path, line: Line) -> Path:
+    """Where the recording of `line` lies."""
+    return out / "audio" / f"{line.id}{SUFFIX}"
+
+
+def harden_all(work: Path, out: Path, processes: int, groups: Collection[str]) -> None:
+    """Replace the recordings of some groups, or all, in `out`/audio."""
+    lines = script()
+    chosen = [line for line in lines if line.group in groups]
+    needed = {other.id: other for line in chosen for other in (line, *talkers(line, lines)) if other.voice}
+    missing = [name for name, line in needed.items() if not clean_path(work, line).exists()]
+    if missing:
+        raise SystemExit(f"{work}: {len(missing)} clean recordings are missing ({missing[0]}, ...). Run synthesise.")
+    (out / "audio").mkdir(parents=True, exist_ok=True)
+    for path in set((out / "audio").iterdir()) - {recording(out, line) for line in lines if line not in chosen}:
+        path.unlink()
+    with Pool(processes) as pool:
+        pool.map(partial(harden_one, work=work, out=out, lines=lines), chosen, chunksize=32)
+
+
+def label(out: Path) -> None:
+    """Write `out`/metadata.jsonl: the recordings' rows, those of mixtures behind them."""
+    rows = labelled([row_of(line, out) for line in script()], out)
+    temporary = out / "metadata.jsonl.part"
+    temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    temporary.replace(out / "metadata.jsonl")
+
+
+def row_of(line: Line, out: Path) -> Row:
+    """What the script knows of a recording, and how long it is."""
+    path = recording(out, line)
     row: Row = {"file_name": f"audio/{path.name}", "id": line.id, "split": line.split, "voice": line.voice}
-    row["duration_seconds"] = round(len(wav) / SAMPLE_RATE, 4)
+    row["duration_seconds"] = round(soundfile.info(path).frames / SAMPLE_RATE, 4)
     if "speaker" in line.labels:
         row["prompt"] = line.prompt
     return row | line.labels
 
 
-def harden_all(work: Path, out: Path, processes: int) -> None:
-    """Replace `out`/audio and `out`/metadata.jsonl."""
-    lines = script()
-    missing = [line.id for line in lines if line.voice and not clean_path(work, line).exists()]
-    if missing:
-        raise SystemExit(f"{work}: {len(missing)} clean recordings are missing ({missing[0]}, ...). Run synthesise.")
-    talkers = defaultdict(list)
-    for line in lines:
-        if line.group in ("sid", "ic"):
-            talkers[line.split].append(clean_path(work, line))
-    shutil.rmtree(out / "audio", ignore_errors=True)
-    (out / "audio").mkdir(parents=True)
-    with Pool(processes) as pool:
-        rows = pool.map(partial(harden_one, work=work, out=out, talkers=dict(talkers)), lines, chunksize=32)
-    temporary = out / "metadata.jsonl.part"
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    temporary.replace(out / "metadata.jsonl")
+def write_lexicon(out: Path) -> None:
+    """Write `out`/lexicon.txt: a word a line and its phones, as the engine was told to speak them, without stress."""
+    from hibari import Hibari
+
+    phonemize, lines = Hibari().phonemize, script()
+    words = sorted(set().union(*(vocabulary(lines, split) for split in SPLITS)))
+    spelt = ("".join(phonemize(word if word != "i" else "I")) for word in words)
+    phones = (" ".join(symbol for symbol in word if symbol not in STRESS) for word in spelt)
+    content = "".join(f"{word} {each}\n" for word, each in zip(words, phones, strict=True))
+    (out / "lexicon.txt").write_text(content, encoding="utf-8")
 
 
 def check(out: Path) -> None:
@@ -79,6 +118,10 @@ def check(out: Path) -> None:
     assert len({row["id"] for row in rows}) == len(rows)
     sizes, counts, minutes = 0, Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for row in rows:
+        for label in LABELS:
+            counts[label, row["split"]] += label in row
+    recorded = [row for row in rows if "file_name" in row]
+    for row in recorded:
         path = out / row["file_name"]
         wav, sizes = read(path), sizes + path.stat().st_size
         level = 10 * np.log10(np.mean(wav**2) + 1e-12)
@@ -88,21 +131,21 @@ def check(out: Path) -> None:
             row["duration_seconds"],
             level,
         )
-        for label in ("keyword", "speaker", "intent", "text"):
-            if label in row:
-                counts[label, row["split"]] += 1
-                minutes[label, row["split"]] += row["duration_seconds"] / 60
-    for (label, split), count in sorted(counts.items()):
-        log.info("%-8s %-5s %5d recordings %5.1f min", label, split, count, minutes[label, split])
-    total = sum(row["duration_seconds"] for row in rows) / 60
-    log.info("%d recordings, %.1f min, %.1f MB", len(rows), total, sizes / 1e6)
-    assert sizes < 22e6 and len(list((out / "audio").iterdir())) == len(rows)
+        for label in {*LABELS, "file_name"} & row.keys():
+            minutes[label, row["split"]] += row["duration_seconds"] / 60
+    for label, split in product((*LABELS, "file_name"), SPLITS):
+        count = sum(row["split"] == split for row in recorded) if label == "file_name" else counts[label, split]
+        log.info("%-18s %-5s %5d rows %5.1f min", label, split, count, minutes[label, split])
+    total = sum(row["duration_seconds"] for row in recorded) / 60
+    log.info("%d recordings, %.1f min, %.1f MB", len(recorded), total, sizes / 1e6)
+    assert sizes < 25e6 and len(list((out / "audio").iterdir())) == len(recorded)
     _check_splits(rows)
 
 
 def _check_splits(rows: list[Row]) -> None:
-    for label, unit in (("keyword", "voice"), ("text", "voice"), ("speaker", "prompt")):
-        seen = {(row[unit], row["split"]) for row in rows if label in row and row[unit]}
+    for label, unit in (("keyword", "voice"), ("text", "voice"), ("targets", "voice"), ("speaker", "prompt")):
+        values = [(row[unit], row["split"]) for row in rows if label in row and row[unit]]
+        seen = {(value, split) for many, split in values for value in (many if isinstance(many, list) else [many])}
         assert len(seen) == len({value for value, _ in seen}), f"a {unit} of the {label} rows is in two splits"
     free = {(row["text"], row["split"]) for row in rows if "text" in row and "intent" not in row}
     assert len(free) == len({text for text, _ in free}), "a sentence is in two splits"
@@ -116,20 +159,26 @@ def main() -> None:
     """Parse the command line and run one stage."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("synthesise", "harden", "check"))
+    parser.add_argument("stage", choices=("synthesise", "harden", "lexicon", "label", "check"))
     parser.add_argument("--work", type=Path, help="folder of the clean speech")
     parser.add_argument("--voices", type=Path, help="folder of Kokoro's voices/*.bin")
     parser.add_argument("--part", default="0/1", help="of the lines, for one process a core: 0/2 and 1/2")
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--group", action="append", choices=GROUPS, help="to harden, several; all if left out")
     options = parser.parse_args()
     if options.stage == "synthesise":
         part, parts = map(int, options.part.split("/"))
         synthesise(script()[part::parts], options.work, options.voices)
         return
     if options.stage == "harden":
-        harden_all(options.work, options.out, options.processes)
-    check(options.out)
+        harden_all(options.work, options.out, options.processes, options.group or GROUPS)
+    elif options.stage == "lexicon":
+        write_lexicon(options.out)
+    elif options.stage == "label":
+        label(options.out)
+    else:
+        check(options.out)
 
 
 if __name__ == "__main__":
