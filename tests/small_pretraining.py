@@ -55,7 +55,7 @@ SMALLER: dict[str, Any] = {"hidden_size": 16, "dilations": (1, 2), "piece_frames
 SMALLER |= {"predictor_hidden": 8, "queue_size": 50, "hidden_projection": 16, "projection_size": 16}
 SMALLER |= {"num_heads": 2, "feedforward_size": 32, "num_layers": 2, "num_blocks": 2, "quantised_layer": 2, "codes": 8}
 SMALLER |= {"negatives": 8, "steps_ahead": 2, "latents": 8, "gap_bins": 3, "bin_frames": 1, "classifier": 8}
-SMALLER |= {"mask_frames": 3}
+SMALLER |= {"mask_frames": 3, "channels": 16, "context_kernels": (2, 3)}
 KEPT = ("layers", "conv_kernels", "conv_strides")  # which say what, not how large
 
 

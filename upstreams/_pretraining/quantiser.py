@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -44,7 +44,7 @@ class GumbelQuantiser(nn.Module):
             raise ValueError(f"a code_size of {code_size} can't be shared out among {groups} codebooks")
         self.groups, self.count = groups, codes
         self.code_vectors = nn.Parameter(torch.rand(groups, codes, code_size // groups))
-        self.logits = (
+        self.logits: Any = (
             SlicedLinear(input_size, groups * codes, groups) if sliced else nn.Linear(input_size, groups * codes)
         )
         nn.init.normal_(self.logits.weight)
