@@ -10,12 +10,15 @@ import torch
 from small_pretraining import small_sizes
 from torch import nn
 
+from core.digest import digest_of
+from core.errors import ContractError
 from core.lengths import pad
 from upstreams._base import UPSTREAMS
 from upstreams._encoders.mel_transformer import MelTransformer
 from upstreams._pretraining.contract import TrainingBatch
 from upstreams._pretraining.masks import mask_starts
 from upstreams._pretraining.mixing import mixed
+from upstreams._pretraining.plan import planned
 from upstreams._pretraining.quantiser import RandomQuantiser
 
 
@@ -178,3 +181,54 @@ def test_a_gap_that_is_not_predicted_is_named_at_the_end():
     assert upstream.collapsed({**healthy, "accuracy": 0.17}, 1.0).startswith("gap not predicted: 17.0 % right")
     assert upstream.collapsed({**healthy, "prediction_perplexity": 1.1}, 0.5).startswith("one answer for all pairs")
     assert upstream.collapsed({**healthy, "spread": 0.01}, 0.5).startswith("recordings all alike")
+
+
+def hubert(**changes):
+    kind = UPSTREAMS.get("hubert")
+    torch.manual_seed(0)
+    upstream = kind.untrained(replace(kind.sizes["small"], **changes))
+    upstream.prepare(kind.recipes["small"][0], 10)
+    wavs = 0.1 * torch.randn(3, 8_000, generator=seeded(7))
+    targets = [torch.arange(24) % 10 for _ in range(3)]
+    return upstream.eval(), TrainingBatch(wavs, torch.full((3,), 8_000), torch.arange(3), targets)
+
+
+def test_hubert_with_inner_predictions_takes_the_mean_and_a_gradient_ends_at_its_layer():
+    plain, batch = hubert()
+    inner, _ = hubert(predict_layers=(1,))
+    last = plain.pretrain_loss(batch, seeded()).loss
+    inner.load_state_dict(plain.state_dict(), strict=False)
+    mask = inner.mask(3, 24, seeded())
+    states = inner.encoder.model(batch.wavs, mask_time_indices=mask, output_hidden_states=True).hidden_states[1]
+    first = inner._predicted(states, inner.inner_proj[0], inner.inner_embeddings[0], torch.stack(batch.targets), mask)
+    torch.testing.assert_close(inner.pretrain_loss(batch, seeded()).loss, (last + first.loss) / 2)
+    blocks = inner.encoder.model.encoder.layers
+    gradients = [torch.autograd.grad(first.loss, list(block.parameters()), allow_unused=True, retain_graph=True)
+                 for block in blocks]  # fmt: skip
+    assert all(each is not None for each in gradients[0])
+    assert all(each is None for each in gradients[1])
+    with pytest.raises(ContractError, match="predict_layers=2: must be 0, or a block from 1 to the last but one"):
+        hubert(predict_layers=(2,))
+
+
+def test_hubert_may_read_mixtures_for_clusters_of_the_recording_alone():
+    plain, batch = hubert()
+    mixing, _ = hubert(mix_proportion=1.0)
+    losses = [each.pretrain_loss(batch, seeded()).loss for each in (plain, mixing)]
+    assert not torch.equal(*losses)
+    alone = batch._replace(wavs=batch.wavs[:1], wav_lengths=batch.wav_lengths[:1], targets=batch.targets[:1])
+    losses = [each.pretrain_loss(alone, seeded()).loss for each in (plain, mixing)]
+    assert torch.equal(*losses), "a recording has nothing to be mixed with"
+
+
+def test_options_that_came_later_make_no_other_training_while_they_are_off(corpus):
+    plain = planned("hubert", "small")
+    known = {
+        name: value for name, value in vars(plain.config).items() if name not in {"predict_layers", "mix_proportion"}
+    }
+    before = {**vars(plain), "config": known}
+    targets = [type(recipe.targets).__name__ for recipe in plain.recipes]
+    content = {"pretraining": before, "targets": targets, "version": 2, "corpus": corpus.digest}
+    assert plain.digest(corpus) == digest_of(content)
+    assert planned("hubert", "small", options={"mix_proportion": "0.2"}).digest(corpus) != plain.digest(corpus)
+    assert planned("hubert", "small", options={"predict_layers": "1"}).digest(corpus) != plain.digest(corpus)

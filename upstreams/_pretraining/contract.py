@@ -19,6 +19,10 @@ from upstreams._pretraining import checkpoint as checkpoints
 from upstreams._pretraining.optimisers import OPTIMISERS, SCHEDULES
 from upstreams._pretraining.targets import TargetRecipe
 
+# Metadata of a configuration's field that came later than trainings which it does not concern: while it has its
+# default, the digest of a training leaves it out.
+LATER: Mapping[str, bool] = {"later": True}
+
 
 @dataclass(frozen=True)
 class PretrainRecipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,7 +61,13 @@ class Pretraining:
     def digest(self, manifest: Manifest) -> str:
         """sha256 of everything that decides the checkpoint."""
         targets = [type(recipe.targets).__name__ for recipe in self.recipes]
-        content = {"pretraining": self, "targets": targets, "version": self.kind.card.version}
+        decisive = {
+            each.name: getattr(self.config, each.name)
+            for each in fields(self.config)
+            if not (each.metadata.get("later") and getattr(self.config, each.name) == each.default)
+        }
+        own = {each.name: getattr(self, each.name) for each in fields(self)} | {"config": decisive}
+        content = {"pretraining": own, "targets": targets, "version": self.kind.card.version}
         return digest_of({**content, "corpus": manifest.digest})
 
     def checkpoint(self, folder: Path, number: int | None = None) -> Path:

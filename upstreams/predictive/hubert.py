@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,8 @@ from core.errors import ContractError
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.waveform import TINY, WaveformConfig, WaveformUpstream
 from upstreams._pretraining.clusters import Clusters
-from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
+from upstreams._pretraining.contract import LATER, PretrainLoss, PretrainRecipe, TrainingBatch
+from upstreams._pretraining.mixing import mixed
 from upstreams._pretraining.quantiser import ONE_ANSWER, code_perplexity
 
 
@@ -24,10 +25,16 @@ class HubertConfig(WaveformConfig):
 
     Attributes:
         unmasked_weight: of the loss on frames that are not masked; the published models have none of it.
+        predict_layers: blocks, from 1, besides the last whose states predict the clusters as well, each with a head of
+            its own (ILS-SSL, arXiv:2112.08778); the loss is the mean over all of them. 0 alone is none.
+        mix_proportion: of the recordings that have a piece of another one over them (WavLM, arXiv:2110.13900); the
+            clusters are those of the recording alone.
     """
 
     mask_proportion: float = 0.8
     unmasked_weight: float = 0.0
+    predict_layers: tuple[int, ...] = field(default=(0,), metadata=LATER)
+    mix_proportion: float = field(default=0.0, metadata=LATER)
 
 
 # Minutes suffice only if the convolutions learn from frames that are not masked, too.
@@ -95,6 +102,18 @@ class Hubert(WaveformUpstream):
         self.final_proj = nn.Linear(self.config.hidden_size, self.config.projection_size)
         # Not uniform between 0 and 1 as in fairseq, where all begin with nearly the same direction.
         self.cluster_embeddings = nn.Parameter(torch.randn(recipe.targets.count, self.config.projection_size))
+        unknown = [layer for layer in self._inner if not 0 < layer < self.config.num_layers]
+        if unknown:
+            raise ContractError(f"predict_layers={unknown[0]}: must be 0, or a block from 1 to the last but one")
+        self.inner_proj = nn.ModuleList(
+            nn.Linear(self.config.hidden_size, self.config.projection_size) for _ in self._inner
+        )
+        self.inner_embeddings = nn.ParameterList(torch.randn_like(self.cluster_embeddings) for _ in self._inner)
+
+    @property
+    def _inner(self) -> list[int]:
+        """Blocks besides the last that predict the clusters."""
+        return [layer for layer in self.config.predict_layers if layer]
 
     def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """Cross-entropy of the masked frames' clusters, by cosines; recordings are of one length."""
@@ -102,26 +121,62 @@ class Hubert(WaveformUpstream):
         if batch.targets is None or any(len(target) < frames for target in batch.targets):
             raise ContractError(f"hubert: its loss needs a cluster for each of {frames} frames of every utterance")
         mask = self.mask(len(batch.wavs), frames, generator).to(batch.wavs.device)
-        hidden = self.encoder.model(batch.wavs, mask_time_indices=mask).last_hidden_state
+        wavs = batch.wavs
+        if self.config.mix_proportion:
+            wavs = mixed(wavs, batch.wav_lengths, self.config.mix_proportion, generator)
+        outputs = self.encoder.model(wavs, mask_time_indices=mask, output_hidden_states=bool(self._inner))
         targets = torch.stack([target[:frames] for target in batch.targets])
-        logits = self._logits(hidden[mask])
-        loss = functional.cross_entropy(logits, targets[mask])
-        predictions = logits.detach().argmax(dim=1)
+        states = [outputs.last_hidden_state, *(outputs.hidden_states[layer] for layer in self._inner)]
+        heads = [
+            (self.final_proj, self.cluster_embeddings),
+            *zip(self.inner_proj, self.inner_embeddings, strict=True),
+        ]
+        found = [
+            self._predicted(hidden, head, embeddings, targets, mask)
+            for hidden, (head, embeddings) in zip(states, heads, strict=True)
+        ]
+        figures = found[0].figures
+        if self._inner:
+            used = torch.stack([each.figures["prediction_perplexity"] for each in found]).min()
+            figures = {**figures, "prediction_perplexity": used}
+        loss = torch.stack([each.loss for each in found]).mean() if self._inner else found[0].loss
+        return PretrainLoss(loss + self.feature_penalty(), figures)
+
+    def _predicted(
+        self,
+        hidden: torch.Tensor,
+        head: nn.Module,
+        embeddings: torch.Tensor,
+        targets: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> PretrainLoss:
+        """The loss of one layer's prediction.
+
+        Args:
+            hidden: its states, (batch, frames, hidden_size).
+            head: what projects them.
+            embeddings: of the clusters.
+            targets: clusters, int64 (batch, frames).
+            mask: True where a frame was masked, bool (batch, frames).
+        """
+
+        def logits(states: torch.Tensor) -> torch.Tensor:
+            predicted = functional.normalize(head(states).float(), dim=1)
+            return functional.linear(predicted, functional.normalize(embeddings.float(), dim=1)) / temperature
+
+        temperature = self.config.temperature
+        given = logits(hidden[mask])
+        loss = functional.cross_entropy(given, targets[mask])
+        predictions = given.detach().argmax(dim=1)
         figures = {
             "accuracy": (predictions == targets[mask]).float().mean(),
-            "prediction_perplexity": code_perplexity(predictions, len(self.cluster_embeddings)),
+            "prediction_perplexity": code_perplexity(predictions, len(embeddings)),
             "masked": loss.detach(),
         }
         if self.config.unmasked_weight:
-            others = functional.cross_entropy(self._logits(hidden[~mask]), targets[~mask])
+            others = functional.cross_entropy(logits(hidden[~mask]), targets[~mask])
             loss = loss + self.config.unmasked_weight * others
-        return PretrainLoss(loss + self.feature_penalty(), figures)
-
-    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(frames, hidden_size) -> (frames, clusters)."""
-        predicted = functional.normalize(self.final_proj(hidden).float(), dim=1)
-        codes = functional.normalize(self.cluster_embeddings.float(), dim=1)
-        return functional.linear(predicted, codes) / self.config.temperature
+        return PretrainLoss(loss, figures)
 
     def collapsed(self, figures: Mapping[str, float], done: float) -> str | None:
         """See TrainableUpstream.collapsed."""
