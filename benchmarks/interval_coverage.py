@@ -141,9 +141,9 @@ def main() -> None:
             for task in sorted({entry.task for entry in group.entries}):
                 entries = [entry for entry in group.entries if entry.task == task]
                 metric = get_metric(entries[0].record.metric["name"])
-                runs = judged(store, entries).runs
-                trials = trials_of(metric, runs) or sys.exit(f"{store.folder}: no predictions")
-                for place, upstream in enumerate(runs):
+                found = judged(store, entries)
+                trials = trials_of(metric, found.runs, found.folds) or sys.exit(f"{store.folder}: no predictions")
+                for place, upstream in enumerate(found.runs):
                     population = Population(trials, place)
                     held, usual, quiet = tried(population, arguments.draws, seed=len(means))
                     errors, total = trials.statistics[place].mean(axis=0).sum(axis=0)

@@ -41,7 +41,8 @@ class ResultRecord:
         task: name, title, head, default_head (its own, which the leaderboard is made of), label, metrics, select (the
             metric that chooses on valid), version, and code: digest of the code of head, labels
             and metrics where they are not ours.
-        corpus: name, digest (of the rows that the task takes).
+        corpus: name, digest (of the rows that the task takes); where it is divided, folds (the values that are tested
+            on) and undivided (digest of the rows whatever their splits).
         recipe: name, digest and every field.
         audio: what is made of the recordings: every field.
         protocol: version of the program's protocol.

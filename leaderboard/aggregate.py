@@ -62,7 +62,7 @@ def _board(store: RecordStore, group: Group, published: bool, left_out: list[Lef
     by_task: dict[str, list[Entry]] = defaultdict(list)
     for entry in group.entries:
         by_task[entry.task].append(entry)
-    columns = {column.key: column for task in sorted(by_task) for column in columns_of(by_task[task][0])}
+    columns = {column.key: column for task in sorted(by_task) for column in columns_of(by_task[task])}
     results = {key: results_of(store, column, by_task[column.task]) for key, column in columns.items()}
     left_out.extend(each for result in results.values() for each in result.left_out)
     cells: dict[str, dict[str, ResultCell]] = defaultdict(dict)

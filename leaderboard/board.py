@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, NamedTuple
 
 from core.metrics import optimum
@@ -53,6 +54,7 @@ class SeedRun:
     Attributes:
         run: digest of the inputs; `results/records/<first 16>.json` and `results/runs/<first 16>/`.
         seed: of the head's training.
+        fold: that was tested on; None where there are none.
         value: on test.
         learning_rate: chosen on valid.
         learning_rates: every one tried, in the order of the rates.
@@ -65,6 +67,7 @@ class SeedRun:
 
     run: str
     seed: int
+    fold: str | None
     value: float
     learning_rate: float
     learning_rates: tuple[TriedRate, ...]
@@ -134,7 +137,7 @@ class ResultCell:
     """An upstream on a task.
 
     Attributes:
-        mean: over seeds.
+        mean: over seeds; of a seed with folds it is the mean over them, as SUPERB's.
         std: sample standard deviation over seeds; None where there is one.
         interval: 95 %, over test utterances (clustered by speaker); None where the predictions are not there.
         speakers: how many clusters; None where speakers are unknown and every utterance counts as one.
@@ -144,7 +147,7 @@ class ResultCell:
         letters: compact letter display: upstreams of a column that share a letter can't be told apart; may be empty.
         best: highest place by the mean.
         tied: not the best, but can't be told apart from it.
-        seeds: the runs, in the order of the seeds.
+        seeds: the runs, in the order of the seeds and folds.
         layer_weights: mean over seeds.
         corrected_weights: the same times the layers' norms, scaled to sum to 1: what a layer adds to the sum; empty
             where the norms are unknown.
@@ -172,6 +175,14 @@ class ResultCell:
     published: PublishedValue | None = None
 
     @property
+    def values(self) -> Mapping[int, float]:
+        """Seed -> value, the mean over its folds where there are some."""
+        found: dict[int, list[float]] = {}
+        for run in self.seeds:
+            found.setdefault(run.seed, []).append(run.value)
+        return {seed: mean(values) for seed, values in found.items()}
+
+    @property
     def learning_rates(self) -> tuple[float, ...]:
         """Those that the seeds chose, each once, ascending."""
         return tuple(sorted({run.learning_rate for run in self.seeds}))
@@ -195,7 +206,7 @@ class Column:
         head: that was trained.
         corpus: name.
         corpus_digest: of the rows that the task takes.
-        train, valid, test: utterances.
+        train, valid, test: utterances; of folds the mean in train and valid, and the sum in test.
     """
 
     task: str

@@ -91,7 +91,7 @@ def _eval_results(board: Leaderboard, upstream: str) -> Iterator[EvalResult]:
 
 def _eval_result(board: Board, column: Column, cell: ResultCell) -> EvalResult:
     arguments = {
-        "seeds": len(cell.seeds),
+        "seeds": len(cell.values),
         "std": cell.std,
         "interval_95": None if cell.interval is None else [round(edge, 4) for edge in cell.interval],
         "learning_rate": list(cell.learning_rates),

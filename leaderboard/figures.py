@@ -202,7 +202,20 @@ def _rate_curve(row: Row, column: Column, series: Mapping[str, Series]) -> Curve
             ("Learning rate", f"{learning_rate:g}"),
             (f"Valid {column.metric_title}", f"{value:.1f} {column.unit}"),
         ]
-        tips.append(tip(row.name, [*facts, ("Chosen by", f"{chosen} of {len(cell.seeds)} seeds")] if chosen else facts))
+        tips.append(
+            tip(
+                row.name,
+                [
+                    *facts,
+                    (
+                        "Chosen by",
+                        f"{chosen} of {len(cell.seeds)} {'seeds' if len(cell.seeds) == len(cell.values) else 'runs'}",
+                    ),
+                ]
+                if chosen
+                else facts,
+            )
+        )
     return Curve(series[row.name], points, cell.learning_rates, tips)
 
 

@@ -71,7 +71,7 @@ def _of_cell(cell: ResultCell) -> dict[str, Any]:
     low, high = cell.interval or (None, None)
     found = {name: getattr(cell, name) for name in ("mean", "std", "rank", "letters", "speakers")}
     rates = " ".join(f"{rate:g}" for rate in cell.learning_rates)
-    counts = {"seeds": len(cell.seeds), "test_utterances": cell.utterances}
+    counts = {"seeds": len(cell.values), "test_utterances": cell.utterances}
     return {**found, **counts, "learning_rate": rates, "low": low, "high": high}
 
 

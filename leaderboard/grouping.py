@@ -124,7 +124,8 @@ def named(records: Sequence[ResultRecord]) -> list[Entry]:
         # Up to protocol 3 the digest of a corpus depended on the clips that a recipe made of it.
         clips = treated if record.protocol <= 3 else None
         alike = (superb[-1], task, record.task["label"], clips, record.protocol, record.custom)
-        corpora.append(_Named(record.corpus["name"], record.corpus["digest"], alike))
+        whole = record.corpus.get("undivided", record.corpus["digest"])  # the same for all folds
+        corpora.append(_Named(record.corpus["name"], whole, alike))
     names = map(_distinct, (upstreams, tasks, corpora, recipes))
     return [Entry(*each) for each in zip(records, *names, superb, strict=True)]
 

@@ -219,7 +219,7 @@ def _tip(row: Row, cell: ResultCell, column: Column, difference: str) -> str:
     if cell.letters:
         facts.append(("Letters", cell.letters))
     spread = "" if cell.std is None else f" (± {cell.std:.2f})"
-    facts.append(("Seeds", ", ".join(f"{run.seed}: {run.value:.1f}" for run in cell.seeds) + spread))
+    facts.append(("Seeds", ", ".join(f"{seed}: {value:.1f}" for seed, value in cell.values.items()) + spread))
     facts.append(("Learning rate", ", ".join(f"{rate:g}" for rate in cell.learning_rates)))
     speakers = "" if cell.speakers is None else f" of {cell.speakers} speakers"
     facts.append(("Test", f"{cell.utterances:,} utterances{speakers}"))

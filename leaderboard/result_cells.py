@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import mean, stdev
 from typing import Any
 
@@ -30,18 +30,53 @@ class Judged:
     """What runs predicted on the utterances of one task.
 
     Attributes:
-        entries: the runs that count, with predictions or without.
-        runs: upstream -> seed -> predictions, where they are there.
-        left_out: files of predictions that are not those of their record, which is left out with them.
+        entries: the runs that count, with predictions or without; of a seed all folds or none.
+        runs: upstream -> seed -> predictions, where they are there; of all folds, one behind the other.
+        folds: that the utterances of each were tested in; empty where there are none.
+        left_out: files of predictions that are not those of their record, which is left out with them, and runs whose
+            other folds are missing.
     """
 
     entries: list[Entry]
     runs: Mapping[str, Runs]
+    folds: Sequence[str]
     left_out: list[LeftOut]
 
 
 def judged(store: RecordStore, entries: Sequence[Entry]) -> Judged:
     """The predictions of all runs on the same data."""
+    read, left_out = _read(store, entries)
+    orders: dict[str | None, Counter[tuple[str, ...]]] = defaultdict(Counter)
+    for entry, rows in read:
+        if rows is not None:
+            orders[entry.record.fold][tuple(row.id for row in rows)] += 1
+    usual = {fold: counts.most_common(1)[0][0] for fold, counts in orders.items()}
+    kept: list[Entry] = []
+    found: dict[tuple[str, int, str | None], Sequence[Prediction]] = {}
+    for entry, rows in read:
+        record = entry.record
+        if rows is not None and tuple(row.id for row in rows) != usual[record.fold]:
+            other = f"{entry.upstream}, seed {record.seed}: predicts other utterances than the other runs on the "
+            left_out.append(_without_predictions(store, entry, f"{other}same data; look at: frostbench verify"))
+            continue
+        kept.append(entry)
+        if rows is not None:
+            found[entry.upstream, record.seed, record.fold] = rows
+    kept, incomplete = _with_all_folds(store, kept)
+    folds = sorted({entry.record.fold for entry in kept}, key=str)
+    runs: dict[str, dict[int, Sequence[Prediction]]] = defaultdict(dict)
+    for upstream, seed in dict.fromkeys((entry.upstream, entry.record.seed) for entry in kept):
+        parts = [found.get((upstream, seed, fold)) for fold in folds]
+        present = [part for part in parts if part is not None]
+        if len(present) == len(folds):
+            runs[upstream][seed] = present[0] if len(folds) == 1 else list(chain.from_iterable(present))
+    marks = [fold for fold in folds if fold is not None for _ in usual.get(fold, ())]
+    return Judged(kept, runs, marks, [*left_out, *incomplete])
+
+
+def _read(
+    store: RecordStore, entries: Sequence[Entry]
+) -> tuple[list[tuple[Entry, Sequence[Prediction] | None]], list[LeftOut]]:
     read: list[tuple[Entry, Sequence[Prediction] | None]] = []
     left_out: list[LeftOut] = []
     for entry in entries:
@@ -51,19 +86,25 @@ def judged(store: RecordStore, entries: Sequence[Entry]) -> Judged:
             left_out.append(_without_predictions(store, entry, str(error)))
         except OSError as error:
             left_out.append(_without_predictions(store, entry, f"can't be read ({error.strerror})"))
-    orders = Counter(tuple(row.id for row in rows) for _, rows in read if rows is not None)
-    usual = orders.most_common(1)[0][0] if orders else ()
-    kept: list[Entry] = []
-    runs: dict[str, dict[int, Sequence[Prediction]]] = defaultdict(dict)
-    for entry, rows in read:
-        if rows is not None and tuple(row.id for row in rows) != usual:
-            other = f"{entry.upstream}, seed {entry.record.seed}: predicts other utterances than the other runs on the "
-            left_out.append(_without_predictions(store, entry, f"{other}same data; look at: frostbench verify"))
-            continue
-        kept.append(entry)
-        if rows is not None:
-            runs[entry.upstream][entry.record.seed] = rows
-    return Judged(kept, runs, left_out)
+    return read, left_out
+
+
+def _with_all_folds(store: RecordStore, entries: Sequence[Entry]) -> tuple[list[Entry], list[LeftOut]]:
+    """The runs of seeds that have been tested on every fold, and what the others lack."""
+    needed = {fold for entry in entries for fold in entry.record.corpus.get("folds", (entry.record.fold,))}
+    tested: dict[tuple[str, int], dict[str | None, Entry]] = defaultdict(dict)
+    for entry in entries:
+        tested[entry.upstream, entry.record.seed][entry.record.fold] = entry
+    left_out = []
+    for (upstream, seed), found in tested.items():
+        missing = ", ".join(sorted(map(str, needed - set(found))))
+        if missing:
+            said = (
+                f"{upstream}, {next(iter(found.values())).task}, seed {seed}: not tested on {missing} yet, so it has "
+            )
+            problem = f"{said}no value; run the same command again"
+            left_out += [LeftOut(store.path(entry.record.run), problem) for entry in found.values()]
+    return [entry for entry in entries if set(tested[entry.upstream, entry.record.seed]) >= needed], left_out
 
 
 def _without_predictions(store: RecordStore, entry: Entry, problem: str) -> LeftOut:
@@ -71,29 +112,38 @@ def _without_predictions(store: RecordStore, entry: Entry, problem: str) -> Left
     return LeftOut(path, problem.removeprefix(f"{path}: "))
 
 
-def trials_of(metric: Metric, runs: Mapping[str, Runs]) -> Trials | None:
+def trials_of(metric: Metric, runs: Mapping[str, Runs], folds: Sequence[str] = ()) -> Trials | None:
     """The statistics of all upstreams on the utterances of one task.
 
-    Returns: None where no upstream has predictions, or there is one utterance only; upstreams without are left out.
+    Args:
+        metric: that judges them.
+        runs: upstream -> seed -> predictions; upstreams without are left out.
+        folds: that the utterances were tested in; empty where there are none.
+
+    Returns: None where no upstream has predictions, or there is one utterance only (of a fold).
     """
     if not runs:
         return None
     first = next(iter(next(iter(runs.values())).values()))
-    if len(first) < 2:
+    if min(Counter(folds).values(), default=len(first)) < 2:
         return None
     statistics = [
         np.array([[row.statistics[metric.name] for row in rows] for rows in seeds.values()], dtype=np.float64)
         for seeds in runs.values()
     ]
-    return Trials(metric, statistics, [row.speaker for row in first])
+    return Trials(metric, statistics, [row.speaker for row in first], folds)
 
 
-def columns_of(entry: Entry) -> list[Column]:
+def columns_of(entries: Sequence[Entry]) -> list[Column]:
     """The columns of a task, one a metric; any of the task's entries says what they are."""
-    return [_column_of(entry, metric, primary=not place) for place, metric in enumerate(entry.record.metrics)]
+    counts = {entry.record.fold: entry.record.counts for entry in entries}
+    joined = {split: round(mean(each[split] for each in counts.values())) for split in ("train", "valid")}
+    joined["test"] = sum(each["test"] for each in counts.values())
+    metrics = entries[0].record.metrics
+    return [_column_of(entries[0], metric, joined, primary=not place) for place, metric in enumerate(metrics)]
 
 
-def _column_of(entry: Entry, metric: Mapping[str, Any], *, primary: bool) -> Column:
+def _column_of(entry: Entry, metric: Mapping[str, Any], counts: Mapping[str, int], *, primary: bool) -> Column:
     record = entry.record
     return Column(
         task=entry.task,
@@ -108,10 +158,8 @@ def _column_of(entry: Entry, metric: Mapping[str, Any], *, primary: bool) -> Col
         known=find_metric(metric["name"]) is not None,
         head=record.task["head"],
         corpus=entry.corpus,
-        corpus_digest=record.corpus["digest"],
-        train=record.counts["train"],
-        valid=record.counts["valid"],
-        test=record.counts["test"],
+        corpus_digest=record.corpus.get("undivided", record.corpus["digest"]),
+        **counts,
     )
 
 
@@ -128,13 +176,13 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
     """The cells of a column and its pairwise tests."""
     found = judged(store, entries)
     records: dict[str, list[ResultRecord]] = defaultdict(list)
-    for entry in sorted(found.entries, key=lambda entry: entry.record.seed):
+    for entry in sorted(found.entries, key=lambda entry: (entry.record.seed, str(entry.record.fold))):
         records[entry.upstream].append(entry.record)
-    means = {upstream: mean(record.values[column.metric] for record in each) for upstream, each in records.items()}
+    means = {upstream: mean(_by_seed(column, each)) for upstream, each in records.items()}
     sign = 1 if column.direction == "higher" else -1
     order = sorted(means, key=lambda upstream: (-sign * means[upstream], upstream))
     metric = find_metric(column.metric)
-    trials = trials_of(metric, found.runs) if metric else None
+    trials = trials_of(metric, found.runs, found.folds) if metric else None
     draws, runs = (resample(trials), found.runs) if trials else (None, {})
     tested = list(runs)
     pairs = [] if draws is None else _pairs(column, draws, tested)
@@ -157,6 +205,14 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
         )
         cells[upstream] = _cell(records[upstream], runs.get(upstream, {}), column, standing)
     return Results(cells, pairs, found.left_out)
+
+
+def _by_seed(column: Column, records: Sequence[ResultRecord]) -> list[float]:
+    """The value of each seed: the mean over its folds, where there are some."""
+    values: dict[int, list[float]] = defaultdict(list)
+    for record in records:
+        values[record.seed].append(record.values[column.metric])
+    return [mean(each) for each in values.values()]
 
 
 def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]:
@@ -193,8 +249,8 @@ class _Standing:
 
 
 def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, standing: _Standing) -> ResultCell:
-    values = [record.values[column.metric] for record in records]
-    seeds = tuple(_seed_run(record, value) for record, value in zip(records, values, strict=True))
+    values = _by_seed(column, records)
+    seeds = tuple(_seed_run(record, record.values[column.metric]) for record in records)
     metric = find_metric(column.metric)
     align = metric.align if metric and column.primary else None  # the other metrics judge the same predictions
     return ResultCell(
@@ -226,6 +282,7 @@ def _seed_run(record: ResultRecord, value: float) -> SeedRun:
     return SeedRun(
         run=record.run,
         seed=record.seed,
+        fold=None if record.fold is None else str(record.fold),
         value=value,
         learning_rate=record.learning_rate,
         learning_rates=tuple(

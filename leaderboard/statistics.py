@@ -40,15 +40,29 @@ class Trials:
         metric: that judges them.
         statistics: of each upstream (seeds, utterances, statistics); each has as many seeds as were run.
         speakers: of the utterances, several where one is of several; None where the corpus names none.
+        folds: that the utterances were tested in; empty where there are none.
     """
 
     metric: Metric
     statistics: Sequence[Floats]
     speakers: Sequence[Speakers]
+    folds: Sequence[str] = ()
 
     def values(self) -> Floats:
-        """Value of each upstream, the mean over its seeds (upstreams,)."""
+        """Value of each upstream, the mean over its seeds and folds (upstreams,)."""
+        if self.folds:
+            return np.asarray(np.mean([part.values() for part in self.by_fold()], axis=0))
         return np.array([np.mean([self.metric.of(rows) for rows in seeds]) for seeds in self.statistics])
+
+    def by_fold(self) -> list[Trials]:
+        """Those of each fold, in the order of the folds' names; all of them where there are none."""
+        if not self.folds:
+            return [self]
+        places = [[n for n, fold in enumerate(self.folds) if fold == name] for name in sorted(set(self.folds))]
+        return [
+            Trials(self.metric, [rows[:, chosen] for rows in self.statistics], [self.speakers[n] for n in chosen])
+            for chosen in places
+        ]
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,32 @@ class _Units:
 
 
 def resample(trials: Trials) -> Draws:
-    """Draws speakers with replacement, always the same draws for the same speakers.
+    """Draws speakers with replacement, always the same draws for the same speakers; in each fold for itself.
+
+    The value of folds is the mean of theirs, so their draws are averaged; degrees of freedom add up. Where each fold
+    tests one speaker, nobody could be drawn in another's place there: whole folds are drawn.
+    """
+    parts = trials.by_fold()
+    if len(parts) == 1:
+        return _resample(trials, 0)
+    if all(len(set(part.speakers)) == 1 and isinstance(part.speakers[0], str) for part in parts):
+        return _resample_folds(trials, parts)
+    draws = [_resample(part, number) for number, part in enumerate(parts)]
+    resampled = np.mean([each.resampled for each in draws], axis=0)
+    units = 1 + sum(each.units - 1 for each in draws)
+    return Draws(trials, trials.values(), resampled, units, all(each.by_speaker for each in draws))
+
+
+def _resample_folds(trials: Trials, parts: Sequence[Trials]) -> Draws:
+    values = np.stack([part.values() for part in parts], axis=1)  # (upstreams, folds)
+    weights = _times_drawn(np.random.default_rng(0), RESAMPLES, len(parts)) / len(parts)
+    found = trials.values()
+    scale = np.sqrt(len(parts) / (len(parts) - 1))
+    return Draws(trials, found, found[:, None] + scale * (values @ weights.T - found[:, None]), len(parts), True)
+
+
+def _resample(trials: Trials, seed: int) -> Draws:
+    """Of one test set.
 
     Utterances without a speaker (silence among keywords) are drawn one by one, apart from those with one; where fewer
     than two speakers are known, all are.
@@ -109,7 +148,7 @@ def resample(trials: Trials) -> Draws:
     drawn = np.concatenate(
         [
             [np.mean([metric.weighted(rows, counts, weights) for rows in seeds], axis=0) for seeds in sums]
-            for weights in _weights(units.strata, members)
+            for weights in _weights(units.strata, members, seed)
         ],
         axis=1,
     )  # (upstreams, RESAMPLES)
@@ -136,9 +175,9 @@ def _sums(rows: Floats, groups: npt.NDArray[np.int64], count: int) -> Floats:
     return np.stack([np.bincount(groups, column, count) for column in rows.T], axis=1)
 
 
-def _weights(strata: Sequence[int], members: npt.NDArray[np.int64]) -> Iterator[Floats]:
+def _weights(strata: Sequence[int], members: npt.NDArray[np.int64], seed: int) -> Iterator[Floats]:
     """How often each group was drawn, in batches of draws (draws, groups)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     batch = max(1, BATCH_BYTES // (8 * max(len(members), sum(strata))))
     for start in range(0, RESAMPLES, batch):
         draws = min(batch, RESAMPLES - start)

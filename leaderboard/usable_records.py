@@ -160,7 +160,7 @@ FIELDS: Mapping[str, Check] = {
         version=_is_whole,
         code=_or_none(_is_text),
     ),
-    "corpus": _with(name=_is_text, digest=_is_text),
+    "corpus": _both(_with(name=_is_text, digest=_is_text), _may_have(folds=_several(_is_text), undivided=_is_text)),
     "recipe": _with(name=_is_text, digest=_is_text),
     "audio": lambda value: isinstance(value, Mapping),
     "protocol": _is_whole,

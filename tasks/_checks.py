@@ -13,6 +13,7 @@ from core import checks
 from core.checks import CheckResult, require
 from core.manifest import SPLITS, Manifest, Utterance, slots_of
 from core.metrics import Metric, get_metric
+from core.registry import unknown_name
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from downstreams._schedules import SCHEDULES
@@ -51,7 +52,10 @@ def check_names_resolve(given: Assignment) -> None:
 
 
 def check_recipes_are_sane(given: Assignment) -> None:
-    """Each recipe can be run: its numbers fit together, and the head knows its options."""
+    """Each recipe can be run: its numbers fit together, and the head knows its options; `audio` names recipes."""
+    for name in given.task.audio:
+        if name not in given.task.recipes:
+            require(False, f"audio: {unknown_name('recipe', name, given.task.recipes)}")
     for name, recipe in given.task.recipes.items():
         require(recipe.name == name, f"recipe '{name}' calls itself '{recipe.name}'")
         for problem in _problems(given.task, recipe):
@@ -204,7 +208,7 @@ def _problems(task: Task, recipe: Recipe) -> list[str]:
         (not audio.cuts or not head.label_kind.timed, "recordings are cut, but labels say when something happens"),
         (not recipe.balanced or head.label_kind.closed_set, "balanced needs classes"),
         (not recipe.spec_augment or head.needs == "frames", "spec_augment needs a head on frames"),
-        (set(recipe.head) <= known, f"options {sorted(set(recipe.head) - known)} are none of {task.head}"),
+        *((name in known, str(unknown_name(f"option of {task.head}", name, known))) for name in recipe.head),
     )
     return [problem for holds, problem in rules if not holds]
 

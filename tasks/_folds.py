@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from core.digest import digest_of
 from core.errors import ManifestError
 from core.manifest import Manifest, Utterance, refuse
 from tasks._base import Task
@@ -44,6 +46,21 @@ def in_fold(manifest: Manifest, task: Task, fold: str | None) -> Manifest:
     train = {row.id for row in others[: int(TRAIN_SHARE * len(others))]}
     split = {row.id: "train" if row.id in train else "valid" for row in others}
     return replace(manifest, utterances=tuple(replace(row, split=split.get(row.id, "test")) for row in rows))
+
+
+def divided(manifest: Manifest, task: Task, limit: int | None) -> Mapping[str, Any]:
+    """What all folds of a corpus have in common, to be recorded with each of them; nothing where there are none.
+
+    Returns: `folds`, the values that are tested on; `undivided`, the digest of the rows whatever their splits.
+    """
+    if task.folds is None:
+        return {}
+    digests = manifest.audio_digests
+    rows = manifest.with_label(task.label).utterances
+    facts = [
+        [row.id, row.labels[task.label], row.labels[task.folds], digests[row.id], row.start, row.stop] for row in rows
+    ]
+    return {"folds": list(folds_of(manifest, task)), "undivided": digest_of([sorted(facts, key=str), limit])}
 
 
 def _drawn(row: Utterance, fold: str) -> str:

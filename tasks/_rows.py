@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain, compress
 from pathlib import Path
@@ -21,7 +21,7 @@ from downstreams._recipe import Recipe
 from tasks._audio import AudioRecipe, crops_of, samples_of, without_pauses
 from tasks._base import Task
 from tasks._doubts import doubts, drawn_by_class, refuse_one_class, words_without_spaces
-from tasks._folds import in_fold
+from tasks._folds import divided, in_fold
 from upstreams._extraction.clips import Clip, is_long
 
 
@@ -57,6 +57,7 @@ class TaskRows:
         limited: whether rows were left out.
         doubts: what a person should know of the rows before trusting the score.
         fold: that is tested on, where the task has folds.
+        divided: what all folds have in common, as it is recorded; see `tasks/_folds.py`.
         path: where it is kept; None where it is not.
     """
 
@@ -68,6 +69,7 @@ class TaskRows:
     limited: bool
     doubts: tuple[str, ...] = ()
     fold: str | None = None
+    divided: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
     @cached_property
@@ -95,7 +97,7 @@ class TaskRows:
             split: [[row.id, row.keys, row.label, row.speaker] for row in rows] for split, rows in self.examples.items()
         }
         text = canonical_json(
-            [self.corpus, self.audio, recordings, examples, self.digest, self.limited, self.fold]
+            [self.corpus, self.audio, recordings, examples, self.digest, self.limited, self.fold, self.divided]
         ).encode()
         path = folder / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
         if not path.is_file():
@@ -119,7 +121,7 @@ def read_rows(path: Path) -> TaskRows:
         raise CacheError(f"{path}: gone while a run needed it; run the same command again") from None
     if hashlib.sha256(text).hexdigest()[:32] != path.stem:
         raise CacheError(f"{path}: damaged; delete it and run the same command again")
-    corpus, audio, recordings, examples, digest, limited, fold = json.loads(text)
+    corpus, audio, recordings, examples, digest, limited, fold, divided = json.loads(text)
     made = AudioRecipe.from_json(audio)
     return TaskRows(
         corpus,
@@ -132,6 +134,7 @@ def read_rows(path: Path) -> TaskRows:
         digest,
         limited,
         fold=fold,
+        divided=divided,
         path=path,
     )
 
@@ -201,7 +204,8 @@ def task_rows(
     HEADS.get(task.head).labels_from_train(values, task.label, recipe)  # raises where they can't be learned
     spelt = words_without_spaces(utterances["train"], task.label, task.metrics)
     found = (*doubts(utterances, task.label, digests), *spelt)
-    taken = TaskRows(manifest.name, audio, recordings, examples, rows_digest, limit is not None, found, fold)
+    common = divided(manifest, task, limit)
+    taken = TaskRows(manifest.name, audio, recordings, examples, rows_digest, limit is not None, found, fold, common)
     vars(taken)["clips"] = clips  # which the property would make again
     return taken
 

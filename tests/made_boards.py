@@ -52,7 +52,9 @@ def _run(run: str, seed: int, value: float, layers: int, draw: random.Random) ->
         "finished": "2026-11-23T08:07:01Z", "upstream_spec": "given", "wall_seconds": {"train": 12.9},
     }  # fmt: skip
     weights = _weights(layers, draw)
-    return SeedRun(run, seed, value, 0.1, rates, weights, weights, 13.0, {"predictions.jsonl": "e" * 64}, circumstances)
+    return SeedRun(
+        run, seed, None, value, 0.1, rates, weights, weights, 13.0, {"predictions.jsonl": "e" * 64}, circumstances
+    )
 
 
 def cell(name: str, task: str, layers: int, place: int, draw: random.Random, seeds: int = 3) -> ResultCell:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 import soundfile
 from test_mixtures import MOOD, RATE, sine, write
 
-from core.errors import ManifestError
+import frostbench as fb
+from core.errors import ManifestError, RecordError
 from core.manifest import Manifest, read_manifest
 from core.records import RecordStore
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
+from leaderboard.aggregate import leaderboard
 from leaderboard.verification import verify
 from tasks import _checks
 from tasks._folds import folds_of, in_fold
@@ -135,3 +139,59 @@ def test_predictions_of_all_folds_are_those_of_the_corpus(ran, sessions):
         for line in (folder / "results" / "runs" / record.run[:16] / "predictions.jsonl").read_text().splitlines()
     ]
     assert sorted(row["id"] for row in rows) == sorted(row.id for row in sessions.utterances)
+
+
+def test_folds_are_one_cell_of_the_board(ran):
+    folder, records = ran
+    board = leaderboard(RecordStore(folder / "results")).boards[0]
+    assert [column.key for column in board.columns] == ["mood"]
+    column, cell = board.columns[0], board.rows[0].cells["mood"]
+    by_seed = {seed: mean(record.value for record in records if record.seed == seed) for seed in (0, 1)}
+    assert dict(cell.values) == by_seed and cell.mean == mean(by_seed.values()) and cell.std == stdev(by_seed.values())
+    assert [(run.seed, run.fold) for run in cell.seeds] == [(seed, fold) for seed in (0, 1) for fold in SESSIONS]
+    assert (column.train, column.valid, column.test, cell.utterances) == (38, 10, 72, 72)
+    assert sum(count for matrix in cell.confusion for *_, count in matrix.counts) == 2 * 72
+    assert cell.interval is not None and cell.interval.low <= cell.mean <= cell.interval.high
+    assert column.corpus_digest == records[0].corpus["undivided"] != records[0].corpus["digest"]
+
+
+def test_folds_in_frames_exports_and_page(ran):
+    folder, _records = ran
+    results = fb.load(folder / "results")
+    cells, runs, predictions = results.cells(), results.runs(), results.predictions()
+    assert len(cells) == 1 and tuple(cells.loc[0, ["seeds", "test_utterances"]]) == (2, 72)
+    assert sorted(zip(runs["seed"], runs["fold"], strict=True)) == [
+        (seed, fold) for seed in (0, 1) for fold in SESSIONS
+    ]
+    assert predictions.groupby(["seed", "fold"]).size().to_list() == [30, 24, 18] * 2
+    assert f"{cells.loc[0, 'mean']:.1f}" in results.to_markdown()
+    assert "0: " in results.page(folder / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_missing_fold_is_named_and_its_seed_has_no_value(ran, tmp_path):
+    folder, records = ran
+    shutil.copytree(folder / "results", tmp_path / "results")
+    store = RecordStore(tmp_path / "results")
+    gone = next(record for record in records if (record.seed, record.fold) == (0, "s2"))
+    store.path(gone.run).unlink()
+    found = leaderboard(store)
+    cell = found.boards[0].rows[0].cells["mood"]
+    assert list(cell.values) == [1] and cell.mean == mean(record.value for record in records if record.seed == 1)
+    assert len(found.left_out) == 2 and all("seed 0: not tested on s2 yet" in each for each in found.left_out)
+    for record in records:
+        if (record.seed, record.fold) == (1, "s3"):
+            store.path(record.run).unlink()
+    with pytest.raises(RecordError, match="not tested on s3 yet"):
+        leaderboard(store)
+
+
+def test_another_corpus_of_the_name_is_not_joined(ran, sessions, tmp_path):
+    """Folds of two corpora never complete each other, although their names and tasks are the same."""
+    folder, _records = ran
+    shutil.copytree(folder / "results", tmp_path / "results")
+    other = replace(sessions, utterances=sessions.utterances[1:])
+    grid = Grid(("fbank",), (FOLDED,), (0,))
+    assert run_grid(grid, other, Folders(folder / "cache", tmp_path / "results"), LocalExecutor("cpu", 1)).computed == 3
+    boards = leaderboard(RecordStore(tmp_path / "results")).boards
+    assert [sorted(board.rows[0].cells["mood"].values) for board in boards] in ([[0], [0, 1]], [[0, 1], [0]])
+    assert {board.columns[0].test for board in boards} == {71, 72}

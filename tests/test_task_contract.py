@@ -79,6 +79,18 @@ def test_a_declaration_that_breaks_a_promise_is_found(change, broken, corpus):
     assert _checks.run_check(getattr(_checks, broken), change(TASKS.get("ks")), corpus).error is not None
 
 
+def test_misspelt_keys_of_a_declaration_are_named_with_the_nearest(corpus):
+    """Nothing else would say that the audio of a recipe, or an option of its head, is not the one that was meant."""
+    ks = TASKS.get("ks")
+    error = _checks.run_check(_checks.check_recipes_are_sane, replace(ks, audio={"fats": AudioRecipe()}), corpus).error
+    assert "audio: unknown recipe 'fats': did you mean 'fast'?" in error
+    recipe = replace(ks.recipe("fast"), head={"projector_sise": 3})
+    error = _checks.run_check(
+        _checks.check_recipes_are_sane, replace(ks, recipes={**ks.recipes, "fast": recipe}), corpus
+    ).error
+    assert "unknown option of utterance_linear 'projector_sise': did you mean 'projector_size'?" in error
+
+
 def test_a_corpus_that_breaks_a_promise_is_found(corpus):
     ks = TASKS.get("ks")
 

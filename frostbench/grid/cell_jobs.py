@@ -257,7 +257,7 @@ def _record(
         run=cell.run,
         upstream=cell.upstream.recorded(),
         task=cell.task.recorded(),
-        corpus={"name": cell.rows.corpus, "digest": cell.rows.digest},
+        corpus={"name": cell.rows.corpus, "digest": cell.rows.digest, **cell.rows.divided},
         recipe={**asdict(cell.recipe), "digest": digest_of(cell.recipe)},
         audio=asdict(cell.audio),
         protocol=PROTOCOL_VERSION,
