@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_pretraining import small_sizes
+from small_pretraining import plan, small_sizes
 from torch import nn
 
 from core.errors import ContractError
 from upstreams._base import UPSTREAMS
 from upstreams._pretraining.contract import TrainingBatch
+from upstreams._pretraining.plan import pretrain
 from upstreams._pretraining.teacher import cosine_to_one
 from upstreams.bootstrapping.distil import Heads
 
@@ -351,3 +352,11 @@ def test_a_student_of_the_teachers_kind_begins_with_its_weights(tmp_path):
         own, taught = upstream.encoder.model.state_dict(), theirs.state_dict()
         assert all(torch.equal(own[key], taught[key]) for key in own) == copied
         assert torch.isfinite(upstream.eval().pretrain_loss(recordings(2), torch.Generator()).loss)
+
+
+def test_byol_without_its_predictor_is_named_and_with_it_is_not(corpus, tmp_path):
+    for predictor, warned in ((True, []), (False, ["recordings all alike"])):
+        what = plan("byol", steps=60, learning_rate=1e-2, warmup=0.1)
+        config = replace(what.config, predictor=predictor, momentum=0.9, momentum_rises=False, strength=0.5)
+        notes = pretrain(replace(what, config=config), corpus, tmp_path / str(predictor), device="cpu")
+        assert [warning.split(":")[0] for warning in notes["warnings"]] == warned

@@ -227,8 +227,10 @@ def test_a_constant_representation_is_named(corpus, tmp_path, monkeypatch):
 
     monkeypatch.setattr(MelGRU, "layers", constant)
     notes = pretrain(plan("apc", steps=20), corpus, tmp_path, PretrainingSettings(evaluations=2), device="cpu")
-    assert len(notes["warnings"]) == 1  # said once
-    assert notes["warnings"][0].startswith("constant representation: 0.00 % of the last layer's energy differs")
+    told = [
+        warning for warning in notes["warnings"] if warning.startswith("constant representation: 0.00 % of the last")
+    ]
+    assert len(told) == 1  # once
 
 
 @pytest.mark.parametrize(("name", "figure", "said"), [

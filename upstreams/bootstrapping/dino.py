@@ -96,7 +96,7 @@ class DINO(PooledUpstream):
             hidden_projection=256,
             bottleneck=64,
             prototypes=256,
-            teacher_temperature=0.07,
+            strength=0.5,  # with stronger views all prototypes alike are the best guess
             momentum=0.99,
             frozen=0.05,
             batch_norm=True,  # without, the few clips' vectors differ too little for any answer
