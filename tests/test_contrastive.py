@@ -172,6 +172,7 @@ def test_nothing_is_taken_for_itself():
 
 def test_inst_disc_is_a_softmax_over_all_recordings_and_moves_the_rows_it_met():
     upstream = built("inst_disc", temperature=0.3)
+    upstream.bank.met.fill_(True)
     pooled = torch.randn(8, 32)
     rows = [3, 1, 4, 0, 5, 9, 2, 6]
     found = upstream.loss_of([pooled], [], batch_of(rows))
@@ -203,6 +204,8 @@ def test_cmc_looks_both_ways_and_each_network_sees_its_own_bins():
 
 def test_cmcs_banks_hold_the_other_view():
     upstream = built("cmc", bank=True, temperature=0.3)
+    for bank in (upstream.low_bank, upstream.high_bank):
+        bank.met.fill_(True)
     pooled = upstream.pooled(torch.randn(8, 16, 80))
     rows = [3, 1, 4, 0, 5, 9, 2, 6]
     found = upstream.loss_of([pooled], [], batch_of(rows))

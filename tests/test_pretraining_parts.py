@@ -213,6 +213,7 @@ def test_a_queue_keeps_the_latest_in_the_places_of_the_oldest():
 
 def test_a_bank_moves_the_rows_it_is_given_and_no_others():
     bank = Bank(5, 3, momentum=0.5)
+    bank.met[4] = True
     before = bank.rows.clone()
     vectors = functional.normalize(torch.randn(2, 3), dim=1)
     bank.move(torch.tensor([4, 4]), vectors)  # one recording twice: one after the other
@@ -222,6 +223,22 @@ def test_a_bank_moves_the_rows_it_is_given_and_no_others():
     torch.testing.assert_close(bank.rows[4], expected)
     assert torch.equal(bank.rows[:4], before[:4])
     torch.testing.assert_close(bank.rows.norm(dim=1), torch.ones(5))
+    bank.move(torch.tensor([1]), vectors[:1])
+    assert torch.equal(bank.rows[1], vectors[0]), "the first time there is nothing to mix with"
+    assert bank.met.tolist() == [False, True, False, False, True]
+
+
+def test_recordings_that_were_not_met_take_no_part_in_a_banks_contrast():
+    bank = Bank(5, 3, momentum=0.5)
+    vectors = functional.normalize(torch.randn(3, 3), dim=1).requires_grad_()
+    nothing = bank.contrast(vectors, torch.tensor([0, 1, 2]), 0.1)
+    (gradient,) = torch.autograd.grad(nothing.loss, vectors)
+    assert not gradient.any()
+    bank.met[[0, 2, 4]] = True
+    found = bank.contrast(vectors, torch.tensor([0, 1, 2]), 0.1)
+    logits = vectors[[0, 2]] @ bank.rows[[0, 2, 4]].T / 0.1
+    torch.testing.assert_close(found.loss, functional.cross_entropy(logits, torch.tensor([0, 1])))
+    assert float(found.chance) == pytest.approx(1 / 3)
 
 
 def test_contrasts_of_orthonormal_vectors():

@@ -17,7 +17,7 @@ from upstreams._base import UpstreamCard, register_upstream
 from upstreams._encoders.mel_conv import SplitMelConv
 from upstreams._pretraining import health
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._pretraining.contrast import batch_contrast, from_logits
+from upstreams._pretraining.contrast import batch_contrast
 from upstreams._pretraining.pooled import TINY, TINY_RECIPE, PooledConfig, PooledUpstream, base_recipe
 from upstreams._pretraining.stores import Bank
 
@@ -87,8 +87,8 @@ class CMC(PooledUpstream):
         )
         tau = self.config.temperature
         if self.config.bank:
-            pairs = ((low, self.high_bank.rows), (high, self.low_bank.rows))
-            found = [from_logits(own @ rows.T / tau, batch.rows) for own, rows in pairs]
+            pairs = ((low, self.high_bank), (high, self.low_bank))
+            found = [bank.contrast(own, batch.rows, tau) for own, bank in pairs]
         else:
             found = [batch_contrast(low, high, tau), batch_contrast(high, low, tau)]
         figures = {

@@ -16,7 +16,6 @@ from torch.nn import functional
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._pretraining import health
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainingBatch
-from upstreams._pretraining.contrast import from_logits
 from upstreams._pretraining.pooled import TINY, TINY_RECIPE, PooledConfig, PooledUpstream, base_recipe
 from upstreams._pretraining.stores import Bank
 
@@ -65,7 +64,7 @@ class InstDisc(PooledUpstream):
     ) -> PretrainLoss:
         """Cross-entropy of the recording among all of them, by the rows of the bank; these move behind the update."""
         vectors = functional.normalize(self.head(pooled[0]).float(), dim=1)
-        found = from_logits(vectors @ self.bank.rows.T / self.config.temperature, batch.rows)
+        found = self.bank.contrast(vectors, batch.rows, self.config.temperature)
         kept = vectors.detach()
         # 1 is a bank that no longer moves, 0 one that is of no use.
         figures = {
