@@ -140,3 +140,29 @@ def test_the_order_of_the_clips_changes_no_loss(name, corpus):
         pooled = upstream.pooled(torch.cat(turned[: upstream.encoded_views])).chunk(upstream.encoded_views)
         losses.append(upstream.loss_of(pooled, turned, batch._replace(rows=batch.rows[places])).loss)
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+
+
+VARIANTS: list[tuple[str, dict[str, object]]] = [
+    ("cpc", {"front_end": "waveform", "recurrent": "lstm"}),
+    ("wav2vec", {"norm": "group"}),
+    ("vq_wav2vec", {"norm": "group", "quantiser": "kmeans", "activation": "gelu"}),
+    ("vq_apc", {"quantised_layer": 1}),
+    ("data2vec", {"front_end": "waveform", "conv_channels": (8,) * 7, "position_kernel": 3, "position_groups": 2}),
+    ("distil", {"front_end": "waveform", "conv_channels": (8,) * 7, "position_kernel": 8, "position_groups": 2}),
+    ("npc", {"depthwise": False, "codebooks": 0}),
+    ("vae", {"kl_weight": 0.0, "normalise": "cmvn"}),
+    ("simclr", {"similarity": "bilinear", "reconstruction": 1.0, "normalise": "none"}),
+    ("byol", {"predictor": False, "resize": False, "shift_bins": 2, "fade": 0.5}),
+    ("cmc", {"bank": True}),
+    ("best_rq", {"stack": 1, "mix_proportion": 0.5, "unmasked_weight": 0.0}),
+    ("segment_gap", {"order": False}),
+]
+
+
+@pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=[name for name, _ in VARIANTS])
+def test_other_networks_of_a_method_keep_the_contract(name, changes):
+    kind = UPSTREAMS.get(name)
+    torch.manual_seed(0)
+    built = kind.untrained(replace(kind.sizes["small"], **changes)).freeze()
+    results = [_checks.run_check(check, built) for check in _checks.CHECKS]
+    assert [(each.check, each.error) for each in results if not each.passed] == []

@@ -182,7 +182,7 @@ def test_wav2vec_against_loops():
                     total -= nn.functional.logsigmoid(-(predicted @ frames[clip, other]))
                     assert other != target
                 count += 1
-    loss, _ = upstream.told_apart(frames, context, seeded(4))
+    loss, _ = upstream.distinguished(frames, context, seeded(4))
     torch.testing.assert_close(loss, total / count)
 
 
@@ -256,13 +256,15 @@ def test_the_context_of_vq_wav2vec_reads_codes_alone(quantiser):
     torch.testing.assert_close(context, upstream.encoder.contexts(expected, torch.tensor([48, 48])))
 
 
-def test_what_is_not_told_apart_and_dead_codes_are_named():
+def test_what_is_not_distinguished_and_dead_codes_are_named():
     upstream = built("vq_wav2vec", codes=100)
     healthy = {"balanced_accuracy": 0.7, "spread": 0.6, "rank": 9.0, "code_perplexity": 40.0}
     assert upstream.collapsed(healthy, 1.0) is None
     assert upstream.collapsed({**healthy, "code_perplexity": 3.0}, 0.5).startswith("dead codebook: 3.0 of 100")
     assert upstream.collapsed({**healthy, "balanced_accuracy": 0.51}, 0.5) is None
-    assert upstream.collapsed({**healthy, "balanced_accuracy": 0.51}, 1.0).startswith("too hard: 51.0 % are told apart")
+    assert upstream.collapsed({**healthy, "balanced_accuracy": 0.51}, 1.0).startswith(
+        "too hard: 51.0 % are distinguished"
+    )
     assert upstream.collapsed({**healthy, "spread": 0.01}, 0.5).startswith("frames all alike: ")
     with pytest.raises(ContractError, match="quantiser=som: must be one of gumbel, kmeans"):
         built("vq_wav2vec", quantiser="som")

@@ -77,7 +77,7 @@ def cmvn(features: torch.Tensor) -> torch.Tensor:
 def level(features: torch.Tensor) -> torch.Tensor:
     """Zero mean and unit (unbiased) deviation over all frames and columns of one utterance together.
 
-    Unlike cmvn it leaves the shape of the mean spectrum, which tells voices and rooms apart. What is constant but for
+    Unlike cmvn it leaves the shape of the mean spectrum, in which voices and rooms differ. What is constant but for
     rounding, such as digital silence, becomes zero.
     """
     centred = features - features.mean()

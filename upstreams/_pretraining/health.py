@@ -50,7 +50,7 @@ def figures(vectors: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def alike(found: Mapping[str, float]) -> str | None:
-    """What is wrong where recordings can no longer be told apart; None where they can."""
+    """What is wrong where recordings can no longer be distinguished; None where they can."""
     for where, prefix in (("their vectors", ""), ("their projections", "projected_")):
         wide, directions = found.get(f"{prefix}spread", 1.0), found.get(f"{prefix}rank", ONE_DIRECTION)
         if wide < ALIKE:

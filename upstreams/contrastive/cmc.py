@@ -30,7 +30,7 @@ class CMCConfig(PooledConfig):
         low_bins: how many bins the first view has; the second has the others.
         projection_size: of the vectors that are compared.
         temperature: of the softmax over cosines.
-        bank: whether a view is looked for among all recordings, in a memory bank of the other view, as published;
+        bank: whether a view is compared with all recordings, in a memory bank of the other view, as published;
             else among those of the batch.
         momentum: proportion of a row of the bank that stays.
     """

@@ -62,7 +62,7 @@ class CPC(TrainableUpstream):
     equal_lengths = True
     sizes: ClassVar[Mapping[str, CPCConfig]] = {
         "base": CPCConfig(),
-        # Of negatives from other recordings the room alone would tell which is the true one. One block, since frames
+        # Of negatives from other recordings the room alone would give the true one away. One block, since frames
         # that reach back far hold what the context has seen, and are found without any prediction.
         "tiny": CPCConfig(
             "mel", 192, (1,), recurrent="gru", steps_ahead=8, negatives=32, source="same", scale=192**0.5

@@ -142,7 +142,9 @@ class QuantisedWaveContext(WaveContext):
 
 
 @register_upstream(
-    UpstreamCard(name="vq_wav2vec", title="Codes to come told from others, convolutions", paper="arXiv:1910.05453")
+    UpstreamCard(
+        name="vq_wav2vec", title="Codes to come distinguished from others, convolutions", paper="arXiv:1910.05453"
+    )
 )
 class VQWav2Vec(Wav2Vec):
     """See QuantisedWaveContext for what the hidden states are."""
@@ -181,7 +183,7 @@ class VQWav2Vec(Wav2Vec):
         frames, lengths = self.encoder.frames(batch.wavs, batch.wav_lengths)
         temperature = max(config.gumbel_start * config.gumbel_decay**batch.step, config.gumbel_end)
         coded = self.encoder.coded(frames, lengths, temperature)
-        loss, figures = self.told_apart(coded.frames, self.encoder.contexts(coded.frames, lengths), generator)
+        loss, figures = self.distinguished(coded.frames, self.encoder.contexts(coded.frames, lengths), generator)
         used = [code_perplexity(group, config.codes) for group in coded.chosen.unbind(dim=2)]
         figures["code_perplexity"] = torch.stack(used).min()
         return PretrainLoss(loss + coded.loss, {**figures, **self.probed(frames)})

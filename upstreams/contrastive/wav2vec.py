@@ -1,4 +1,4 @@
-"""wav2vec: frames to come told from others, each by itself (Schneider et al., Interspeech 2019, arXiv:1904.05862)."""
+"""wav2vec: frames to come distinguished from others, one by one (Schneider et al., Interspeech 2019, arXiv:1904.05862)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from upstreams._encoders.wave_context import WaveContext, WaveContextConfig, fir
 from upstreams._pretraining import health
 from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream, TrainingBatch
 
-LATE, CHANCE = 0.9, 0.55  # when in the training it counts, and the balanced accuracy below which nothing is told apart
+LATE, CHANCE = (
+    0.9,
+    0.55,
+)  # when in the training it counts, and the balanced accuracy below which nothing is distinguished
 PROBED_FRAMES = 64  # of a batch, for the figures of health
 
 
@@ -25,7 +28,7 @@ class Wav2VecConfig(WaveContextConfig):
 
     Attributes:
         steps_ahead: how many frames are predicted; the first is the next that shares no sample with the context's last.
-        negatives: frames of the same recording that each true one is told from.
+        negatives: frames of the same recording that each true one is distinguished from.
     """
 
     steps_ahead: int = 12
@@ -44,7 +47,9 @@ WAVE_TINY: dict[str, Any] = {
 
 
 @register_upstream(
-    UpstreamCard(name="wav2vec", title="Frames to come told from others, convolutions", paper="arXiv:1904.05862")
+    UpstreamCard(
+        name="wav2vec", title="Frames to come distinguished from others, convolutions", paper="arXiv:1904.05862"
+    )
 )
 class Wav2Vec(TrainableUpstream):
     """See WaveContext for what the hidden states are."""
@@ -95,10 +100,10 @@ class Wav2Vec(TrainableUpstream):
     def pretrain_loss(self, batch: TrainingBatch, generator: torch.Generator) -> PretrainLoss:
         """Binary cross-entropy of true frames and negatives, a true frame; recordings are of one length."""
         frames, lengths = self.encoder.frames(batch.wavs, batch.wav_lengths)
-        loss, figures = self.told_apart(frames, self.encoder.contexts(frames, lengths), generator)
+        loss, figures = self.distinguished(frames, self.encoder.contexts(frames, lengths), generator)
         return PretrainLoss(loss, {**figures, **self.probed(frames)})
 
-    def told_apart(
+    def distinguished(
         self, frames: torch.Tensor, context: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of predicting frames (batch, frames, channels) from their context, and its accuracy."""
@@ -130,5 +135,5 @@ class Wav2Vec(TrainableUpstream):
         if figures["spread"] < health.ALIKE:
             return f"frames all alike: the spread of their vectors is {figures['spread']:.3f}, 1 is in all directions"
         if done >= LATE and figures["balanced_accuracy"] < CHANCE:
-            return f"too hard: {100 * figures['balanced_accuracy']:.1f} % are told apart, by chance 50 % would be"
+            return f"too hard: {100 * figures['balanced_accuracy']:.1f} % are distinguished, by chance 50 % would be"
         return None

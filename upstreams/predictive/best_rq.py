@@ -117,18 +117,18 @@ class BestRQ(TrainableUpstream):
         config, encoder = self.config, self.encoder
         clean = encoder.stacked(encoder.mel(batch.wavs, batch.wav_lengths))
         targets = self.quantiser(clean.layers[0])
-        heard = clean.layers[0]
+        inputs = clean.layers[0]
         if config.mix_proportion:
             wavs = mixed(batch.wavs, batch.wav_lengths, config.mix_proportion, generator)
-            heard = encoder.stacked(encoder.mel(wavs, batch.wav_lengths)).layers[0]
-        masked = mask_starts(clean.lengths.cpu(), heard.shape[1], config.mask_start, config.mask_frames, generator)
-        masked = masked.to(heard.device)
-        noise = NOISE * torch.randn(heard.shape, generator=generator).to(heard)
-        hidden = encoder.layers(torch.where(masked[:, :, None], noise, heard), clean.lengths)[-1]
+            inputs = encoder.stacked(encoder.mel(wavs, batch.wav_lengths)).layers[0]
+        masked = mask_starts(clean.lengths.cpu(), inputs.shape[1], config.mask_start, config.mask_frames, generator)
+        masked = masked.to(inputs.device)
+        noise = NOISE * torch.randn(inputs.shape, generator=generator).to(inputs)
+        hidden = encoder.layers(torch.where(masked[:, :, None], noise, inputs), clean.lengths)[-1]
         logits = self.head(hidden[masked]).float()
         loss = functional.cross_entropy(logits, targets[masked])
         predictions = logits.detach().argmax(dim=1)
-        valid = ~padding_mask(clean.lengths, heard.shape[1])
+        valid = ~padding_mask(clean.lengths, inputs.shape[1])
         figures = {
             "accuracy": (predictions == targets[masked]).float().mean(),
             "prediction_perplexity": code_perplexity(predictions, config.codes),
