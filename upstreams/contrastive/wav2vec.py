@@ -1,4 +1,4 @@
-"""wav2vec: frames to come distinguished from others, one by one (Schneider et al., Interspeech 2019, arXiv:1904.05862)."""
+"""wav2vec: frames to come distinguished from others (Schneider et al., Interspeech 2019, arXiv:1904.05862)."""
 
 from __future__ import annotations
 
