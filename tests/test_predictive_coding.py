@@ -114,7 +114,7 @@ def test_chance_shortcuts_and_equal_frames_are_named():
     healthy = {"first_accuracy": 0.6, "last_accuracy": 0.2, "spread": 0.8, "rank": 20.0}
     assert upstream.collapsed(healthy, 0.5) is None
     assert upstream.collapsed(healthy, 1.0) is None
-    assert upstream.collapsed({**healthy, "first_accuracy": 0.04}, 1.0).startswith("too hard: 4.0 %")
+    assert upstream.collapsed({**healthy, "first_accuracy": 0.04}, 1.0).startswith("too hard: 4 %")
     assert upstream.collapsed({**healthy, "first_accuracy": 0.04}, 0.5) is None
     assert upstream.collapsed({**healthy, "last_accuracy": 0.995}, 0.2).startswith("too easy: 99.5 %")
     assert upstream.collapsed({**healthy, "spread": 0.01}, 0.5).startswith("frames all alike: ")

@@ -293,7 +293,7 @@ def test_a_contrast_may_be_too_easy_early_and_too_hard_late():
     assert health.contrast_problem(easy, 0.2).startswith("too easy: 99.5 % of the true ones")
     assert health.contrast_problem(easy, 0.5) is None
     assert health.contrast_problem(hard, 0.2) is None
-    assert health.contrast_problem(hard, 1.0).startswith("too hard: 3.0 % of the true ones are found, by chance 2.0 %")
+    assert health.contrast_problem(hard, 1.0).startswith("too hard: 3 % of the true ones are found, by chance 2 %")
 
 
 def test_strided_lengths_are_those_of_the_stem():

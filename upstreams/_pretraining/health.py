@@ -65,9 +65,9 @@ def contrast_problem(found: Mapping[str, float], done: float) -> str | None:
     accuracy, chance = found["contrast_accuracy"], found["chance"]
     if done < EASY_BEFORE and accuracy >= EASY:
         return (
-            f"too easy: {100 * accuracy:.1f} % of the true ones are found after {100 * done:.0f} % of the training, so "
+            f"too easy: {100 * accuracy:.3g} % of the true ones are found after {100 * done:.0f} % of the training, so "
             f"the views share a shortcut; raise strength"
         )
     if done >= HARD_AFTER and accuracy < HARD * chance:
-        return f"too hard: {100 * accuracy:.1f} % of the true ones are found, by chance {100 * chance:.1f} % would be"
+        return f"too hard: {100 * accuracy:.3g} % of the true ones are found, by chance {100 * chance:.3g} % would be"
     return None

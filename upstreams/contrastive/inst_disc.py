@@ -6,7 +6,7 @@ A memory bank has a row for each, the vector with which it was last met.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -47,11 +47,11 @@ class InstDisc(PooledUpstream):
     encoded_views = 1
     sizes: ClassVar[Mapping[str, InstDiscConfig]] = {
         "base": InstDiscConfig(),
-        "tiny": InstDiscConfig(**TINY, temperature=0.1),
+        "tiny": InstDiscConfig(**TINY, temperature=0.1, strength=0.5),
     }
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (base_recipe(clips=256, steps=1_000_000),),  # 200 epochs of ImageNet
-        "tiny": (TINY_RECIPE,),
+        "tiny": (replace(TINY_RECIPE, steps=1_200),),  # a dozen epochs of an hour: rows move once in each
     }
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
