@@ -15,9 +15,18 @@
 Every message says what was wrong with which value, where, and what to do. The CLI prints it and exits with 2.
 """
 
+import re
+
+# What values of a file can bring into a message, and would break its line or its output: control characters, line
+# breaks, halves of characters. Our own lists begin each line with two spaces.
+UNPRINTABLE = re.compile("[\x00-\t\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\n(?!  )")
+
 
 class BenchmarkError(Exception):
-    """Base of all errors with a message that is meant for the user."""
+    """Base of all errors with a message that is meant for the user, in which odd characters are spelled out."""
+
+    def __str__(self) -> str:
+        return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
 
 
 class AudioError(BenchmarkError):
@@ -68,4 +77,4 @@ class EvaluationError(BenchmarkError):
         self.failures = failures
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return str(BenchmarkError(self.args[0]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +14,10 @@ from torch import nn
 
 from core.digest import canonical_json, parsed_json, written_then_renamed
 from core.errors import CheckpointError
+from upstreams._bounds import MOST_LAYERS, MOST_OF_ANY, require_short_frames, without_memory
 from upstreams._weight_files import load_exactly, read_safetensors, require_fitting, require_whole_safetensors
 
 FORMAT = "frostbench-checkpoint-1"
-MOST_LAYERS, MOST_OF_ANY = 1_000, 1_000_000
 Config = TypeVar("Config")
 Trained = TypeVar("Trained", bound=Any)
 
@@ -102,12 +101,13 @@ def built(path: Path, make: Callable[[], Trained], ignored: tuple[str, ...] = ()
     """
     tensors = read_safetensors(path, ignored)
     try:
-        shapes = _shapes(make)
+        shapes = _shapes(str(path), make)
         if shapes is not None:
             require_fitting(str(path), shapes, tensors)
         upstream = make()
         load_exactly(str(path), upstream.encoder, tensors)
         upstream.eval()
+        require_short_frames(str(path), upstream)
         shortest = torch.zeros(1, upstream.min_samples)
         with torch.no_grad():  # some settings are read as late as this
             upstream.encode(shortest, torch.tensor([upstream.min_samples]))
@@ -121,8 +121,11 @@ def built(path: Path, make: Callable[[], Trained], ignored: tuple[str, ...] = ()
     return upstream
 
 
-def _shapes(make: Callable[[], Any]) -> dict[str, torch.Tensor] | None:
+def _shapes(source: str, make: Callable[[], Any]) -> dict[str, torch.Tensor] | None:
     """The encoder's tensors without memory, which a slip in a size would take all of; None where it needs some."""
-    with suppress(Exception), torch.device("meta"):
-        return dict(make().encoder.state_dict())
-    return None
+    try:
+        return dict(without_memory(source, lambda: make().encoder).state_dict())
+    except CheckpointError:
+        raise
+    except Exception:  # whatever stands in the way shows again, and is said, when it is built
+        return None

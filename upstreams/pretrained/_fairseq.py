@@ -11,6 +11,7 @@ import torch
 
 from core.audio import SAMPLE_RATE
 from core.errors import CheckpointError
+from upstreams._bounds import MOST_LAYERS, MOST_OF_ANY, size_within
 from upstreams._encoders.conv_transformer import ConvTransformer
 from upstreams.pretrained import _transformers_model
 
@@ -77,10 +78,12 @@ def build(source: str, content: Mapping[str, Any]) -> tuple[ConvTransformer, dic
             f"true or false: it can't be used"
         )
     tensors = {_renamed(name): tensor for name, tensor in content["model_weight"].items() if not UNUSED.match(name)}
-    if "feature_projection.projection.weight" not in tensors and settings["conv_dim"][-1] == settings["hidden_size"]:
+    norm, width = tensors.get("feature_projection.layer_norm.weight"), settings["hidden_size"]
+    unprojected = norm is not None and norm.shape == (width,) and settings["conv_dim"][-1] == width
+    if unprojected and "feature_projection.projection.weight" not in tensors:
         # fairseq has no projection between equal widths; transformers always has one.
-        tensors["feature_projection.projection.weight"] = torch.eye(settings["hidden_size"])
-        tensors["feature_projection.projection.bias"] = torch.zeros(settings["hidden_size"])
+        tensors["feature_projection.projection.weight"] = torch.eye(width)
+        tensors["feature_projection.projection.bias"] = torch.zeros(width)
     network = _transformers_model.build(source, model_type, settings, tensors, normalize)
     config = {"kind": model_type, "model": settings, "normalize": normalize, "epsilon": _transformers_model.EPSILON}
     return network, config
@@ -93,6 +96,10 @@ def _settings(source: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
                 f"{source}: model_cfg has {name} = {cfg[name]!r}, supported is {' or '.join(map(repr, values))}; "
                 f"with s3prl installed try s3prl:hubert_local@FILE or s3prl:wav2vec2_local@FILE"
             )
+
+    def size(name: str, most: int = MOST_OF_ANY) -> int:
+        return size_within(source, f"model_cfg's {name}", cfg[name], most)
+
     dims, kernels, strides = zip(*_convolutions(source, str(cfg["conv_feature_layers"])), strict=True)
     return {
         "conv_dim": list(dims),
@@ -101,13 +108,13 @@ def _settings(source: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
         "conv_bias": bool(cfg["conv_bias"]),
         "feat_extract_norm": "group" if cfg["extractor_mode"] == "default" else "layer",
         "do_stable_layer_norm": bool(cfg["layer_norm_first"]),
-        "hidden_size": int(cfg["encoder_embed_dim"]),
-        "num_hidden_layers": int(cfg["encoder_layers"]),
-        "num_attention_heads": int(cfg["encoder_attention_heads"]),
-        "intermediate_size": int(cfg["encoder_ffn_embed_dim"]),
+        "hidden_size": size("encoder_embed_dim"),
+        "num_hidden_layers": size("encoder_layers", MOST_LAYERS),
+        "num_attention_heads": size("encoder_attention_heads"),
+        "intermediate_size": size("encoder_ffn_embed_dim"),
         "hidden_act": str(cfg["activation_fn"]),
-        "num_conv_pos_embeddings": int(cfg["conv_pos"]),
-        "num_conv_pos_embedding_groups": int(cfg["conv_pos_groups"]),
+        "num_conv_pos_embeddings": size("conv_pos"),
+        "num_conv_pos_embedding_groups": size("conv_pos_groups"),
     }
 
 
@@ -115,8 +122,11 @@ def _convolutions(source: str, expression: str) -> list[tuple[int, int, int]]:
     """[(width, kernel, stride), ...] out of a sum of multiplied lists, which fairseq and s3prl give to eval."""
     try:
         layers = _value(ast.parse(expression, mode="eval").body)
-        return [(int(width), int(kernel), int(stride)) for width, kernel, stride in layers]
-    except (SyntaxError, TypeError, ValueError):
+        if not 1 <= len(layers) <= MOST_CONVOLUTIONS:
+            raise ValueError(len(layers))
+        sizes = [tuple(size_within(source, "conv_feature_layers", size) for size in layer) for layer in layers]
+        return [(width, kernel, stride) for width, kernel, stride in sizes]
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         raise CheckpointError(
             f"{source}: model_cfg has conv_feature_layers = {expression!r}, which is no sum of lists of "
             f"(width, kernel, stride) like [(512,10,5)] + [(512,3,2)] * 4"

@@ -17,10 +17,12 @@ from torchaudio.functional import melscale_fbanks
 
 from core.audio import SAMPLE_RATE
 from core.errors import CheckpointError
+from upstreams._bounds import MOST_MELS, number_within, size_within
 from upstreams._encoders import kaldi
 
 LOG_EPSILON = 1e-10
 RMS_EPSILON = 1e-10
+MOST_DELTAS, MOST_DELTA_FRAMES = 10, 1_000
 KALDI_FEATURES: Mapping[str, Callable[..., torch.Tensor]] = {
     "fbank": torchaudio_kaldi.fbank,
     "mfcc": torchaudio_kaldi.mfcc,
@@ -173,8 +175,14 @@ def _kaldi_front_end(source: str, audio: Mapping[str, Any]) -> KaldiFrontEnd:
     delta, cmvn = audio.get("delta", {}), audio["cmvn"]
     _only(source, "delta", delta, {"order", "win_length"})
     _only(source, "cmvn", cmvn, {"use_cmvn"})
-    deltas = (int(delta.get("order", 2)), int(delta.get("win_length", 5)))
-    return KaldiFrontEnd(feature, options, deltas, bool(cmvn["use_cmvn"]))
+    for name, value in options.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            number_within(source, name, value, -SAMPLE_RATE, MOST_MELS if name.startswith("num_") else SAMPLE_RATE)
+    for name in {"frame_length", "frame_shift"} & set(options):
+        _bounded_samples(source, name, options[name])
+    order = size_within(source, "delta's order", delta.get("order", 2), MOST_DELTAS, 0)
+    frames = size_within(source, "delta's win_length", delta.get("win_length", 5), MOST_DELTA_FRAMES)
+    return KaldiFrontEnd(feature, options, (order, frames), bool(cmvn["use_cmvn"]))
 
 
 def _stft_front_end(source: str, audio: Mapping[str, Any]) -> StftFrontEnd:
@@ -184,19 +192,23 @@ def _stft_front_end(source: str, audio: Mapping[str, Any]) -> StftFrontEnd:
     level = audio.get("target_level")
     return StftFrontEnd(
         settings["feat_type"],
-        win_length=_samples(audio.get("win_ms", 25)),
-        hop_length=_samples(audio.get("hop_ms", 10)),
-        n_freq=int(audio.get("n_freq", 201)),
-        n_mels=int(audio.get("n_mels", 40)),
+        win_length=_bounded_samples(source, "win_ms", audio.get("win_ms", 25)),
+        hop_length=_bounded_samples(source, "hop_ms", audio.get("hop_ms", 10)),
+        n_freq=size_within(source, "n_freq", audio.get("n_freq", 201), SAMPLE_RATE),
+        n_mels=size_within(source, "n_mels", audio.get("n_mels", 40), MOST_MELS),
         log=bool(settings.get("log", False)),
-        deltas=int(settings.get("delta", 0)),
+        deltas=size_within(source, "delta", settings.get("delta", 0), MOST_DELTAS, 0),
         use_cmvn=bool(settings.get("cmvn", False)),
-        target_level=None if level is None else float(level),
+        target_level=None if level is None else number_within(source, "target_level", level, -200, 200),
     )
 
 
 def _samples(milliseconds: float) -> int:
     return round(milliseconds * SAMPLE_RATE / 1000)
+
+
+def _bounded_samples(source: str, name: str, milliseconds: object) -> int:
+    return _samples(number_within(source, name, milliseconds, 1000 / SAMPLE_RATE, 1000))
 
 
 def _only(source: str, section: str, options: Mapping[str, Any], known: set[str]) -> None:

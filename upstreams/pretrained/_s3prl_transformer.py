@@ -20,7 +20,8 @@ from core.errors import CheckpointError
 from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask, unpad
 from upstreams._base import full_precision
-from upstreams._weight_files import load_exactly
+from upstreams._bounds import MOST_LAYERS, number_within, size_within, without_memory
+from upstreams._weight_files import load_exactly, require_fitting
 from upstreams.pretrained._preprocessor import FrontEnd, front_end
 
 ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -164,6 +165,9 @@ def build(
             f"{source}: the audio settings give {width} features a frame, the weights read {input_size}; "
             f"settings and weights are of different models"
         )
+    # The front end has no weights, and its filters are looked at as they are made, which needs their content.
+    shapes = without_memory(source, lambda: S3PRLTransformer(settings, features, width)).state_dict()
+    require_fitting(source, shapes, renamed)
     network = S3PRLTransformer(settings, features, width)
     load_exactly(source, network, renamed)
     return network, {"kind": "transformer", "model": asdict(settings), "audio": config["audio"]}
@@ -178,12 +182,12 @@ def _settings(source: str, config: Mapping[str, Any]) -> TransformerSettings:
         )
     network = config["transformer"]
     settings = TransformerSettings(
-        hidden_size=int(network["hidden_size"]),
-        num_hidden_layers=int(network["num_hidden_layers"]),
-        num_attention_heads=int(network["num_attention_heads"]),
-        intermediate_size=int(network["intermediate_size"]),
+        hidden_size=size_within(source, "hidden_size", network["hidden_size"]),
+        num_hidden_layers=size_within(source, "num_hidden_layers", network["num_hidden_layers"], MOST_LAYERS),
+        num_attention_heads=size_within(source, "num_attention_heads", network["num_attention_heads"]),
+        intermediate_size=size_within(source, "intermediate_size", network["intermediate_size"]),
         hidden_act=str(network["hidden_act"]),
-        layer_norm_eps=float(network["layer_norm_eps"]),
+        layer_norm_eps=number_within(source, "layer_norm_eps", float(network["layer_norm_eps"]), 0, 1),
         # Files from before these options were there have neither: s3prl can't load them, their meaning is plain.
         pre_layer_norm=bool(network.get("pre_layer_norm", False)),
         share_layer=bool(network.get("share_layer", False)),

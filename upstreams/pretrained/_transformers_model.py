@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from upstreams._bounds import without_memory
 from upstreams._encoders.conv_transformer import ConvTransformer
-from upstreams._weight_files import load_exactly
+from upstreams._weight_files import load_exactly, require_fitting
 
 EPSILON = 1e-5  # of the waveform's normalisation: fairseq and torchaudio call torch's layer_norm
 
@@ -38,6 +39,7 @@ def build(
     config_class, model_class = classes[model_type]
     # Without masking in time and features there is no mask embedding, which files may lack.
     config = config_class(**settings, mask_time_prob=0.0, mask_feature_prob=0.0, layerdrop=0.0)
+    require_fitting(source, without_memory(source, lambda: model_class(config)).state_dict(), tensors)
     model = model_class(config)
     load_exactly(source, model, tensors)
     return ConvTransformer(model.eval(), normalize, EPSILON)

@@ -11,6 +11,7 @@ from typing import Any
 
 from core.audio import SAMPLE_RATE
 from core.errors import CheckpointError
+from upstreams._bounds import MOST_LAYERS, MOST_MELS, MOST_OF_ANY, MOST_SAMPLES
 from upstreams.pretrained._transformers_files import CONFIG, PREPROCESSOR
 
 WAVEFORMS, MEL, STACKED_MEL = "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor", "SeamlessM4TFeatureExtractor"
@@ -34,21 +35,26 @@ NOT_OURS = (
     "experts_implementation", "_experts_implementation", "output_attentions", "output_hidden_states", "return_dict",
     "use_return_dict", "torchscript", "auto_map", "use_cache", "gradient_checkpointing",
 )  # fmt: skip
-MOST_LAYERS = 1_000
 MOST = {  # setting -> largest value; those of the network's width are also held against the weights
     "num_hidden_layers": MOST_LAYERS,
     "encoder_layers": MOST_LAYERS,
     "decoder_layers": MOST_LAYERS,
     "num_adapter_layers": MOST_LAYERS,
     "num_labels": 100_000,
+    "vocab_size": 100_000_000,  # of decoders, which are not built
     "squeeze_factor": 100,
     "num_conv_pos_embeddings": 2_000,  # of data2vec it is a number of layers
     "max_source_positions": 100_000,
 }
-MOST_OF_ANY = 100_000_000
 MOST_CONVOLUTIONS = 100
-MOST_SAMPLES = 10 * SAMPLE_RATE  # that a frame may read
-MOST_MELS = 1_000
+MOST_OF_EXTRACTOR = {  # setting of the feature extractor -> largest value
+    "feature_size": MOST_MELS,
+    "num_mel_bins": MOST_MELS,
+    "hop_length": SAMPLE_RATE,
+    "n_fft": SAMPLE_RATE,
+    "chunk_length": 600,  # seconds, 30 in every Whisper
+    "stride": 100,
+}
 RATES = ("sampling_rate", "sample_rate")
 
 
@@ -141,14 +147,18 @@ def _require_plain_extraction(spec: str, preprocessor: Mapping[str, Any]) -> Non
     for name in ("do_normalize", "return_attention_mask"):
         if not isinstance(preprocessor.get(name, True), bool | None):
             raise CheckpointError(f"{spec}: {PREPROCESSOR} has {name} = {preprocessor[name]!r}, must be true or false")
-    for name in ("feature_size", "num_mel_bins", "hop_length", "n_fft", "chunk_length", "stride"):
+    for name, most in MOST_OF_EXTRACTOR.items():
         value = preprocessor.get(name, 1)
-        most = MOST_MELS if name in ("feature_size", "num_mel_bins") else SAMPLE_RATE
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             raise CheckpointError(f"{spec}: {PREPROCESSOR} has {name} = {value!r:.60}, must be from 1 to {most:,}")
 
 
 def _require_whole_window(spec: str, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> None:
+    if preprocessor.get("n_fft", 400) % 2:
+        raise CheckpointError(
+            f"{spec}: {PREPROCESSOR} has n_fft = {preprocessor['n_fft']}, must be even: of an odd one the window has "
+            f"a frame less than the network reads"
+        )
     seconds, hop = preprocessor.get("chunk_length", 30), preprocessor.get("hop_length", 160)
     for name in ("dither", "padding_value"):
         if preprocessor.get(name, 0) != 0:

@@ -16,6 +16,7 @@ import torch
 
 from core.errors import CheckpointError
 from upstreams._base import UpstreamCard, register_upstream
+from upstreams._bounds import require_short_frames, without_memory
 from upstreams._encoders.conv_transformer import ConvTransformer
 from upstreams._encoders.network import Network, NetworkUpstream
 from upstreams._weight_files import load_exactly, such_as
@@ -121,6 +122,7 @@ def from_transformers(checkpoint: str) -> HuggingFaceUpstream:
         tensors = files.tensors()
         model, left_out = _model(spec, model_type, config, tensors)
         network = _network(model_type, model, extractor)
+        require_short_frames(spec, network)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises many kinds for one cause: this is no usable checkpoint
@@ -147,8 +149,7 @@ def _model(
 
     name = NETWORKS[model_type][1]
     network = getattr(modeling_whisper if model_type == "whisper" else transformers, name)
-    with torch.device("meta"):  # without memory for its weights, which may be more than there is
-        shapes = network(config).state_dict()
+    shapes = without_memory(spec, lambda: network(config)).state_dict()
     prefixes = PREFIXES if model_type == "whisper" else (f"{network.base_model_prefix}.",)
     _require_no_adapter(spec, tensors)
     taken, left_out = _taken(spec, tensors, shapes, prefixes, whole=model_type != "whisper")

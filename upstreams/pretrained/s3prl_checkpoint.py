@@ -13,10 +13,11 @@ from typing import Any
 
 from core.errors import CheckpointError
 from upstreams._base import UpstreamCard, register_upstream
+from upstreams._bounds import MOST_LAYERS, MOST_MELS, require_short_frames, size_within, without_memory
 from upstreams._encoders import kaldi
 from upstreams._encoders.mel_gru import MelGRU
 from upstreams._encoders.network import Network, NetworkUpstream
-from upstreams._weight_files import load_exactly, read_torch
+from upstreams._weight_files import load_exactly, read_torch, require_fitting
 from upstreams.pretrained import _fairseq, _s3prl_files, _s3prl_transformer
 
 # What MelGRU computes; anything else in a file's audio settings would change the features.
@@ -55,9 +56,10 @@ class S3PRLCheckpoint(NetworkUpstream):
         kind = _s3prl_files.kind_of(path, content)
         try:
             network, config = LOADERS[kind](str(path), content)
+            require_short_frames(str(path), network)
         except CheckpointError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, AssertionError, RuntimeError) as error:
+        except Exception as error:  # of torch's and torchaudio's functions, whatever they raise for such settings
             raise CheckpointError(
                 f"{path}: recognised as {_s3prl_files.KINDS[kind][0]}, but its settings make no network "
                 f"({type(error).__name__}: {error}); the file is damaged or of a variant that is not known"
@@ -68,9 +70,9 @@ class S3PRLCheckpoint(NetworkUpstream):
 def _apc(source: str, content: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
     audio, paras = dict(content["config"]["data"]["audio"]), content["config"]["model"]["paras"]
     sizes: dict[str, Any] = {
-        "num_layers": int(paras["num_layers"]),
-        "hidden_size": int(paras["hidden_size"]),
-        "num_mel_bins": int(audio.pop("feat_dim")),
+        "num_layers": size_within(source, "num_layers", paras["num_layers"], MOST_LAYERS),
+        "hidden_size": size_within(source, "hidden_size", paras["hidden_size"]),
+        "num_mel_bins": size_within(source, "feat_dim", audio.pop("feat_dim"), MOST_MELS),
         "residual": bool(paras["residual"]),
         "cmvn": bool(audio.pop("cmvn", True)),
     }
@@ -82,6 +84,7 @@ def _apc(source: str, content: Mapping[str, Any]) -> tuple[Network, dict[str, An
                 f"with s3prl installed try s3prl:apc_local@FILE"
             )
     tensors = {name: tensor for name, tensor in content["model"].items() if not name.startswith(APC_UNUSED)}
+    require_fitting(source, without_memory(source, lambda: MelGRU(**sizes)).state_dict(), tensors)
     network = MelGRU(**sizes)
     load_exactly(source, network, tensors)
     return network, {"kind": "apc", **sizes}
