@@ -79,6 +79,7 @@ ADVICE = {
     errno.EROFS: "nothing can be written there; name another folder",
     errno.EEXIST: "a file is in the way of a folder; name another folder",
     errno.ENOTDIR: "a file is in the way of a folder; name another folder",
+    errno.ELOOP: "it is a link that leads to itself; delete it",
     errno.EISDIR: "a folder is in the way of a file; name another file",
 }
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)

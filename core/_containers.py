@@ -30,10 +30,11 @@ RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 1
 
 
 class Source(NamedTuple):
-    """What libsndfile shall read, and whether it can know the length before the end is reached."""
+    """What libsndfile shall read, whether it can know the length before the end, and begin at a place within."""
 
     file: Path | BinaryIO
     length_known: bool = True
+    seekable: bool = True
 
 
 def source_of(path: Path) -> Source:
@@ -52,7 +53,8 @@ def source_of(path: Path) -> Source:
             total = int.from_bytes(head[21:26], "big") & ((1 << 36) - 1)
             if len(head) == 64 and not _flac_blocks_fit(file, start, head, total):
                 raise AudioError(f"{path}: is damaged: its header speaks of blocks that are not there; write it anew")
-            return Source(path, length_known=total > 0)
+            # Where blocks are not all of one length, libFLAC can be led to wrong places, which it does not notice.
+            return Source(path, length_known=total > 0, seekable=head[8:10] == head[10:12])
         if _mpeg_frame(head, 0) is not None:
             return _mpeg(path, start)
         _refuse_if_cut_off(path, _promised(file, head), size)

@@ -13,7 +13,7 @@ import soundfile
 import soxr
 import torch
 
-from core._containers import source_of, stamp_of
+from core._containers import Source, source_of, stamp_of
 from core.errors import AudioError
 
 SAMPLE_RATE = 16_000
@@ -41,10 +41,21 @@ def read_audio(path: Path, start: int = 0, stop: int | None = None, sample_rate:
     Raises: AudioError: missing, unreadable, cut off, empty, with samples that are not finite, or with channels that
         cancel each other.
     """
-    start, stop = at_rate(start, sample_rate), None if stop is None else at_rate(stop, sample_rate)
-    with _opened(path) as (file, length_known):
-        rate = file.samplerate
-        is_piece = rate == sample_rate and file.subtype in SEEKABLE and length_known  # nothing else has to be read
+    first, last = at_rate(start, sample_rate), None if stop is None else at_rate(stop, sample_rate)
+    try:
+        return _read(path, first, last, sample_rate)
+    except AudioError:
+        if first == 0:
+            raise
+    # A FLAC with a damaged table of its frames can be decoded from its beginning, and not from a place within.
+    return _read(path, 0, None, sample_rate)[first:last]
+
+
+def _read(path: Path, start: int, stop: int | None, sample_rate: int) -> torch.Tensor:
+    with _opened(path) as (file, source):
+        rate, length_known = file.samplerate, source.length_known
+        # Nothing else has to be read.
+        is_piece = rate == sample_rate and file.subtype in SEEKABLE and length_known and source.seekable
         first, last = (min(start, file.frames), min(stop or file.frames, file.frames)) if is_piece else (0, file.frames)
         if file.frames == 0:
             raise _empty(path)
@@ -107,8 +118,8 @@ def num_samples(path: Path) -> int:
 
 @lru_cache(maxsize=1 << 20)
 def _num_samples(path: str, size: int, modified: int) -> int:
-    with _opened(Path(path)) as (file, length_known):
-        if length_known:
+    with _opened(Path(path)) as (file, source):
+        if source.length_known:
             samples = resampled_length(file.frames, file.samplerate)
             if samples == 0:
                 raise _empty(Path(path))
@@ -125,8 +136,8 @@ def _missing(path: Path) -> AudioError:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, bool]]:
-    """The file, and whether its length is known."""
+def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, Source]]:
+    """The file, and what is known of it."""
     if not path.is_file():
         raise _missing(path)
     try:
@@ -139,7 +150,7 @@ def _opened(path: Path) -> Iterator[tuple[soundfile.SoundFile, bool]]:
                 raise AudioError(
                     f"{path}: its header says {file.samplerate:,} Hz, which no recording has; write the file anew"
                 )
-            yield file, source.length_known
+            yield file, source
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         raise AudioError(
             f"{path}: not readable as audio ({error}); if it is cut off, fetch it again, or convert it to WAV or FLAC"

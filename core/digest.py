@@ -22,6 +22,8 @@ CHUNK_BYTES = 1 << 20
 STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE}
 )
+# A folder, a file or a link lies where another of them is wanted.
+IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP})
 
 
 def canonical_json(value: object) -> str:

@@ -93,6 +93,12 @@ class FeatureCache:
             content = [(str(key), int(rows)) for key, rows in parsed_json(index.read_text(encoding="utf-8"))]
         except (ValueError, TypeError) as error:
             raise _damaged(index, str(error)) from None
+        except FileNotFoundError:
+            if index.is_symlink():  # else it was merged into another
+                raise _damaged(index, "it is a link to nothing") from None
+            raise
+        except OSError as error:
+            raise _damaged(index, str(error.strerror)) from None
         first = 0
         for key, rows in content:
             self._slots.setdefault(key, Slot(index.with_suffix(".npy"), first, rows + self._scale_rows))

@@ -274,7 +274,8 @@ def _identifier(row: Mapping[str, Any], named: str, folder: str) -> str:
     """The row's own, or its file's name without ending; null counts as left out."""
     own = row.get("id")
     if own is None:
-        return (Path(folder) / named.replace("\\", "/")).with_suffix("").as_posix()
+        path = Path(folder) / named.replace("\\", "/")
+        return (path.with_suffix("") if path.name else path).as_posix()
     if isinstance(own, bool) or not isinstance(own, str | int | float) or not str(own).strip():
         raise ManifestError(f"id is {own!r}, must be text or a number; leave it out to take the file's name")
     return str(cleaned(own, "id"))

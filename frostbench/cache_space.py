@@ -19,7 +19,7 @@ from typing import IO
 
 import portalocker
 
-from core.digest import parsed_json, write_json
+from core.digest import IN_THE_WAY, parsed_json, write_json
 from core.errors import CacheError
 from core.feature_cache import FeatureCache
 from frostbench.byte_sizes import format_bytes
@@ -120,20 +120,22 @@ def _size(folder: Path) -> int:
     total = 0
     for file in folder.rglob("*"):
         with suppress(FileNotFoundError):  # another process is merging or deleting
-            total += file.stat().st_size
+            total += file.lstat().st_size
     return total
 
 
 def _noted_name(source: Path) -> str:
     try:
         return str(parsed_json((source / NOTE).read_text(encoding="utf-8"))["upstream"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return source.name[:12]
 
 
 def _last_used(path: Path) -> float:
-    marker = path / MARKER
-    return (marker if marker.exists() else path).stat().st_mtime
+    try:
+        return (path / MARKER).stat().st_mtime
+    except OSError:
+        return path.stat().st_mtime
 
 
 @contextmanager
@@ -215,6 +217,11 @@ def exclusive(entry: Path) -> Iterator[bool]:
             marker = stack.enter_context((entry / MARKER).open("a"))
         except FileNotFoundError:  # another process was faster
             yield False
+            return
+        except OSError as error:
+            if error.errno not in IN_THE_WAY:
+                raise
+            yield True  # it is no marker, so no command holds it
             return
         yield _lock(marker, portalocker.LOCK_EX | portalocker.LOCK_NB)
 

@@ -53,9 +53,12 @@ def check_names_resolve(given: Assignment) -> None:
 
 def check_recipes_are_sane(given: Assignment) -> None:
     """Each recipe can be run: its numbers fit together, and the head knows its options; `audio` names recipes."""
+    usual = {
+        name for task in TASKS.names() for name in TASKS.get(task).recipes
+    }  # of whose copy it may be, by replace()
     for name in given.task.audio:
-        if name not in given.task.recipes:
-            require(False, f"audio: {unknown_name('recipe', name, given.task.recipes)}")
+        if name not in given.task.recipes and name not in usual:
+            require(False, f"audio: {unknown_name('recipe', name, {*given.task.recipes, *usual})}")
     for name, recipe in given.task.recipes.items():
         require(recipe.name == name, f"recipe '{name}' calls itself '{recipe.name}'")
         for problem in _problems(given.task, recipe):

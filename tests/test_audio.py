@@ -77,6 +77,20 @@ def test_any_flac_that_is_whole_is_read(rate, level, tmp_path):
     assert len(read_audio(path)) == num_samples(path) > 0
 
 
+def test_a_piece_of_a_flac_that_can_be_decoded_but_not_sought_is_read(tmp_path):
+    noise = np.random.default_rng(0).integers(-2_000, 2_000, 24_000).astype(np.int16)
+    content = io.BytesIO()
+    soundfile.write(content, noise, 16_000, format="FLAC")
+    damaged = bytearray(content.getvalue())
+    damaged[11:15] = bytes([1, 0, 0, 0])  # sizes of frames in its header
+    path = tmp_path / "a.flac"
+    path.write_bytes(damaged)
+    whole = read_audio(path)
+    assert len(whole) == num_samples(path) == 24_000
+    for start, stop in ((1, None), (2_051, None), (12_345, 12_355), (23_999, 24_000)):
+        assert read_audio(path, start, stop).equal(whole[start:stop])
+
+
 @pytest.mark.parametrize("samples", [1, 16, 192, 256, 576, 1_000, 1_152, 2_048, 4_096, 4_097, 4_608])
 def test_a_flac_of_one_block_is_read(samples, tmp_path):
     """Its header speaks of the blocks of a longer one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -435,3 +436,10 @@ def test_a_number_and_text_that_read_alike_are_noted(tmp_path):
     rows = [{**row, "keyword": word} for row, word in zip(ROWS, (1, "1", 1), strict=True)]
     assert "keyword '1' is text in one row and a number in another" in read_manifest(write(tmp_path, rows)).notes[0]
     assert read_manifest(write(tmp_path, ROWS)).notes == ()
+
+
+@pytest.mark.parametrize("name", ["\\", "/", ".", "..", "\\\\", "a/..", "//", "a/"])
+def test_a_name_of_nothing_but_separators_is_refused_in_words(name, tmp_path):
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": name, "split": "train"}) + "\n")
+    with pytest.raises((ManifestError, AudioError), match=re.escape(str(tmp_path)) + "|no such file"):
+        read_audio(read_manifest(tmp_path).utterances[0].path)

@@ -84,6 +84,10 @@ def test_misspelt_keys_of_a_declaration_are_named_with_the_nearest(corpus):
     ks = TASKS.get("ks")
     error = _checks.run_check(_checks.check_recipes_are_sane, replace(ks, audio={"fats": AudioRecipe()}), corpus).error
     assert "audio: unknown recipe 'fats': did you mean 'fast'?" in error
+    own = replace(
+        ks, recipes={"tiny": replace(ks.recipe("fast"), name="tiny")}
+    )  # whose audio is of recipes left behind
+    assert _checks.run_check(_checks.check_recipes_are_sane, own, corpus).passed
     recipe = replace(ks.recipe("fast"), head={"projector_sise": 3})
     error = _checks.run_check(
         _checks.check_recipes_are_sane, replace(ks, recipes={**ks.recipes, "fast": recipe}), corpus

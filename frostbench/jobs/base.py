@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from core.checks import described, place_of
-from core.digest import STORAGE_ERRNOS
+from core.digest import IN_THE_WAY, STORAGE_ERRNOS
 from core.errors import BenchmarkError
 from core.memory import keep_freed_memory
 
@@ -126,13 +126,15 @@ def ignore_line(line: str) -> None:
 
 
 def outcome_of(job: Job, result: Callable[[], Any]) -> Outcome:
-    """The one place that catches everything: a failed cell must not stop the others. A full disk stops them all."""
+    """The one place that catches everything: a failed cell must not stop the others. A full disk stops them all,
+    and so does what lies in the way of our own files.
+    """
     try:
         return Outcome(job, value=result())
     except BenchmarkError as error:
         return Outcome(job, error=str(error))
     except OSError as error:
-        if error.errno in STORAGE_ERRNOS:
+        if error.errno in STORAGE_ERRNOS or (error.errno in IN_THE_WAY and not place_of(error)):
             raise
         return _unexpected(job, error)
     except (Exception, SystemExit) as error:  # sys.exit() in a plug-in would end everything without a word
