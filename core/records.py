@@ -39,8 +39,8 @@ class ResultRecord:
         run: `run_digest` of the run's inputs; names the record's file and its folder of predictions and head.
         upstream: name, digest, params, num_layers, hidden_size, downsample_rate, precision.
         task: name, title, head, default_head (its own, which the leaderboard is made of), label, metrics, select (the
-            metric that chooses on valid), version, and code: digest of the code of head, labels
-            and metrics where they are not ours.
+            metric that chooses on valid), scorer (what compares two recordings, where items are pairs), version,
+            and code: digest of the code of head, labels and metrics where they are not ours.
         corpus: name, digest (of the rows that the task takes); where it is divided, folds (the values that are tested
             on) and undivided (digest of the rows whatever their splits).
         recipe: name, digest and every field.
@@ -58,7 +58,7 @@ class ResultRecord:
         learning_rate: chosen on valid.
         learning_rates: every one tried: learning_rate, valid value of the selecting metric, step of the best; where
             training diverged, both are null and `diverged` is the update before which it did.
-        counts: utterances of train, valid and test.
+        counts: utterances of train, valid and test; of pairs also trials, those of test.
         layer_weights: learned softmax weights, one a layer.
         features: kind and number format of what the head was trained on, and departures from the protocol.
         artifacts: file name -> sha256 of what lies in the run's folder.
@@ -114,9 +114,8 @@ class ResultRecord:
 
 def task_digest(task: Mapping[str, Any]) -> str:
     """sha256 of what decides a result besides recipe and data."""
-    return digest_of(
-        [task[key] for key in ("name", "label", "head", "default_head", "metrics", "select", "version", "code")]
-    )
+    keys = ["name", "label", "head", "default_head", "metrics", "select", "version", "code"]
+    return digest_of([task[key] for key in keys + ["scorer"] * ("scorer" in task)])
 
 
 def run_digest(  # noqa: PLR0913  # each of them by name

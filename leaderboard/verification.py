@@ -213,8 +213,10 @@ def _predictions(record: ResultRecord, path: Path, file: Path) -> Iterator[Findi
     except BenchmarkError as error:
         yield Finding(file, str(error).removeprefix(f"{file}, "))
         return
-    if len(rows) != record.counts["test"]:
-        yield Finding(path, f"counts {record.counts['test']} test utterances, {FILE_NAME} has {len(rows)}")
+    counted = record.counts.get("trials", record.counts["test"])
+    if len(rows) != counted:
+        what = "trials" if "trials" in record.counts else "test utterances"
+        yield Finding(path, f"counts {counted} {what}, {FILE_NAME} has {len(rows)}")
     for facts in record.metrics:
         metric = find_metric(facts["name"])
         if metric is None:

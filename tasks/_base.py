@@ -38,6 +38,8 @@ class Task:
         folds: key by whose values the corpus is divided, such as the session: each is tested on once, with a head that
             was trained on the others, and the result is the mean over them; None goes by the splits of the rows.
         version: raised whenever the meaning changes.
+        scorer: name of what compares two vectors, for a task whose items are pairs of recordings, and whose head embeds
+            them; None judges each recording alone.
         select: the one of the metrics that chooses step and learning rate on valid; None is the first.
         default_head: the head that was declared, where another one was put in its place.
     """
@@ -52,6 +54,7 @@ class Task:
     disjoint: str | None = None
     folds: str | None = None
     version: int = 1
+    scorer: str | None = None
     select: str | None = None
     audio: Mapping[str, AudioRecipe] = field(default_factory=dict)
     default_head: str | None = None
@@ -86,6 +89,7 @@ class Task:
             "metrics": list(self.metrics),
             "select": self.selecting,
             "default_head": self.default_head or self.head,
+            **({} if self.scorer is None else {"scorer": self.scorer}),
             "code": self._code(),
         }
 

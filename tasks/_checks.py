@@ -21,6 +21,8 @@ from downstreams.labels._base import LABELS, Labels
 from tasks._base import TASKS, Task
 from tasks._folds import folds_of, in_fold
 from tasks._rows import task_rows
+from tasks._scorers import SCORERS
+from tasks._trials import trials_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ def check_names_resolve(given: Assignment) -> None:
     require(head.label_kind in list(LABELS), f"label kind {head.label_kind.__name__} is not registered")
     metrics = [get_metric(name).name for name in given.task.metrics]
     require(len(set(metrics)) == len(metrics) > 0, f"metrics {metrics}: name each once, one at least")
+    scorer = given.task.scorer
+    require(
+        scorer is None or scorer in SCORERS.names(), f"scorer: {unknown_name('scorer', str(scorer), SCORERS.names())}"
+    )
+    require(
+        head.embeds is (scorer is not None),
+        f"{given.task.head} gives {'vectors' if head.embeds else 'none'}: a scorer and a head that embeds go together",
+    )
     require(given.task.selecting in metrics, f"select '{given.task.select}' is none of the metrics {metrics}")
 
 
@@ -143,6 +153,7 @@ def check_digest_is_stable_and_its_own(given: Assignment) -> None:
         ("head", "another"),
         ("metrics", ("another",)),
         ("select", "another"),
+        ("scorer", "another"),
         ("version", -1),
     ):
         changed = replace(task, **{field: value})  # type: ignore[arg-type]
@@ -224,6 +235,11 @@ def _references(given: Assignment) -> list[Any]:
     else:
         rows = given.corpus.with_label(given.task.label)
         train, test = ([row.labels[given.task.label] for row in rows.split(split)] for split in ("train", "test"))
+    if given.task.scorer is not None:
+        if given.corpus is None:
+            return [one == other for place, one in enumerate(test) for other in test[:place]]
+        rows_of_test = given.corpus.with_label(given.task.label).split("test")
+        return [trial.target for trial in trials_of(given.corpus, rows_of_test, given.task.label)]
     labels = head.labels_from_train(train, given.task.label, given.task.recipe(None))
     return [labels.reference(label) for label in test]
 

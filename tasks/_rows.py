@@ -22,6 +22,7 @@ from tasks._audio import AudioRecipe, crops_of, samples_of, without_pauses
 from tasks._base import Task
 from tasks._doubts import doubts, drawn_by_class, refuse_one_class, words_without_spaces
 from tasks._folds import divided, in_fold
+from tasks._trials import Trial, trials_of
 from upstreams._extraction.clips import Clip, is_long
 
 
@@ -57,6 +58,7 @@ class TaskRows:
         limited: whether rows were left out.
         doubts: what a person should know of the rows before trusting the score.
         fold: that is tested on, where the task has folds.
+        trials: of valid and test, where the task compares recordings with each other.
         divided: what all folds have in common, as it is recorded; see `tasks/_folds.py`.
         path: where it is kept; None where it is not.
     """
@@ -69,6 +71,7 @@ class TaskRows:
     limited: bool
     doubts: tuple[str, ...] = ()
     fold: str | None = None
+    trials: Mapping[str, Sequence[Trial]] = field(default_factory=dict)
     divided: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
@@ -97,7 +100,17 @@ class TaskRows:
             split: [[row.id, row.keys, row.label, row.speaker] for row in rows] for split, rows in self.examples.items()
         }
         text = canonical_json(
-            [self.corpus, self.audio, recordings, examples, self.digest, self.limited, self.fold, self.divided]
+            [
+                self.corpus,
+                self.audio,
+                recordings,
+                examples,
+                self.digest,
+                self.limited,
+                self.fold,
+                self.trials,
+                self.divided,
+            ]
         ).encode()
         path = folder / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
         if not path.is_file():
@@ -121,7 +134,7 @@ def read_rows(path: Path) -> TaskRows:
         raise CacheError(f"{path}: gone while a run needed it; run the same command again") from None
     if hashlib.sha256(text).hexdigest()[:32] != path.stem:
         raise CacheError(f"{path}: damaged; delete it and run the same command again")
-    corpus, audio, recordings, examples, digest, limited, fold, divided = json.loads(text)
+    corpus, audio, recordings, examples, digest, limited, fold, trials, divided = json.loads(text)
     made = AudioRecipe.from_json(audio)
     return TaskRows(
         corpus,
@@ -134,6 +147,7 @@ def read_rows(path: Path) -> TaskRows:
         digest,
         limited,
         fold=fold,
+        trials={split: [Trial(*trial) for trial in pairs] for split, pairs in trials.items()},
         divided=divided,
         path=path,
     )
@@ -185,10 +199,12 @@ def task_rows(
     recordings: Recordings = {
         split: [recording_of(row, digests[row.id], audio) for row in rows] for split, rows in utterances.items()
     }
-    rows_digest = digest_of(
-        {split: [[row.id, row.labels[task.label], _speaker(row), digests[row.id], row.start, row.stop] for row in rows]
-         for split, rows in utterances.items()}
-    )  # fmt: skip
+    facts: dict[str, Any] = {
+        split: [[row.id, row.labels[task.label], _speaker(row), digests[row.id], row.start, row.stop] for row in rows]
+        for split, rows in utterances.items()
+    }
+    trials = {split: trials_of(manifest, utterances[split], task.label) for split in SPLITS[1:] if task.scorer}
+    rows_digest = digest_of(facts | ({"trials": trials} if trials else {}))
     if audio.trim is not None:
         recordings = {split: without_pauses(made, audio.trim, manifest.memory) for split, made in recordings.items()}
     utterances, recordings = _long_enough(utterances, recordings, audio.min_samples)
@@ -205,7 +221,9 @@ def task_rows(
     spelt = words_without_spaces(utterances["train"], task.label, task.metrics)
     found = (*doubts(utterances, task.label, digests), *spelt)
     common = divided(manifest, task, limit)
-    taken = TaskRows(manifest.name, audio, recordings, examples, rows_digest, limit is not None, found, fold, common)
+    taken = TaskRows(
+        manifest.name, audio, recordings, examples, rows_digest, limit is not None, found, fold, trials, common
+    )
     vars(taken)["clips"] = clips  # which the property would make again
     return taken
 

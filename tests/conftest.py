@@ -76,7 +76,8 @@ def write_corpus(folder: Path) -> Path:
             for number, text in enumerate(TEXTS):
                 first, second = text.split()
                 row = {"keyword": first, "intent": {"action": first, "object": second}, "text": text}
-                rows.append((f"{split}_{voice}_{number}", split, voice, text, {**row, "voice": f"v{voice}"}))
+                row |= {"voice": f"v{voice}", "speaker_to_verify": f"v{voice}"}
+                rows.append((f"{split}_{voice}_{number}", split, voice, text, row))
         share = TEXTS[:3] if split == "train" else TEXTS[3:5] if split == "valid" else TEXTS[4:]
         for voice in range(4):
             for number, text in enumerate(share):

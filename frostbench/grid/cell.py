@@ -58,6 +58,12 @@ class Cell:
         return self.rows.examples
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Utterances of each split, and how many trials of test, where recordings are compared."""
+        counts = {split: len(rows) for split, rows in self.examples.items()}
+        return counts | ({"trials": len(self.rows.trials["test"])} if self.task.scorer else {})
+
+    @property
     def candidates(self) -> list[Candidate]:
         """What is tried: a training each."""
         return candidates_of(self.recipe, self.upstream.num_layers)
@@ -105,7 +111,7 @@ class Cell:
             recipe=self.recipe,
             audio=self.audio,
             corpus=self.rows.digest,
-            counts={split: len(rows) for split, rows in self.examples.items()},
+            counts=self.counts,
             live=self.exact,
             frames=self.frames,
             fold=self.fold,

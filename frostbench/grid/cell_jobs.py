@@ -23,12 +23,12 @@ from downstreams._recipe import Candidate
 from downstreams._training import TrainingRun, choose, predict, train_together
 from downstreams.labels._base import Labels
 from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
+from frostbench.grid.judging import Items, items_of
 from frostbench.grid.live import LiveExamples
 from frostbench.grid.measures import layer_norms
 from frostbench.grid.upstream_checks import passed_checks
 from frostbench.jobs.base import Advance
 from frostbench.provenance import circumstances
-from tasks._rows import Example
 from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._extraction.fill import extract
@@ -83,14 +83,14 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
     labels = _labels(cell)
     data = _load_splits(cell, ("train", "valid"), labels, folders, device)
     metric = get_metric(cell.task.selecting)
-    references = [labels.reference(example.label) for example in cell.examples["valid"]]
+    items = items_of(cell, "valid", labels)
     started = time.monotonic()
     models = [_new_downstream(cell, labels, tried.layer) for cell, tried in todo]
     _require_trainable(models[0], data["train"], cell, advance)
     candidates = train_together(
         models,
         data,
-        lambda predictions: metric.compute(predictions, references),
+        lambda found: metric.compute(items.predictions(found), items.references),
         metric.sign,
         cell.recipe,
         [TrainingRun(tried.learning_rate, cell.seed, tried.layer) for cell, tried in todo],
@@ -131,12 +131,13 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     layer_weights = downstream.featurizer.layer_weights().tolist()
     norms = layer_norms(data["valid"], downstream.featurizer.normalise)
     # The one look at test: everything has been decided.
-    predictions, _ = predict(downstream.to(device), data["test"], torch.device(device))
-    references = [labels.reference(example.label) for example in cell.examples["test"]]
+    found, _ = predict(downstream.to(device), data["test"], torch.device(device))
+    items = items_of(cell, "test", labels)
+    predictions = items.predictions(found)
     metrics = [get_metric(name) for name in cell.task.metrics]
-    values = {metric.name: metric.compute(predictions, references) for metric in metrics}
+    values = {metric.name: metric.compute(predictions, items.references) for metric in metrics}
     store = RecordStore(folders.results)
-    rows = _prediction_rows(cell.examples["test"], predictions, references, metrics)
+    rows = _prediction_rows(items, predictions, metrics)
     artifacts = _write_files(store.run_folder(cell.run), cell, downstream, best, candidates, rows)
     seconds = {
         "train": sum(float(description["seconds"]) for _, description in loaded),
@@ -198,19 +199,19 @@ def delete_candidates(cell: Cell, folders: Folders) -> None:
         _candidate_path(cell, tried, folders).unlink(missing_ok=True)
 
 
-def _prediction_rows(
-    examples: Sequence[Example], predictions: Sequence[Any], references: Sequence[Any], metrics: Sequence[Metric]
-) -> list[dict[str, Any]]:
-    """What is kept of every test utterance, and what it adds to each metric."""
+def _prediction_rows(items: Items, predictions: Sequence[Any], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """What is kept of every item of test, and what it adds to each metric."""
     return [
         {
-            "id": example.id,
-            **({} if example.speaker is None else {"speaker": example.speaker}),
+            "id": name,
+            **({} if speaker is None else {"speaker": speaker}),
             "prediction": prediction,
             "reference": reference,
             "statistics": {metric.name: metric.statistics(prediction, reference) for metric in metrics},
         }
-        for example, prediction, reference in zip(examples, predictions, references, strict=True)
+        for name, speaker, prediction, reference in zip(
+            items.ids, items.speakers, predictions, items.references, strict=True
+        )
     ]
 
 
@@ -280,7 +281,7 @@ def _record(
             }
             for trained in candidates
         ],
-        counts={split: len(rows) for split, rows in cell.examples.items()},
+        counts=cell.counts,
         layer_weights=layer_weights,
         features={
             "kind": cell.kind,
