@@ -58,7 +58,16 @@ def divided(manifest: Manifest, task: Task, limit: int | None) -> Mapping[str, A
     digests = manifest.audio_digests
     rows = manifest.with_label(task.label).utterances
     facts = [
-        [row.id, row.labels[task.label], row.labels[task.folds], digests[row.id], row.start, row.stop] for row in rows
+        [
+            row.id,
+            row.labels[task.label],
+            row.labels[task.folds],
+            row.labels.get("voice"),
+            digests[row.id],
+            row.start,
+            row.stop,
+        ]
+        for row in rows
     ]
     return {"folds": list(folds_of(manifest, task)), "undivided": digest_of([sorted(facts, key=str), limit])}
 

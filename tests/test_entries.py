@@ -272,7 +272,7 @@ DECLARATIONS = {
     "no rates": (replace(SOUND, learning_rates=()), "task 'ks': recipe 'tiny': learning_rates is empty"),
     "schedule": (replace(SOUND, schedule="cosine"), "schedule 'cosine' is none of constant"),
     "masks on means": (replace(SOUND, spec_augment=SpecAugment()), "spec_augment needs a head on frames"),
-    "options": (replace(SOUND, head={"size": 3}), r"options \['size'\] are none of utterance_linear"),
+    "options": (replace(SOUND, head={"size": 3}), "unknown option of utterance_linear 'size': "),
 }
 
 

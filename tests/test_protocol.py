@@ -359,7 +359,8 @@ def test_the_superb_board_knows_the_tasks_as_they_are_declared(request):
         FILE.write_text(json.dumps(found, indent=2) + "\n")
         superb_tasks.cache_clear()
     assert found == {name: asdict(task) for name, task in superb_tasks().items()}
-    assert set(found) == {task.name for task in TASKS if "superb" in task.recipes}
+    no_corpus_yet = {"asv"}  # nothing here reads VoxCeleb1's trials
+    assert set(found) == {task.name for task in TASKS if "superb" in task.recipes} - no_corpus_yet
 
 
 SLOWER = replace(TASKS.get("ks").recipe("superb"), steps=2_000_000)
