@@ -99,10 +99,8 @@ def _with_all_folds(store: RecordStore, entries: Sequence[Entry]) -> tuple[list[
     for (upstream, seed), found in tested.items():
         missing = ", ".join(sorted(map(str, needed - set(found))))
         if missing:
-            said = (
-                f"{upstream}, {next(iter(found.values())).task}, seed {seed}: not tested on {missing} yet, so it has "
-            )
-            problem = f"{said}no value; run the same command again"
+            said = f"{upstream}, {next(iter(found.values())).task}, seed {seed}: no usable run is tested on {missing}; "
+            problem = f"{said}run the same command again, or delete what is left out first"
             left_out += [LeftOut(store.path(entry.record.run), problem) for entry in found.values()]
     return [entry for entry in entries if set(tested[entry.upstream, entry.record.seed]) >= needed], left_out
 

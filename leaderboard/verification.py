@@ -213,6 +213,8 @@ def _predictions(record: ResultRecord, path: Path, file: Path) -> Iterator[Findi
     except BenchmarkError as error:
         yield Finding(file, str(error).removeprefix(f"{file}, "))
         return
+    if str(record.fold) not in record.corpus.get("folds", (str(record.fold),)):
+        yield Finding(path, f"tested on {record.fold}, which is none of its corpus's folds")
     counted = record.counts.get("trials", record.counts["test"])
     if len(rows) != counted:
         what = "trials" if "trials" in record.counts else "test utterances"

@@ -177,11 +177,11 @@ def test_a_missing_fold_is_named_and_its_seed_has_no_value(ran, tmp_path):
     found = leaderboard(store)
     cell = found.boards[0].rows[0].cells["mood"]
     assert list(cell.values) == [1] and cell.mean == mean(record.value for record in records if record.seed == 1)
-    assert len(found.left_out) == 2 and all("seed 0: not tested on s2 yet" in each for each in found.left_out)
+    assert len(found.left_out) == 2 and all("seed 0: no usable run is tested on s2" in each for each in found.left_out)
     for record in records:
         if (record.seed, record.fold) == (1, "s3"):
             store.path(record.run).unlink()
-    with pytest.raises(RecordError, match="not tested on s3 yet"):
+    with pytest.raises(RecordError, match="no usable run is tested on s3"):
         leaderboard(store)
 
 
@@ -195,3 +195,13 @@ def test_another_corpus_of_the_name_is_not_joined(ran, sessions, tmp_path):
     boards = leaderboard(RecordStore(tmp_path / "results")).boards
     assert [sorted(board.rows[0].cells["mood"].values) for board in boards] in ([[0], [0, 1]], [[0, 1], [0]])
     assert {board.columns[0].test for board in boards} == {71, 72}
+
+
+def test_verify_finds_a_fold_that_its_corpus_lacks(ran, tmp_path):
+    folder, records = ran
+    shutil.copytree(folder / "results", tmp_path / "results")
+    store = RecordStore(tmp_path / "results")
+    first = records[0]
+    fewer = replace(first, corpus={**first.corpus, "folds": [each for each in SESSIONS if each != first.fold]})
+    store.path(first.run).write_text(json.dumps(fewer.sealed()))
+    assert any("is none of its corpus's folds" in str(found) for found in verify(store))
