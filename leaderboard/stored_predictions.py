@@ -13,6 +13,7 @@ from core.metrics import Statistics, find_metric
 from core.records import RecordStore, ResultRecord
 
 FILE_NAME = "predictions.jsonl"
+PRIVATE_AREA, PRIVATE_LETTERS = 0xF0000, 0xFFFE  # a plane of Unicode without letters, and how many it has room for
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def _prediction(row: dict[str, Any], metric: str) -> Prediction:
         statistics = {metric: (row.pop("errors"), row.pop("total"))}
     else:
         known = find_metric(metric)
-        statistics = {metric: known.statistics(row["prediction"], row["reference"])} if known else {}
+        texts = as_typed(row["prediction"]), as_typed(row["reference"])  # only records of schema 1 have such rows
+        statistics = {metric: known.statistics(*texts)} if known else {}
     speaker = row.pop("speaker", None)
     return Prediction(**row, statistics=statistics, speaker=tuple(speaker) if isinstance(speaker, list) else speaker)
 
@@ -82,3 +84,21 @@ def predictions_of(store: RecordStore, record: ResultRecord) -> Sequence[Predict
             f"{path}: not the file that {store.path(record.run).name} was made from; look at: frostbench verify"
         )
     return read_rows(path, record.metric["name"])
+
+
+def as_typed(value: Any) -> Any:
+    """Text, or the texts of an object's or a list's values, in which no letter is composed with its accent any more.
+
+    Metrics compose letters since records have schema 3; an older record was scored without. Each letter beyond ASCII
+    is moved to a private area of Unicode, where no two of them become one: what differed as it was typed differs.
+    """
+    if isinstance(value, str):
+        return "".join(
+            chr(PRIVATE_AREA + ord(letter))
+            if 0x80 <= ord(letter) < PRIVATE_LETTERS and not letter.isspace()
+            else letter
+            for letter in value
+        )
+    if isinstance(value, Mapping):
+        return {as_typed(key): as_typed(each) for key, each in value.items()}
+    return [as_typed(each) for each in value] if isinstance(value, list | tuple) else value

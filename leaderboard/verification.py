@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from core.errors import BenchmarkError, MetricError
 from core.metrics import Metric, find_metric
 from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, StoredRecord, inputs_digest, read_stored
 from core.selection import best_on_valid
-from leaderboard.stored_predictions import FILE_NAME, Prediction, read_rows
+from leaderboard.stored_predictions import FILE_NAME, Prediction, as_typed, read_rows
 from leaderboard.usable_records import unfit
 
 ROUNDING = 1e-5  # of a softmax computed on another machine
+COMPOSED_SINCE = 3  # schema of records from which on metrics compose letters with their accents
 EXACT = 1e-9  # of a value computed from the same predictions
 
 
@@ -89,7 +90,7 @@ def _record_findings(store: RecordStore, path: Path) -> Iterator[Finding]:
         if name not in wrong:
             yield from (Finding(path, problem) for problem in compare(record, folder / name))
     if FILE_NAME not in wrong:
-        yield from _predictions(record, path, folder / FILE_NAME)
+        yield from _predictions(stored, path, folder / FILE_NAME)
 
 
 def _wrong_files(record: ResultRecord, folder: Path, name: str) -> Iterator[Finding]:
@@ -206,13 +207,16 @@ def _head(record: ResultRecord, path: Path) -> Iterator[str]:
         yield f"head.safetensors was trained on another upstream, {upstream}"
 
 
-def _predictions(record: ResultRecord, path: Path, file: Path) -> Iterator[Finding]:
+def _predictions(stored: StoredRecord, path: Path, file: Path) -> Iterator[Finding]:
     """The values: every row's statistics, what they come to, and how many rows there are."""
     try:
-        rows = read_rows(file, record.metric["name"])
+        rows = read_rows(file, stored.record.metric["name"])
     except BenchmarkError as error:
         yield Finding(file, str(error).removeprefix(f"{file}, "))
         return
+    record = stored.record
+    if stored.content["schema_version"] < COMPOSED_SINCE:
+        rows = [replace(row, prediction=as_typed(row.prediction), reference=as_typed(row.reference)) for row in rows]
     if str(record.fold) not in record.corpus.get("folds", (str(record.fold),)):
         yield Finding(path, f"tested on {record.fold}, which is none of its corpus's folds")
     counted = record.counts.get("trials", record.counts["test"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.digest import digest_of, file_digest, json_text
 from core.errors import RecordError
 from core.metrics import get_metric
 from core.records import SCHEMA_VERSION, RecordStore, ResultRecord, inputs_digest
@@ -168,6 +169,31 @@ def test_old_records_are_checked_as_they_lie_there(tmp_path, schema):
     if schema > 1:
         with pytest.raises(RecordError, match="was changed after it was written"):
             store.all()
+
+
+@pytest.mark.parametrize("run", ["59eaa9990c579ed9", "2354686a1f94bd1f"])
+def test_an_old_record_is_verified_as_it_was_scored_without_composed_letters(run, tmp_path):
+    """One letter typed in two ways was two letters then: the first row gets an error more than it would get today."""
+    schema = next(schema for schema, runs in OLD.items() if run in runs)
+    shutil.copytree(GOLDEN / f"schema{schema}", tmp_path, dirs_exist_ok=True)
+    store = RecordStore(tmp_path)
+    file = store.run_folder(run) / "predictions.jsonl"
+    first, *others = file.read_text().splitlines()
+    row = {**json.loads(first), "prediction": "caf\u00e9 \u00c5"}
+    row["reference"] = "cafe\u0301 A\u030a"
+    content = json.loads(store.path(run).read_text())
+    if schema == 1:
+        content["value"] = 37.5  # of eight rows three are right
+    else:
+        row["errors"] = row["total"] = 2
+        content["value"] = 100 * 2 / (2 * len(others) + 2)
+    file.write_text("\n".join([json.dumps(row), *others, ""]))
+    content["artifacts"]["predictions.jsonl"] = file_digest(file)
+    content.pop("digest", None)
+    seal = {"digest": digest_of(content)} if schema > 1 else {}
+    store.path(run).write_text(json_text({**content, **seal}))
+    mine = [finding for finding in verify(store) if run in str(finding.path)]
+    assert [finding.problem for finding in mine] == []
 
 
 def test_old_and_new_records_stand_on_one_board(tmp_path):
