@@ -199,12 +199,8 @@ def task_rows(
     recordings: Recordings = {
         split: [recording_of(row, digests[row.id], audio) for row in rows] for split, rows in utterances.items()
     }
-    facts: dict[str, Any] = {
-        split: [[row.id, row.labels[task.label], _speaker(row), digests[row.id], row.start, row.stop] for row in rows]
-        for split, rows in utterances.items()
-    }
     trials = {split: trials_of(manifest, utterances[split], task.label) for split in SPLITS[1:] if task.scorer}
-    rows_digest = digest_of(facts | ({"trials": trials} if trials else {}))
+    rows_digest = _digest_of(utterances, task.label, digests, trials)
     if audio.trim is not None:
         recordings = {split: without_pauses(made, audio.trim, manifest.memory) for split, made in recordings.items()}
     utterances, recordings = _long_enough(utterances, recordings, audio.min_samples)
@@ -226,6 +222,14 @@ def task_rows(
     )
     vars(taken)["clips"] = clips  # which the property would make again
     return taken
+
+
+def _digest_of(rows: Rows, label: str, digests: Mapping[str, str], trials: Mapping[str, Sequence[Trial]]) -> str:
+    facts: dict[str, Any] = {
+        split: [[row.id, row.labels[label], _speaker(row), digests[row.id], row.start, row.stop] for row in part]
+        for split, part in rows.items()
+    }
+    return digest_of(facts | ({"trials": trials} if trials else {}))
 
 
 Rows = Mapping[str, Sequence[Utterance]]

@@ -208,9 +208,7 @@ def _taken(
             continue
         if not prefix and HEADS.match(name):
             continue
-        key = name.removeprefix(prefix)
-        for old, new in WEIGHT_NORM:
-            key = key.removesuffix(old) + new if key.endswith(old) and key not in shapes else key
+        key = _renamed(name.removeprefix(prefix), shapes)
         if key in taken:
             raise CheckpointError(f"{spec}: the weights hold {key} under two names: take one of them away")
         if key in shapes:
@@ -229,6 +227,13 @@ def _taken(
             f"{such_as(twice)}: which of them are meant is open; save the encoder alone"
         )
     return taken, beside
+
+
+def _renamed(key: str, shapes: Mapping[str, torch.Tensor]) -> str:
+    """A name of weight norm as torch has it today, where the network has it."""
+    for old, new in WEIGHT_NORM:
+        key = key.removesuffix(old) + new if key.endswith(old) and key not in shapes else key
+    return key
 
 
 def _network(model_type: str, model: Any, extractor: Any) -> Network:
