@@ -205,13 +205,7 @@ def task_rows(
         recordings = {split: without_pauses(made, audio.trim, manifest.memory) for split, made in recordings.items()}
     utterances, recordings = _long_enough(utterances, recordings, audio.min_samples)
     clips = clips_by_split(recordings, audio)
-    examples = {
-        split: [
-            Example(row.id, tuple(clip.key for clip in made), row.labels[task.label], _speaker(row))
-            for row, made in zip(rows, clips[split], strict=True)
-        ]
-        for split, rows in utterances.items()
-    }
+    examples = {split: _examples(rows, clips[split], task.label) for split, rows in utterances.items()}
     values = [example.label for example in examples["train"]]
     HEADS.get(task.head).labels_from_train(values, task.label, recipe)  # raises where they can't be learned
     spelt = words_without_spaces(utterances["train"], task.label, task.metrics)
@@ -222,6 +216,13 @@ def task_rows(
     )
     vars(taken)["clips"] = clips  # which the property would make again
     return taken
+
+
+def _examples(rows: Sequence[Utterance], clips: Sequence[Sequence[Clip]], label: str) -> list[Example]:
+    return [
+        Example(row.id, tuple(clip.key for clip in made), row.labels[label], _speaker(row))
+        for row, made in zip(rows, clips, strict=True)
+    ]
 
 
 def _digest_of(rows: Rows, label: str, digests: Mapping[str, str], trials: Mapping[str, Sequence[Trial]]) -> str:
