@@ -206,6 +206,8 @@ def prepare(
         table.add_row(escape(label), *(str(counts[split]) for split in ("train", "valid", "test")))
     out.print(table)
     _warn(manifest)
+    for label, how in manifest.lacking.items():
+        err.print(f"note: no label '{label}': {how}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _warn(manifest: Manifest) -> None:

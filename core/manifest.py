@@ -78,6 +78,7 @@ class Manifest:
         missing: parts that are not there and how to get them; what is there can be looked at, but not be run.
         memory: folder where digests of audio files are remembered; None computes them each time.
         known_failures: check of the task contract -> reason why it can't hold on this corpus as it was published.
+        lacking: label that rows could have but don't -> what it takes, such as a lexicon for phones; other tasks run.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Manifest:
     missing: tuple[str, ...] = ()
     memory: Path | None = None
     known_failures: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
     def require_complete(self) -> None:
         """Refuses a corpus of which parts are missing.
@@ -103,6 +105,8 @@ class Manifest:
         """
         rows = tuple(utterance for utterance in self.utterances if utterance.labels.get(label) is not None)
         if not rows:
+            if label in self.lacking:
+                raise ManifestError(f"{self.source}: no row has the label '{label}': {self.lacking[label]}")
             found = sorted({name for utterance in self.utterances for name in utterance.labels})
             raise ManifestError(
                 f"{self.source}: no row has the label '{label}' (labels found: {', '.join(found) or 'none'}); "

@@ -98,16 +98,17 @@ def published_as(name: str, params: int | None) -> Published | None:
 
 def published_columns() -> list[Column]:
     """The tasks that are run here, for a board of published rows alone."""
-    return [_column(name, task, get_metric(task.metric)) for name, task in superb_tasks().items()]
+    return [_column(name, task, get_metric(metric)) for name, task in superb_tasks().items() for metric in task.metrics]
 
 
 def _column(name: str, task: SuperbTask, metric: Metric) -> Column:
+    first = metric.name == task.metrics[0]
     return Column(
         task=name,
         title=task.title,
         metric=metric.name,
-        primary=True,
-        selecting=True,
+        primary=first,
+        selecting=first,
         metric_title=metric.title,
         unit=metric.unit,
         direction=metric.direction,

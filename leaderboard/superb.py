@@ -7,8 +7,8 @@ a test compares them, and `pytest tests/test_protocol.py --update-golden` writes
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -24,18 +24,19 @@ class SuperbTask:
 
     Attributes:
         title: one line.
-        metric: name of the metric that is published.
+        metrics: names of the metrics that are published, the task's first one first.
         head: name of the head.
         corpus: name of the corpus.
-        train, valid, test: utterances of the whole corpus.
+        train, valid, test: utterances of the whole corpus; of folds the mean in train and valid, and the sum in test.
         in_both: how many rows beside those may stand in train and in valid alike, as seconds of background do.
         task: digest of what decides a result besides recipe and data.
         recipe: digest of the recipe's fields.
         audio: digest of what is made of the recordings.
+        folds: value that is tested on -> its utterances of train, valid and test; empty where splits are fixed.
     """
 
     title: str
-    metric: str
+    metrics: Sequence[str]
     head: str
     corpus: str
     train: int
@@ -45,17 +46,21 @@ class SuperbTask:
     task: str
     recipe: str
     audio: str
+    folds: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def is_of(self, record: ResultRecord) -> bool:
         """Whether a run is of this task, with its recipe, on its corpus, as many utterances as the whole one has."""
         digests = (task_digest(record.task), record.recipe.get("digest"), digest_of(record.audio))
+        if (str(record.fold) in self.folds) is not bool(self.folds):
+            return False
+        train, valid, test = self.folds[str(record.fold)] if self.folds else (self.train, self.valid, self.test)
         counts = record.counts
-        more = counts.get("train", 0) - self.train
+        more = counts.get("train", 0) - train
         return (
             record.corpus["name"] == self.corpus
             and digests == (self.task, self.recipe, self.audio)
             and 0 <= more <= self.in_both
-            and (counts.get("valid"), counts.get("test")) == (self.valid + more, self.test)
+            and (counts.get("valid"), counts.get("test")) == (valid + more, test)
         )
 
 

@@ -46,6 +46,7 @@ def fuzzed(examples: int) -> hypothesis.settings:
 
 
 WORDS = {"ba": 25, "di": 12, "go": 7}  # word -> half period of its tone, in samples at 16 kHz
+PHONES = {"ba": "B AA", "di": "D IY", "go": "G OW"}
 TEXTS = ("ba di", "di go", "go ba", "ba go", "di ba", "go di")
 FORMATS = ((16_000, 1, "wav"), (8_000, 1, "wav"), (48_000, 2, "wav"), (16_000, 1, "au"), (32_000, 3, "aiff"))
 
@@ -68,7 +69,7 @@ def tones(text: str, voice: int, rate: int, rng: np.random.Generator) -> np.ndar
 
 
 def write_corpus(folder: Path) -> Path:
-    """Rows for KS, IC and ASR whose voices are in one split only, and rows for SID whose texts are."""
+    """Rows for KS, IC, ASR and PR whose voices are in one split only, and rows for SID whose texts are."""
     rng = np.random.default_rng(0)
     rows = []
     for split, voices in (("train", (0, 1, 2, 3)), ("valid", (4, 5)), ("test", (6, 7))):
@@ -77,6 +78,7 @@ def write_corpus(folder: Path) -> Path:
                 first, second = text.split()
                 row = {"keyword": first, "intent": {"action": first, "object": second}, "text": text}
                 row |= {"voice": f"v{voice}", "speaker_to_verify": f"v{voice}"}
+                row |= {"phones": f"{PHONES[first]} {PHONES[second]}"}
                 rows.append((f"{split}_{voice}_{number}", split, voice, text, row))
         share = TEXTS[:3] if split == "train" else TEXTS[3:5] if split == "valid" else TEXTS[4:]
         for voice in range(4):

@@ -178,6 +178,49 @@ def test_librispeech_without_transcripts_or_at_all(tmp_path):
         librispeech.load(tmp_path)
 
 
+def make_lexicon(folder: Path) -> None:
+    """In the layout of s3prl's two files; the second has other pronunciations, which are not to be taken."""
+    folder.mkdir(exist_ok=True)
+    first, second = (folder / name for name in librispeech.LEXICON)
+    first.write_text("A AH0\nA EY1\nCHAPTER CH AE1 P T ER0\nIT'S\tIH1 T S\nLATE L EY1 T\nONE W AH1 N\nWORD W ER1 D\n")
+    second.write_text("ONE HH W AH1 N\nANOTHER AH0 N AH1 DH ER0\n")
+
+
+@pytest.mark.parametrize("place", [".", "LibriSpeech", "lexicon", "LibriSpeech/lexicon"])
+def test_librispeech_has_phones_by_superbs_lexicon(place, tmp_path):
+    make_lexicon(make_librispeech(tmp_path) / place)
+    manifest = librispeech.load(tmp_path)
+    spelt = {row.id: row.labels["phones"] for row in manifest.utterances}
+    assert spelt["19-7-0000"] == "CH AE1 P T ER0 W AH1 N", "the first pronunciation, and nothing between words"
+    assert spelt["84-7-0000"] == "AH0 W ER1 D" and spelt["61-7-0000"] == "AH0 N AH1 DH ER0"
+    assert {row.labels["text"] for row in manifest.utterances} >= {"IT'S LATE"} and not manifest.lacking
+    data = task_rows(manifest, TASKS.get("pr"))
+    assert {split: len(rows) for split, rows in data.examples.items()} == {"train": 2, "valid": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda first, second: second.unlink(), "put librispeech-lexicon-allothers-g2p.txt of s3prl"),
+        (lambda first, second: (first.unlink(), second.unlink()), "200k-g2p.txt and librispeech-lexicon-allothers"),
+        (lambda first, second: second.write_text("OTHER AH1 DH ER0\n"), "'another' is not in the lexicon; put"),
+        (lambda first, second: first.write_text("WORD\n"), "line 1: 'WORD' has no phones behind it; put"),
+        (lambda first, second: first.write_bytes(b"W\xd6RD W\n"), "is no UTF-8; put"),
+    ],
+)
+def test_librispeech_without_a_whole_lexicon_has_texts_alone(change, said, tmp_path):
+    make_lexicon(make_librispeech(tmp_path))
+    change(*(tmp_path / name for name in librispeech.LEXICON))
+    manifest = librispeech.load(tmp_path)
+    assert all(set(row.labels) == {"text", "voice"} for row in manifest.utterances) and not manifest.missing
+    assert task_rows(manifest, TASKS.get("asr")).examples["train"]
+    with pytest.raises(ManifestError, match=f"no row has the label 'phones': (?s:.*){said}") as raised:
+        task_rows(manifest, TASKS.get("pr"))
+    assert str(raised.value).endswith(f"into {tmp_path}")
+    result = CliRunner().invoke(app, ["prepare", "librispeech", "--root", str(tmp_path)])
+    assert result.exit_code == 0 and f"note: no label 'phones': {manifest.lacking['phones']}" in result.output
+
+
 def test_official_counts_leave_no_note(tmp_path, monkeypatch):
     monkeypatch.setattr(librispeech, "OFFICIAL", {"train": 2, "valid": 1, "test": 1})
     assert librispeech.load(make_librispeech(tmp_path)).notes == ()

@@ -16,12 +16,14 @@ def read_lexicon(path: Path) -> dict[str, str]:
     Args:
         path: UTF-8, `WORD PHONE PHONE ...` a line.
 
-    Raises: ManifestError: the file is missing, or a word has no phones.
+    Raises: ManifestError: the file is missing or no UTF-8, or a word has no phones.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ManifestError(f"{path}: the lexicon can't be read ({error.strerror or error})") from error
+    except UnicodeDecodeError:
+        raise ManifestError(f"{path}: the lexicon is no UTF-8") from None
     found: dict[str, str] = {}
     for number, (word, *phones) in enumerate((line.split() for line in lines if line.strip()), 1):
         if not phones:
