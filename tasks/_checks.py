@@ -245,7 +245,12 @@ def _references(given: Assignment) -> list[Any]:
 
 
 def _chance(metric: Metric, references: Sequence[Any], count: int) -> float:
-    """The share of the most frequent reference; for error rates one edit at least in every other utterance."""
+    """The share of the most frequent reference; for error rates one edit at least in every other utterance.
+
+    Where a prediction may be right in part, as slots, no share bounds it: a constant only has to miss the optimum.
+    """
+    if metric.direction == "higher" and metric.align is None:
+        return float("inf") if metric.optimum is None else metric.optimum
     if metric.direction == "higher":
         return 100 * count / len(references)
     return 100 * (len(references) - count) / sum(len(str(reference)) for reference in references)

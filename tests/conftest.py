@@ -69,7 +69,7 @@ def tones(text: str, voice: int, rate: int, rng: np.random.Generator) -> np.ndar
 
 
 def write_corpus(folder: Path) -> Path:
-    """Rows for KS, IC, ASR and PR whose voices are in one split only, and rows for SID whose texts are."""
+    """Rows for KS, IC, ASR, PR and SF whose voices are in one split only, and rows for SID whose texts are."""
     rng = np.random.default_rng(0)
     rows = []
     for split, voices in (("train", (0, 1, 2, 3)), ("valid", (4, 5)), ("test", (6, 7))):
@@ -78,7 +78,8 @@ def write_corpus(folder: Path) -> Path:
                 first, second = text.split()
                 row = {"keyword": first, "intent": {"action": first, "object": second}, "text": text}
                 row |= {"voice": f"v{voice}", "speaker_to_verify": f"v{voice}"}
-                row |= {"phones": f"{PHONES[first]} {PHONES[second]}"}
+                slot = "low" if second == "ba" else "high"
+                row |= {"phones": f"{PHONES[first]} {PHONES[second]}", "marked": f"{first} B-{slot} {second} E-{slot}"}
                 rows.append((f"{split}_{voice}_{number}", split, voice, text, row))
         share = TEXTS[:3] if split == "train" else TEXTS[3:5] if split == "valid" else TEXTS[4:]
         for voice in range(4):

@@ -20,7 +20,7 @@ from core.manifest import Manifest
 from run_benchmark import app
 from tasks._base import TASKS
 from tasks._rows import task_rows
-from tasks.corpora import fluent_speech_commands, librispeech, speech_commands, voxceleb1
+from tasks.corpora import audio_snips, fluent_speech_commands, librispeech, speech_commands, voxceleb1
 from tasks.corpora._base import CORPORA, open_corpus
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -110,7 +110,25 @@ def make_fluent(root: Path) -> Path:
     return root
 
 
+SNIPS = {"train": ["FLY TO NEW YORK ,\tO O O city city city BookFlight"], "valid": ["STOP !\tO O O Stop"],
+         "test": ["PLAY SIMON & CO\tO O artist artist artist PlayMusic"]}  # fmt: skip
+
+
+def make_snips(root: Path, suffix: str = ".wav") -> Path:
+    """Each sentence by a voice of each split, as the prepared folder has it."""
+    lines = []
+    for split, (said, *_) in SNIPS.items():
+        words, tags = said.split("\t")
+        for voice in ("Ivy", "Amy", "Brian"):
+            name = f"{voice}-snips-{split}-1"
+            write(root / "SNIPS" / split / f"{name}{suffix}")
+            lines.append(f"{name} BOS {words} EOS\t{tags}\n")
+    (root / "SNIPS" / audio_snips.LIST).write_text("".join(lines))
+    return root
+
+
 MAKERS = {
+    "audio_snips": (make_snips, "sf"),
     "librispeech": (make_librispeech, "asr"),
     "speech_commands": (make_speech_commands, "ks"),
     "voxceleb1": (make_voxceleb1, "sid"),
@@ -347,6 +365,46 @@ def test_fluent_speech_commands_names_what_is_missing(tmp_path):
     (home / "data/train_data.csv").unlink()
     with pytest.raises(ManifestError, match=r"train_data(?s:.*)test_data"):
         fluent_speech_commands.load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp3"])
+def test_audio_snips_rows(suffix, tmp_path):
+    manifest = audio_snips.load(make_snips(tmp_path, suffix))
+    found = {row.id: row.labels for row in manifest.utterances}
+    assert found == {
+        "Ivy-snips-train-1": {"marked": "FLY TO B-city NEW YORK E-city", "text": "FLY TO NEW YORK", "voice": "Ivy"},
+        "Amy-snips-valid-1": {"marked": "STOP", "text": "STOP", "voice": "Amy"},
+        "Brian-snips-test-1": {
+            "marked": "PLAY B-artist SIMON AND CO E-artist", "text": "PLAY SIMON AND CO", "voice": "Brian",
+        },
+    }  # fmt: skip
+    assert counts(manifest) == {"train": 1, "valid": 1, "test": 1}
+    assert manifest.notes[0].startswith("train: 1 recordings instead of the official 104,672 (104,671 fewer)")
+    assert audio_snips.load(tmp_path / "SNIPS").digest == manifest.digest
+
+
+def test_slots_are_runs_of_one_tag_and_keep_their_marks():
+    assert audio_snips.marked(["a", "b", "c"], ["x", "x", "y"]) == "B-x a b E-x B-y c E-y"
+    assert audio_snips.marked(["a", "b", "c"], ["x", "O", "x"]) == "B-x a E-x b B-x c E-x"
+    assert audio_snips.marked(["!", "a", ".", "b", "?"], ["x", "x", "x", "x", "x"]) == "B-x a b E-x"
+    assert audio_snips.marked(["-", "a"], ["x", "O"]) == "a"
+
+
+def test_audio_snips_names_what_is_missing(tmp_path):
+    with pytest.raises(ManifestError, match=r"all\.iob\.snips\.txt is missing; name the folder SNIPS"):
+        audio_snips.load(tmp_path)
+    home = make_snips(tmp_path) / "SNIPS"
+    (home / "valid").rename(home / "dev")
+    (missing,) = audio_snips.load(tmp_path).missing
+    assert missing.startswith("valid/ (split valid) is missing: ")
+    (home / "dev").rename(home / "valid")
+    lines = (home / audio_snips.LIST).read_text()
+    (home / audio_snips.LIST).write_text(lines + lines.splitlines()[0].replace("train-1", "train-2") + "\n")
+    assert "1 recordings named in all.iob.snips.txt are not there" in audio_snips.load(tmp_path).notes[0]
+    for wrong in ("Ivy-snips-dev-1 BOS A EOS\tO O O Stop\n", "Ivy-snips-train-9 BOS A EOS\tO Stop\n", "Ivy BOS\n"):
+        (home / audio_snips.LIST).write_text(f"{lines}{wrong}")
+        with pytest.raises(ManifestError, match=r"all\.iob\.snips\.txt, line 10: damaged"):
+            audio_snips.load(tmp_path)
 
 
 def test_a_split_that_lost_all_its_recordings_is_missing(tmp_path):

@@ -483,7 +483,7 @@ def test_published_rows_need_no_results(tmp_path):
     assert (suite.superb, suite.rows, [column.task for column in suite.columns]) == (
         True,
         (),
-        ["asr", "ic", "ks", "pr", "sid"],
+        ["asr", "ic", "ks", "pr", "sf", "sf", "sid"],
     )
     assert "WavLM Large (published)" in drawn(board)
 

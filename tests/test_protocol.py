@@ -30,6 +30,9 @@ BASE = FeatureShape(hidden_size=768, downsample_rate=320)
 LETTERS = " 'abcdefghijklmnopqrstuvwxyz"  # of LibriSpeech
 
 
+SLOT_MARKS = [mark for index in range(39) for mark in (f"B-s{index} ", f" E-s{index}")]  # SNIPS has 39 kinds
+
+
 # What is published (shared by all: constant rate, no patience, clipping at 1, no layer norm before the sum).
 
 PUBLISHED = {
@@ -51,6 +54,14 @@ PUBLISHED = {
         "even_batches": True,
         "head": {"projector_size": 256, "lstm_layers": 0, "unit": "words", "fold": False, "end_marks": True},
     },
+    "sf": {
+        "batch_size": 32,
+        "steps": 200_000,
+        "eval_every": 2_000,
+        "even_batches": True,
+        "spec_augment": SpecAugment(warp_frames=5, time_masks=2, time_width=40, feature_masks=4, feature_width=50),
+        "head": {"unit": "marked", "end_marks": True},
+    },
 }
 
 
@@ -68,7 +79,14 @@ def test_superb_recipe_is_the_published_one(name):
 
 @pytest.mark.parametrize(
     ("name", "metrics"),
-    [("ks", ["accuracy"]), ("sid", ["accuracy"]), ("ic", ["accuracy"]), ("asr", ["wer"]), ("pr", ["per"])],
+    [
+        ("ks", ["accuracy"]),
+        ("sid", ["accuracy"]),
+        ("ic", ["accuracy"]),
+        ("asr", ["wer"]),
+        ("pr", ["per"]),
+        ("sf", ["slot_type_f1", "slot_value_cer"]),
+    ],
 )
 def test_metrics_are_the_published_ones_of_which_the_first_chooses(name, metrics):
     assert list(TASKS.get(name).metrics) == metrics
@@ -86,6 +104,7 @@ def slots(*sizes: int) -> SlotLabels:
         ("sid", slots(1251), 1251, 518_371),
         ("ic", slots(6, 14, 4), 24, 203_032),
         ("asr", TextLabels(tuple(LETTERS), end_marks=True), 32, 42_828_832),
+        ("sf", TextLabels((*LETTERS, *SLOT_MARKS), "marked", True), 109, 42_986_605),
         ("pr", TextLabels(tuple(f"p{index}" for index in range(71)), "words", True, False), 74, 215_882),
     ],
 )

@@ -91,8 +91,13 @@ class TextLabels(Labels):
         return torch.tensor([*ids, len(self.symbols) + 1] if self.end_marks else ids, dtype=torch.int64)
 
     def decode(self, encoded: Sequence[int], context: LabelContext = ANY_CONTEXT) -> str:
-        """Ids without blanks -> text; the end and what is no symbol are dropped, but what is unknown is a symbol."""
+        """Ids without blanks -> text; the end and what is no symbol are dropped, but what is unknown is a symbol.
+
+        Marks stand apart from words, so that a slot counts, as in SUPERB, where a space beside it was not recognised.
+        """
         symbols = [self._spelt[index] for index in encoded if index in self._spelt]
+        if self.unit == "marked":
+            symbols = [f" {symbol} " if symbol.startswith(("B-", " E-")) else symbol for symbol in symbols]
         return _single_spaces((" " if self.unit == "words" else "").join(symbols))
 
     def reference(self, label: Any) -> str:
