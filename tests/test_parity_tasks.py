@@ -1,6 +1,6 @@
 """Parity with s3prl 0.4.18 on the tasks beyond its first four: heads with given weights, targets, scores.
 
-Sizes are those of the oracles' files, whatever they are. Values are single precision sums of some hundred terms at most.
+Sizes are those of the oracles' files, whatever they are. Values are single precision sums of some hundred terms.
 """
 
 from __future__ import annotations

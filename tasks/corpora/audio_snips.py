@@ -1,4 +1,4 @@
-"""Audio SNIPS: requests to an assistant, spoken by 16 synthetic voices (Lai et al., arXiv:2010.13826), as SUPERB has it.
+"""Audio SNIPS: requests to an assistant by 16 synthetic voices (Lai et al., arXiv:2010.13826), as SUPERB has it.
 
 The folder is the one that s3prl's `preprocess/snips_prepare_data.sh` makes, or that its authors offer ready-made.
 """
