@@ -457,7 +457,7 @@ def predict(
     output: Output = Path("results"),
     device: Device = None,
 ) -> None:
-    """Let a trained head tell the keyword, speaker, intent or transcript of recordings of your own."""
+    """Let a trained head tell what its task asks of recordings of your own: transcript, keyword, speaker, emotion."""
     if head is not None:
         checked_head(head)
     predictor = load_predictor(RecordStore(output), run, upstream, torch.device(devices_here(device)[0]))

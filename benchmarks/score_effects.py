@@ -14,6 +14,7 @@ from benchmarks._material import scores_of, scratch
 from benchmarks._measure import Ratio, Report, frostbench, mean_and_deviation, parser
 from downstreams._base import HEADS
 from tasks._base import TASKS
+from tasks.corpora._base import open_corpus
 
 WAYS = {"float32": (), "bfloat16": ("--precision", "bfloat16"), "int8": ("--frames", "int8")}
 
@@ -22,14 +23,18 @@ def main() -> None:
     """Measures and prints."""
     asked = parser(__doc__)
     asked.add_argument("--upstream", action="append", required=True, help="several")
-    asked.add_argument("--task", action="append", choices=TASKS.names(), help="several; all if left out")
+    asked.add_argument(
+        "--task", action="append", choices=TASKS.names(), help="several; all that the corpus serves if left out"
+    )
     asked.add_argument("--corpus", default="mini", help="as `run` takes it")
     asked.add_argument("--seeds", type=int, default=3, help="from 0; heads of all tasks are trained with each")
     asked.add_argument("--folder", type=Path, default=Path("score_effects"), help="of features and heads")
     options = asked.parse_args()
+    labels = {label for row in open_corpus(options.corpus).utterances for label in row.labels}
+    tasks = options.task or [task.name for task in TASKS if task.label in labels]
     report = Report("score_effects", options.quick, facts={**vars(options)})
     for spec in options.upstream:
-        for task in options.task or TASKS.names():
+        for task in tasks:
             report.ratios += compare(spec, task, options.corpus, options.seeds, options.folder, options.quick)
     report.show()
 

@@ -36,7 +36,9 @@ class Predictor:
     downstream: Downstream
 
     def predict(self, path: Path) -> Any:
-        """The keyword, speaker, transcript, or slot -> value of an intent. The recording is heard whole.
+        """The keyword, speaker, emotion, transcript, phones, text with slots, or slot -> value of an intent.
+
+        The recording is read whole.
 
         Raises: AudioError: it can't be read. ContractError: it is too short for the upstream.
         """

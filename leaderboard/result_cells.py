@@ -195,7 +195,7 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
         comparable = upstream in runs and order[0] in runs
         standing = _Standing(
             interval=interval(draws, tested.index(upstream)) if draws and upstream in runs else None,
-            speakers=draws.units if draws and draws.by_speaker and upstream in runs else None,
+            speakers=draws.speakers if draws and upstream in runs else None,
             rank=1 + len(beaten_by),
             letters=shown.get(upstream, ""),
             best=best,

@@ -73,7 +73,8 @@ class Draws:
         trials: that were resampled.
         values: of the data (upstreams,).
         resampled: of the draws (upstreams, RESAMPLES), scaled around `values` to have the unbiased variance.
-        units: speakers, or utterances where there are fewer than two known speakers.
+        units: speakers, or utterances where there are fewer than two known speakers; each fold has one degree of
+            freedom less than it has of them.
         by_speaker: which of the two.
     """
 
@@ -87,6 +88,11 @@ class Draws:
     def quantile(self) -> float:
         """Student's, two-sided."""
         return float(scipy.stats.t.ppf((1 + LEVEL) / 2, self.units - 1))
+
+    @property
+    def speakers(self) -> int | None:
+        """How many were drawn, of all folds; None where utterances were."""
+        return len({name for names in _names(self.trials) for name in names}) if self.by_speaker else None
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def _resample(trials: Trials, seed: int) -> Draws:
     Utterances without a speaker (silence among keywords) are drawn one by one, apart from those with one; where fewer
     than two speakers are known, all are.
     """
-    named = [(speakers,) if isinstance(speakers, str) else tuple(speakers or ()) for speakers in trials.speakers]
+    named = _names(trials)
     known = {name: place for place, name in enumerate(sorted({name for names in named for name in names}))}
     by_speaker = len(known) > 1
     units = _units([sorted({known[name] for name in names}) if by_speaker else [] for names in named], len(known))
@@ -155,6 +161,11 @@ def _resample(trials: Trials, seed: int) -> Draws:
     found = trials.values()
     scale = np.sqrt(judges / (judges - 1))
     return Draws(trials, found, found[:, None] + scale * (drawn - found[:, None]), judges, by_speaker)
+
+
+def _names(trials: Trials) -> list[tuple[str, ...]]:
+    """The speakers of each item."""
+    return [(speakers,) if isinstance(speakers, str) else tuple(speakers or ()) for speakers in trials.speakers]
 
 
 def _units(places: Sequence[Sequence[int]], speakers: int) -> _Units:

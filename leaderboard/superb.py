@@ -46,14 +46,15 @@ class SuperbTask:
     task: str
     recipe: str
     audio: str
-    folds: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    folds: Mapping[str | None, Sequence[int]] = field(default_factory=dict)
 
     def is_of(self, record: ResultRecord) -> bool:
         """Whether a run is of this task, with its recipe, on its corpus, as many utterances as the whole one has."""
         digests = (task_digest(record.task), record.recipe.get("digest"), digest_of(record.audio))
-        if (str(record.fold) in self.folds) is not bool(self.folds):
+        sizes = self.folds or {None: (self.train, self.valid, self.test)}
+        if record.fold not in sizes:
             return False
-        train, valid, test = self.folds[str(record.fold)] if self.folds else (self.train, self.valid, self.test)
+        train, valid, test = sizes[record.fold]
         counts = record.counts
         more = counts.get("train", 0) - train
         return (

@@ -69,7 +69,7 @@ def tones(text: str, voice: int, rate: int, rng: np.random.Generator) -> np.ndar
 
 
 def write_corpus(folder: Path) -> Path:
-    """Rows for KS, IC, ASR, PR and SF whose voices are in one split only, and rows for SID whose texts are."""
+    """Rows for KS, IC, ASR, PR, SF and ER whose voices are in one split only, and rows for SID whose texts are."""
     rng = np.random.default_rng(0)
     rows = []
     for split, voices in (("train", (0, 1, 2, 3)), ("valid", (4, 5)), ("test", (6, 7))):
@@ -80,6 +80,7 @@ def write_corpus(folder: Path) -> Path:
                 row |= {"voice": f"v{voice}", "speaker_to_verify": f"v{voice}"}
                 slot = "low" if second == "ba" else "high"
                 row |= {"phones": f"{PHONES[first]} {PHONES[second]}", "marked": f"{first} B-{slot} {second} E-{slot}"}
+                row |= {"emotion": second, "session": f"session {voice % 3}"}
                 rows.append((f"{split}_{voice}_{number}", split, voice, text, row))
         share = TEXTS[:3] if split == "train" else TEXTS[3:5] if split == "valid" else TEXTS[4:]
         for voice in range(4):

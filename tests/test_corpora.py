@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 from core.audio import SAMPLE_RATE
 from core.errors import ManifestError
 from core.manifest import Manifest
+from leaderboard.superb import superb_tasks
 from run_benchmark import app
 from tasks._base import TASKS
+from tasks._folds import folds_of
 from tasks._rows import task_rows
-from tasks.corpora import audio_snips, fluent_speech_commands, librispeech, speech_commands, voxceleb1
+from tasks.corpora import audio_snips, fluent_speech_commands, iemocap, librispeech, speech_commands, voxceleb1
 from tasks.corpora._base import CORPORA, open_corpus
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
@@ -127,7 +129,35 @@ def make_snips(root: Path, suffix: str = ".wav") -> Path:
     return root
 
 
+TURNS = """% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]
+
+[6.2901 - 8.2357]\t{0}_F000\tneu\t[2.5000, 2.5000, 2.5000]
+C-E2:\tNeutral;\t()
+[10.0100 - 11.3925]\t{0}_F001\texc\t[2.5000, 2.5000, 2.5000]
+[14.8872 - 18.0175]\t{0}_M000\tang\t[2.5000, 2.5000, 2.5000]
+[19.2900 - 20.7875]\t{0}_M001\txxx\t[2.5000, 3.0000, 2.5000]
+[21.3257 - 24.7400]\t{0}_MXX0\tsad\t[2.5000, 3.0000, 2.5000]
+[25.3257 - 26.7400]\t{0}_M002\thap\t[2.5000, 3.0000, 2.5000]
+"""
+
+
+def make_iemocap(root: Path) -> Path:
+    """Two dialogs a session, of which one is named after the other speaker, and files that macOS leaves."""
+    for session in range(1, 6):
+        home = root / "IEMOCAP_full_release" / f"Session{session}"
+        lists = home / "dialog" / "EmoEvaluation"
+        (lists / "Categorical").mkdir(parents=True)
+        for dialog in (f"Ses0{session}F_impro01", f"Ses0{session}M_script03_2b"):
+            (lists / f"{dialog}.txt").write_text(TURNS.format(dialog))
+            (lists / f"._{dialog}.txt").write_bytes(b"\x00\xb0")
+            (lists / "Categorical" / f"{dialog}_e1_cat.txt").write_text(f"{dialog}_F000 :Neutral state; ()\n")
+            for turn in ("F000", "F001", "M000", "M001", "MXX0", "M002"):
+                write(home / "sentences" / "wav" / dialog / f"{dialog}_{turn}.wav")
+    return root
+
+
 MAKERS = {
+    "iemocap": (make_iemocap, "er"),
     "audio_snips": (make_snips, "sf"),
     "librispeech": (make_librispeech, "asr"),
     "speech_commands": (make_speech_commands, "ks"),
@@ -143,7 +173,9 @@ def test_a_complete_corpus_is_prepared_and_fits_its_task(name, tmp_path):
     result = CliRunner().invoke(app, ["prepare", name, "--root", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "all" in result.output and "note: " in result.output and "incomplete: " not in result.output
-    data = task_rows(open_corpus(name, tmp_path), TASKS.get(task))
+    corpus = open_corpus(name, tmp_path)
+    fold, *_ = folds_of(corpus, TASKS.get(task))
+    data = task_rows(corpus, TASKS.get(task), fold=fold)
     assert all(data.examples[split] for split in ("train", "valid", "test"))
 
 
@@ -405,6 +437,46 @@ def test_audio_snips_names_what_is_missing(tmp_path):
         (home / audio_snips.LIST).write_text(f"{lines}{wrong}")
         with pytest.raises(ManifestError, match=r"all\.iob\.snips\.txt, line 10: damaged"):
             audio_snips.load(tmp_path)
+
+
+def test_iemocap_rows(tmp_path):
+    manifest = iemocap.load(make_iemocap(tmp_path))
+    assert counts(manifest) == {"train": 50}
+    first = {row.id: row.labels for row in manifest.utterances if row.id.startswith("Ses01")}
+    assert {name: (labels["voice"], labels["emotion"]) for name, labels in first.items()} == {
+        f"{dialog}_{turn}": (f"Ses01{turn[0]}", emotion)
+        for dialog in ("Ses01F_impro01", "Ses01M_script03_2b")
+        for turn, emotion in (("F000", "neu"), ("F001", "hap"), ("M000", "ang"), ("MXX0", "sad"), ("M002", "hap"))
+    }
+    assert {labels["session"] for labels in first.values()} == {"Session1"}
+    assert manifest.notes[1].startswith("Session2: 10 recordings instead of the official 1,023 (1,013 fewer)")
+    assert iemocap.load(tmp_path / "IEMOCAP_full_release").digest == manifest.digest
+    er = TASKS.get("er")
+    assert folds_of(manifest, er) == list(iemocap.OFFICIAL) == list(superb_tasks()["er"].folds)
+    for fold in iemocap.OFFICIAL:
+        rows = task_rows(manifest, er, fold=fold).examples
+        assert {split: len(part) for split, part in rows.items()} == {"train": 32, "valid": 8, "test": 10}
+        assert {row.speaker[:5] for row in rows["test"]} == {f"Ses0{fold[-1]}"}
+
+
+def test_iemocap_names_what_is_missing(tmp_path):
+    with pytest.raises(ManifestError, match=r"Session1 is missing (?s:.*)Session5 is missing (?s:.*)--root"):
+        iemocap.load(tmp_path)
+    home = make_iemocap(tmp_path) / "IEMOCAP_full_release"
+    (home / "Session4" / "sentences").rename(tmp_path / "elsewhere")
+    (home / "Session5" / "dialog").rename(tmp_path / "other")
+    (home / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav").unlink()
+    manifest = iemocap.load(tmp_path)
+    assert [part.split(":")[0] for part in manifest.missing] == [
+        "Session4 is missing (Session4/sentences/wav)", "Session5 is missing (Session5/dialog/EmoEvaluation)",
+    ]  # fmt: skip
+    assert "1 recordings named in Session1/dialog/EmoEvaluation are not there" in manifest.notes[0]
+    with pytest.raises(ManifestError, match="iemocap is incomplete:\n  Session4"):
+        task_rows(manifest, TASKS.get("er"), fold="Session1")
+    lists = home / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
+    lists.write_text(lists.read_text() + "[1.0 - 2.0] Ses01F_impro01_F009 neu\n")
+    with pytest.raises(ManifestError, match=r"Ses01F_impro01\.txt: '\[1.0 - 2.0\] Ses01F\w+ neu' is no turn"):
+        iemocap.load(tmp_path)
 
 
 def test_a_split_that_lost_all_its_recordings_is_missing(tmp_path):

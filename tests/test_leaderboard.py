@@ -17,13 +17,14 @@ from test_records import record, task
 
 from core.digest import digest_of
 from core.errors import RecordError
-from core.metrics import METRICS
+from core.metrics import METRICS, get_metric
 from core.records import RecordStore, ResultRecord
 from leaderboard import frames
 from leaderboard.aggregate import leaderboard
 from leaderboard.board import Board, Interval, Leaderboard
 from leaderboard.exports import model_index, to_csv, to_json, to_latex
 from leaderboard.frames import CELLS
+from leaderboard.superb import superb_tasks
 from leaderboard.tables import rich_tables, svg, to_markdown
 from leaderboard.verification import verify
 from tasks._base import TASKS
@@ -423,6 +424,34 @@ def test_seconds_of_silence_may_stand_in_train_and_valid_alike(tmp_path):
         assert board.boards[0].superb is superb_of
 
 
+@pytest.mark.parametrize(
+    ("fold", "test", "superb_of"),
+    [("Session1", 1_085, True), ("Session1", 1_084, False), ("Session2", 1_085, False), ("Session6", 1_085, False),
+     (None, 1_085, False), (None, 5_531, False)],
+)  # fmt: skip
+def test_each_fold_of_superbs_emotions_has_its_own_size(fold, test, superb_of):
+    er = {**content_of("er"), "metric": ACCURACY, "corpus": {"name": "iemocap", "digest": "i"}, "fold": fold}
+    for train, valid, whole in ((3_556, 890, True), (3_555, 890, False), (3_556, 891, False)):
+        made = record("e", 60.0, counts={"train": train, "valid": valid, "test": test}, **er)
+        assert superb_tasks()["er"].is_of(made) is (superb_of and whole)
+    assert not superb_tasks()["asr"].is_of(superb("s1", 5.0, fold="Session1")), "a task without folds"
+
+
+def test_superbs_emotions_are_the_mean_of_five_folds(tmp_path):
+    er = superb_tasks()["er"]
+    facts = {"name": "iemocap", "folds": list(er.folds), "undivided": "u"}
+    made = [
+        record(f"e{place}", value, fold=fold, corpus={**facts, "digest": fold}, metric=ACCURACY,
+               counts=dict(zip(("train", "valid", "test"), er.folds[fold], strict=True)), **content_of("er"))
+        for place, (fold, value) in enumerate(zip(er.folds, (60.0, 62.0, 64.0, 66.0, 68.0), strict=True))
+    ]  # fmt: skip
+    (board,) = of(tmp_path, *made, published=True).boards
+    assert (board.title, board.rows[0].cells["er"].mean) == ("SUPERB", 64.0)
+    (column,) = board.columns
+    assert (column.train, column.valid, column.test) == (er.train, er.valid, er.test) == (3_540, 885, 5_531)
+    assert {row.name: row.values["er"] for row in board.published}["HuBERT Base"] == 64.92
+
+
 def test_another_corpus_of_the_name_and_size_is_not_mixed_with_the_first(tmp_path):
     other = {"corpus": {"name": "librispeech", "digest": "mmmmmmmm"}}
     boards = of(tmp_path, superb("s1", 5.0), superb("s2", 1.0, "mine", **other)).boards
@@ -477,13 +506,26 @@ def test_a_name_alone_does_not_make_a_published_upstream(tmp_path):
     assert {name for name, found in beside.items() if found} == {"fbank#fbank"}
 
 
+def test_both_metrics_of_slot_filling_stand_beside_the_published_ones(tmp_path):
+    metrics = [get_metric(name).recorded() for name in TASKS.get("sf").metrics]
+    made = record("f", 88.0, metrics=metrics, metric=metrics[0], values={"slot_type_f1": 88.0, "slot_value_cer": 26.0},
+                  corpus={"name": "audio_snips", "digest": "a"}, upstream=upstream("hubert-base-ls960", 94_700_000),
+                  counts={"train": 104_672, "valid": 2_800, "test": 2_800}, **content_of("sf"))  # fmt: skip
+    (board,) = of(tmp_path, made, published=True).boards
+    assert [column.key for column in board.columns] == ["sf", "sf slot_value_cer"]
+    cells = board.rows[0].cells
+    assert cells["sf"].published.value == 88.53 and cells["sf slot_value_cer"].published.value == 25.2
+    published = {row.name: row for row in board.published}["HuBERT Base"]
+    assert dict(published.values) == {"sf": 88.53, "sf slot_value_cer": 25.2} and published.score is not None
+
+
 def test_published_rows_need_no_results(tmp_path):
     board = leaderboard(RecordStore(tmp_path), published=True)
     (suite,) = board.boards
     assert (suite.superb, suite.rows, [column.task for column in suite.columns]) == (
         True,
         (),
-        ["asr", "ic", "ks", "pr", "sf", "sf", "sid"],
+        ["asr", "er", "ic", "ks", "pr", "sf", "sf", "sid"],
     )
     assert "WavLM Large (published)" in drawn(board)
 

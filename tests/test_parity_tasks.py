@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.lengths import unpad
+from core.lengths import mean_over_valid, unpad
 from core.metrics import get_metric, marked_values
 from downstreams._base import HEADS, FeatureShape, Head
 from downstreams.labels._base import Labels
+from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels
 from tasks.corpora.audio_snips import marked
 
@@ -52,6 +53,32 @@ def head_with(name: str, labels: Labels, weights: dict[str, torch.Tensor], **opt
 
 def renamed(known: dict[str, torch.Tensor], ours: str, theirs: str) -> dict[str, torch.Tensor]:
     return {f"{ours}.{kind}": known[f"{theirs}.{kind}"] for kind in ("weight", "bias")}
+
+
+# Emotion recognition: the mean over valid frames between two linear layers.
+
+
+def emotion_head() -> Head:
+    known = oracle("er")
+    weights = renamed(known, "projector", "projector") | renamed(known, "classifier", "model.post_net.linear")
+    classes = tuple(f"{index:02}" for index in range(known["logits"].shape[1]))
+    return head_with(
+        "utterance_linear", SlotLabels((("emotion", classes),)), weights, projector_size=len(known["projector.bias"])
+    )
+
+
+def test_emotions_equal_s3prls():
+    """Logits of a padded batch and of the means alone, loss, accuracy."""
+    head, known = emotion_head(), oracle("er")
+    logits = head(known["x"], known["lens"])
+    means = mean_over_valid(known["x"], known["lens"])[:, None]
+    for found in (logits, head(means, torch.ones_like(known["lens"]))):
+        torch.testing.assert_close(found, known["logits"], rtol=0, atol=CLOSE)
+    targets = list(known["labels"][:, None])
+    assert head.loss(logits, known["lens"], targets).item() == pytest.approx(known["loss"].item(), rel=CLOSE)
+    references = [head.labels.decode(target.tolist()) for target in targets]
+    right = get_metric("accuracy").compute(head.predict(logits, known["lens"]), references)
+    assert right == pytest.approx(100 * known["accuracy"].item())
 
 
 # Slot filling: BLSTM and CTC over characters and marks.

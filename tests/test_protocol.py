@@ -54,6 +54,7 @@ PUBLISHED = {
         "even_batches": True,
         "head": {"projector_size": 256, "lstm_layers": 0, "unit": "words", "fold": False, "end_marks": True},
     },
+    "er": {"batch_size": 32, "steps": 30_000, "eval_every": 1_000},
     "sf": {
         "batch_size": 32,
         "steps": 200_000,
@@ -85,6 +86,7 @@ def test_superb_recipe_is_the_published_one(name):
         ("ic", ["accuracy"]),
         ("asr", ["wer"]),
         ("pr", ["per"]),
+        ("er", ["accuracy"]),
         ("sf", ["slot_type_f1", "slot_value_cer"]),
     ],
 )
@@ -104,6 +106,7 @@ def slots(*sizes: int) -> SlotLabels:
         ("sid", slots(1251), 1251, 518_371),
         ("ic", slots(6, 14, 4), 24, 203_032),
         ("asr", TextLabels(tuple(LETTERS), end_marks=True), 32, 42_828_832),
+        ("er", slots(4), 4, 197_892),
         ("sf", TextLabels((*LETTERS, *SLOT_MARKS), "marked", True), 109, 42_986_605),
         ("pr", TextLabels(tuple(f"p{index}" for index in range(71)), "words", True, False), 74, 215_882),
     ],

@@ -16,6 +16,7 @@ from tasks._rows import task_rows
 from tasks.corpora._base import CORPORA, open_corpus
 
 CASES = [(name, check) for name in TASKS.names() for check in _checks.CHECKS]
+NOT_ON_MINI = {"er"}  # synthetic voices have no emotions
 CASE_IDS = [f"{name}-{check.__name__}" for name, check in CASES]
 
 
@@ -24,7 +25,7 @@ def test_contract(name, check, corpus):
     assert _checks.run_check(check, TASKS.get(name), corpus).error is None
 
 
-@pytest.mark.parametrize(("name", "check"), CASES, ids=CASE_IDS)
+@pytest.mark.parametrize(("name", "check"), [case for case in CASES if case[0] not in NOT_ON_MINI])
 def test_contract_on_mini(name, check, mini):
     assert _checks.run_check(check, TASKS.get(name), mini).error is None
 
@@ -35,9 +36,16 @@ def mini() -> Manifest:
     return open_corpus("mini")
 
 
+def labels_of(manifest: Manifest) -> set[str]:
+    return {label for row in manifest.utterances for label in row.labels}
+
+
 def test_mini_has_room_for_a_better_upstream(mini):
     """What the issue asks of it: 28 voices, 31 intents, 12 keywords, at least 300 test utterances a task."""
+    assert {task.name for task in TASKS if task.label not in labels_of(mini)} == NOT_ON_MINI
     for task in TASKS:
+        if task.name in NOT_ON_MINI:
+            continue
         rows = task_rows(mini, task)
         assert len(rows.trials["test"] if task.scorer else rows.examples["test"]) >= 300, task.name
     speakers = {row.labels["speaker"] for row in mini.with_label("speaker").utterances}

@@ -18,15 +18,29 @@ def find_folder(candidates: Iterable[Path], fits: Callable[[Path], bool]) -> Pat
     return next((folder for folder in candidates if folder.is_dir() and fits(folder)), None)
 
 
-def checked(
-    name: str, source: Path, rows: Sequence[Utterance], notes: Iterable[str], missing: Iterable[str]
+def checked(  # each is another part of a manifest
+    name: str,
+    source: Path,
+    rows: Sequence[Utterance],
+    notes: Iterable[str],
+    missing: Iterable[str],
+    *,
+    splits: Sequence[str] = SPLITS,
 ) -> Manifest:
     """The manifest of what was found; splits without a recording are missing if nothing else is.
+
+    Args:
+        name: of the corpus.
+        source: its folder.
+        rows: that were found.
+        notes: what a user should know.
+        missing: parts that are not there, and how to get them.
+        splits: that the corpus has; one with folds has train alone.
 
     Raises: ManifestError: nothing was found, and the message lists what is missing; or an id stands twice.
     """
     lacking = tuple(missing) or tuple(
-        f"split {split} has no recording: {A_PART}" for split in SPLITS if not any(row.split == split for row in rows)
+        f"split {split} has no recording: {A_PART}" for split in splits if not any(row.split == split for row in rows)
     )
     manifest = Manifest(name, source, tuple(rows), tuple(notes), lacking)
     twice = [
