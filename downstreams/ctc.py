@@ -27,7 +27,9 @@ class CTCOptions:
         lstm_size: units of an LSTM, per direction.
         lstm_layers: how many bidirectional layers; without any this is SUPERB's head for phonemes, linear all through.
         dropout: after every LSTM layer.
+        projections: behind the dropout of every LSTM layer stand a linear layer of its width and tanh, as in SUPERB-SG.
         frame_samples: consecutive frames are averaged until one spans about so many samples; 0 leaves them as they are.
+        drop_frames: the first of them is kept instead, as in SUPERB-SG.
         end_marks: targets end with an end symbol, and outputs stay unused, as in s3prl's vocabulary.
         unit: what a symbol is: "characters", "words" (such as phones) or "marked" (characters and slot marks).
         fold: whether letter case is folded away.
@@ -37,7 +39,9 @@ class CTCOptions:
     lstm_size: int = 1024
     lstm_layers: int = 2
     dropout: float = 0.2
+    projections: bool = False
     frame_samples: int = 0
+    drop_frames: bool = False
     end_marks: bool = False
     unit: Unit = "characters"
     fold: bool = True
@@ -45,7 +49,7 @@ class CTCOptions:
 
 @register_head("ctc")
 class CTC(Head):
-    """Linear -> BLSTM layers -> Linear -> CTC over characters, words or phones; greedy decoding."""
+    """Linear -> BLSTM layers -> Linear -> CTC over characters, words, phones or slot marks; greedy decoding."""
 
     labels: TextLabels
     needs = "frames"
@@ -54,6 +58,7 @@ class CTC(Head):
     small_options = (
         {"projector_size": 16, "lstm_size": 16},
         {"projector_size": 16, "lstm_size": 16, "frame_samples": 320, "end_marks": True},
+        {"projector_size": 16, "lstm_size": 16, "frame_samples": 320, "projections": True, "drop_frames": True},
         {"projector_size": 16, "lstm_layers": 0},
         {"projector_size": 16, "lstm_layers": 0, "unit": "words"},
     )
@@ -64,6 +69,9 @@ class CTC(Head):
         self.projector = nn.Linear(shape.hidden_size, options.projector_size)
         *inputs, last = [options.projector_size] + [2 * options.lstm_size] * options.lstm_layers
         self.lstms = nn.ModuleList(BidirectionalLSTM(size, options.lstm_size) for size in inputs)
+        widths = [2 * options.lstm_size for _ in self.lstms] if options.projections else []
+        self.projections = nn.ModuleList(nn.Linear(width, width) for width in widths)
+        self.drop_frames = options.drop_frames
         self.dropout = nn.Dropout(options.dropout)
         self.classifier = nn.Linear(last, labels.sizes[0])
 
@@ -76,8 +84,10 @@ class CTC(Head):
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Logits (batch, frames / stride, symbols)."""
         hidden = self.projector(self._merged(features, lengths))
-        for lstm in self.lstms:
+        for place, lstm in enumerate(self.lstms):
             hidden = self.dropout(lstm(hidden, self.output_lengths(lengths)))
+            if self.projections:
+                hidden = self.projections[place](hidden).tanh()
         return self.classifier(hidden)
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
@@ -112,9 +122,9 @@ class CTC(Head):
         return [self.labels.decode(row.tolist()) for row in ids]
 
     def _merged(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Means of `stride` neighbouring frames; a last, incomplete group is the mean of what there is."""
-        if self.stride == 1:
-            return features
+        """Means of `stride` neighbouring frames, or the first; a last, incomplete group has what there is."""
+        if self.stride == 1 or self.drop_frames:
+            return features[:, :: self.stride]
         mask = padding_mask(lengths, features.shape[1])
         missing = -features.shape[1] % self.stride
         valid = functional.pad((~mask).to(features.dtype), (0, missing)).unflatten(1, (-1, self.stride))

@@ -172,8 +172,11 @@ def test_the_digest_is_of_the_content(corpus_folder, corpus, tmp_path):
 
 
 def test_splits_and_labels_that_are_not_there_are_refused(corpus):
-    with pytest.raises(ManifestError, match=r"no row has the label 'emotion' \(labels found: intent, keyword, speaker"):
-        corpus.with_label("emotion")
+    with pytest.raises(
+        ManifestError,
+        match=r"no row has the label 'mood' \(labels found: emotion, intent, keyword, marked, phones, session, speaker",
+    ):
+        corpus.with_label("mood")
     only_train = corpus.with_label("keyword")
     only_train = type(corpus)(corpus.name, corpus.source, only_train.split("train"))
     with pytest.raises(ManifestError, match="split 'test' is empty"):
