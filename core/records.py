@@ -37,7 +37,7 @@ class ResultRecord:
 
     Attributes:
         run: `run_digest` of the run's inputs; names the record's file and its folder of predictions and head.
-        upstream: name, digest, params, num_layers, hidden_size, downsample_rate, precision.
+        upstream: name, digest, params, num_layers, hidden_size, downsample_rate, precision; newer ones its family.
         task: name, title, head, default_head (its own, which the leaderboard is made of), label, metrics, select (the
             metric that chooses on valid), scorer (what compares two recordings, where items are pairs), version,
             and code: digest of the code of head, labels and metrics where they are not ours.

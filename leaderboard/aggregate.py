@@ -75,7 +75,11 @@ def _board(store: RecordStore, group: Group, published: bool, left_out: list[Lef
         cells = {name: beside(facts[name], columns, found) for name, found in cells.items()}
     card, points = _scores(group, columns, cells, facts)
     ranks = _mean_ranks(columns, cells)
-    rows = [_row(name, facts[name], points[name], ranks[name], found) for name, found in cells.items()]
+    families = _families(group)
+    rows = [
+        replace(_row(name, facts[name], points[name], ranks[name], found), family=families.get(name, ""))
+        for name, found in cells.items()
+    ]
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.mean_rank, row.name))
     return Board(
         title=group.title,
@@ -111,6 +115,12 @@ def _row(name: str, record: ResultRecord, score: float | None, rank: float, cell
         cells=dict(cells),
         **facts,
     )
+
+
+def _families(group: Group) -> dict[str, str]:
+    """Upstream -> its family, from any of its records: those of the first versions do not name it."""
+    named = ((entry.upstream, entry.record.upstream.get("family")) for entry in group.entries)
+    return {upstream: family for upstream, family in named if family}
 
 
 def _mean_ranks(columns: Mapping[str, Column], cells: Mapping[str, Mapping[str, ResultCell]]) -> dict[str, float]:

@@ -262,6 +262,7 @@ class Row:
         score: `Board.score` says which; None where a task or the baseline is missing.
         mean_rank: mean over the tasks of the place by the mean (ties share the mean of their places).
         cells: `Column.key` -> cell; a task that was not run is missing.
+        family: of self-supervision, as its records name it, such as contrastive; empty where they don't.
     """
 
     name: str
@@ -274,6 +275,7 @@ class Row:
     score: float | None
     mean_rank: float
     cells: Mapping[str, ResultCell]
+    family: str = ""
 
 
 @dataclass(frozen=True)

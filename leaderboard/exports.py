@@ -12,7 +12,7 @@ from core.errors import RecordError
 from core.metrics import find_metric
 from leaderboard import frames
 from leaderboard.board import Board, Column, Leaderboard, ResultCell
-from leaderboard.tables import CellText, text_frame
+from leaderboard.tables import CellText, has_families, text_frame
 
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
          "↑": r"$\uparrow$", "↓": r"$\downarrow$", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}  # fmt: skip
@@ -36,12 +36,13 @@ def to_latex(board: Leaderboard) -> str:
 
 def _latex_table(board: Board) -> str:
     frame = text_frame(board, _latex_cell, _tex)
+    texts = 2 if has_families(board) else 1
     first_published = len(board.rows)
     if 0 < first_published < len(frame):
         frame.iloc[first_published, 0] = "\\midrule\n" + frame.iloc[first_published, 0]
     table: str = frame.to_latex(
         index=False,
-        column_format="l" + "r" * (frame.shape[1] - 1),
+        column_format="l" * texts + "r" * (frame.shape[1] - texts),
         caption=f"{_tex(board.title)}. {_tex(board.interval_note)} {_tex(board.score.explanation)}",
     )
     return "% \\usepackage{booktabs}\n" + table

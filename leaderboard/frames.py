@@ -19,12 +19,13 @@ from leaderboard.stored_predictions import Prediction, predictions_of
 CELLS = (
     "upstream", "task", "corpus", "metric", "direction", "mean", "std", "seeds", "test_utterances", "learning_rate",
     "params", "low", "high", "rank", "letters", "speakers", "head", "recipe", "board", "score", "gflops_per_second",
-    "source",
+    "source", "family",
 )  # fmt: skip
 KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "fold", "run")  # what all other frames begin with
 RUNS = (
     *KEYS, "metric", "direction", "value", "learning_rate", "valid", "seconds", "custom", "train", "valid_utterances",
     "test", "params", "upstream_digest", "corpus_digest", "recipe_digest", "protocol", "device", "commit", "finished",
+    "family",
 )  # fmt: skip
 PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference", "value")
 LAYERS = (*KEYS, "layer", "weight", "corrected_weight")
@@ -35,7 +36,8 @@ def cells(board: Leaderboard) -> pd.DataFrame:
     """One row an upstream and task of each board; published values have the source `published` and a mean alone.
 
     Returns: columns `CELLS`. `low` and `high` are the 95 % interval, `letters` the ties, `learning_rate` those that the
-        seeds chose, as text; `mean_rank` and everything else of a row are in `leaderboard/board.py`.
+        seeds chose, as text, `family` the upstream's, empty where its records don't name it; `mean_rank` and everything
+        else of a row are in `leaderboard/board.py`.
     """
     rows = [row for each in (*board.boards, *board.variants) for row in _cells(each)]
     frame = pd.DataFrame(rows, columns=list(CELLS))
@@ -58,9 +60,9 @@ def _cells(board: Board) -> Iterator[dict[str, Any]]:
 
 
 def _of_row(row: Row | PublishedRow, board: Board) -> dict[str, Any]:
-    gflops = row.gflops_per_second if isinstance(row, Row) else None
-    known = {"upstream": row.name, "params": row.params, "score": row.score, "gflops_per_second": gflops}
-    return {**known, "board": board.title}
+    known = {"upstream": row.name, "params": row.params, "score": row.score, "board": board.title}
+    gflops, family = (row.gflops_per_second, row.family) if isinstance(row, Row) else (None, "")
+    return {**known, "gflops_per_second": gflops, "family": family}
 
 
 def _of_column(column: Column) -> dict[str, Any]:
@@ -110,6 +112,7 @@ def _of_run(entry: Entry) -> dict[str, Any]:
         "device": made.get("device"),
         "commit": made.get("git", {}).get("commit"),
         "finished": made.get("finished"),
+        "family": record.upstream.get("family") or "",
         **{f"value_{name}": value for name, value in record.values.items() if name != record.metric["name"]},
         **{f"version_{name}": version for name, version in made.get("versions", {}).items()},
     }

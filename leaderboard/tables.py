@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leaderboard.board import INTERVAL_NOTE, Board, Interval, Leaderboard, PublishedRow, ResultCell, Row
+from leaderboard.families import families_of
 
 READING = f"Bold is the best of a column, underlined what can't be told apart from it. {INTERVAL_NOTE}"
 
@@ -38,13 +39,14 @@ class CellText(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A row in words: name, parameters, score, and a cell a column."""
+    """A row in words: name, parameters, score, and a cell a column; a family where it is known."""
 
     name: str
     params: str
     score: str
     cells: list[CellText]
     published: bool = False
+    family: str = ""
 
 
 ABSENT = CellText("-")
@@ -61,6 +63,11 @@ def has_scores(board: Board) -> bool:
     return any(row.score is not None for row in board.rows) or any(row.score is not None for row in board.published)
 
 
+def has_families(board: Board) -> bool:
+    """Whether the rows are of more than one family."""
+    return len(families_of(board.rows)) > 1
+
+
 def lines(board: Board) -> list[Line]:
     """Measured rows, then the published ones."""
     return [*(_measured(row, board) for row in board.rows), *(_published(row, board) for row in board.published)]
@@ -68,7 +75,7 @@ def lines(board: Board) -> list[Line]:
 
 def _measured(row: Row, board: Board) -> Line:
     cells = [cell_text(row.cells[column.key]) if column.key in row.cells else ABSENT for column in board.columns]
-    return Line(row.name, _millions(row.params), _score(row.score), cells)
+    return Line(row.name, _millions(row.params), _score(row.score), cells, family=row.family)
 
 
 def _published(row: PublishedRow, board: Board) -> Line:
@@ -172,6 +179,8 @@ def svg(board: Leaderboard) -> str:
 def text_frame(board: Board, styled: Callable[[CellText], str], escaped: Callable[[str], str]) -> pd.DataFrame:
     """A board in words, a row an upstream: what Markdown and LaTeX are written from.
 
+    Where the rows are of more than one family, it is the second column; the terminal has no room for it.
+
     Args:
         board: measured rows come first, then the published ones.
         styled: a cell -> its text.
@@ -182,7 +191,10 @@ def text_frame(board: Board, styled: Callable[[CellText], str], escaped: Callabl
         [*map(escaped, [line.name, line.params, *([line.score] if scored else [])]), *map(styled, line.cells)]
         for line in lines(board)
     ]
-    return pd.DataFrame(rows, columns=[escaped(name) for name in headings(board)])
+    frame = pd.DataFrame(rows, columns=[escaped(name) for name in headings(board)])
+    if has_families(board):
+        frame.insert(1, escaped("family"), [escaped(line.family) for line in lines(board)])
+    return frame
 
 
 def to_markdown(board: Leaderboard) -> str:
@@ -190,10 +202,11 @@ def to_markdown(board: Leaderboard) -> str:
     parts = []
     for each in (*board.boards, *board.variants):
         frame = text_frame(each, _marked, _plain)
-        align = ("left", *("right",) * (frame.shape[1] - 1))
+        texts = 2 if has_families(each) else 1
+        align = (*("left",) * texts, *("right",) * (frame.shape[1] - texts))
         table: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align if len(frame) else None)
-        texts = [f"**{_plain(each.title)}**", table, *map(_plain, (*notes(each), *stability(each)))]
-        parts.append("\n\n".join(texts))
+        said = [f"**{_plain(each.title)}**", table, *map(_plain, (*notes(each), *stability(each)))]
+        parts.append("\n\n".join(said))
     left_out = [f"Left out: {_plain(each)}" for each in board.left_out]
     return "\n\n".join([*parts, *left_out, _plain(INTERVAL_NOTE)]) + "\n"
 

@@ -147,7 +147,13 @@ FIELDS: Mapping[str, Check] = {
     "run": _is_text,
     "upstream": _both(
         _with(name=_is_text, digest=_is_text),
-        _may_have(params=_SIZE, num_layers=_SIZE, hidden_size=_SIZE, downsample_rate=_or_none(_is_number)),
+        _may_have(
+            params=_SIZE,
+            num_layers=_SIZE,
+            hidden_size=_SIZE,
+            downsample_rate=_or_none(_is_number),
+            family=_or_none(_is_text),
+        ),
     ),
     "task": _with(
         name=_is_text,

@@ -105,7 +105,7 @@ def test_csv_is_tidy(tmp_path):
         "mean": "63.0000", "std": "3.6056", "seeds": "3", "test_utterances": "7", "learning_rate": "0.01 0.1",
         "params": "2400000", "low": "", "high": "", "rank": "1", "letters": "", "speakers": "", "recipe": "fast",
         "head": "utterance_linear", "board": "tiny, recipe fast", "score": "29.8508", "gflops_per_second": "0.5000",
-        "source": "measured",
+        "source": "measured", "family": "",
     }  # fmt: skip
     assert (by_cell["fbank", "asr"]["mean"], by_cell["fbank", "asr"]["std"]) == ("45.2500", "")
 
