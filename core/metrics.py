@@ -35,7 +35,7 @@ class Metric:
             their sums, such as errors over words. "mean": a function of their means, such as a mean of scores.
             "corpus": a function of all items and their weights, such as a rate at a threshold that all scores decide.
         statistics: prediction, reference -> what the item adds: sufficient statistics, as many for every item. Of a
-            metric that aligns words or characters they are the edits and the length of the reference.
+            metric that aligns words or characters they are the edits and the length of the reference, or of its slots.
         value: "ratio": sums (..., statistics) -> values (...); "mean": means (..., statistics) -> values (...);
             "corpus": statistics (items, statistics), weights (draws, items) -> values (draws,). NaN is no value.
         align: how a prediction is laid beside its reference: "classes" are counted in a confusion matrix, "words" and
@@ -270,6 +270,6 @@ register_metric(
     Metric("slot_type_f1", "F1", "%", "higher", SHARE, "mean", slot_types_f1, percentage, None, SPEECH_TO_TEXT)
 )
 register_metric(
-    Metric("slot_value_cer", "CER", "%", "lower", RATE, "ratio", slot_value_edits, error_rate, None, SPEECH_TO_TEXT)
+    Metric("slot_value_cer", "CER", "%", "lower", RATE, "ratio", slot_value_edits, error_rate, "words", SPEECH_TO_TEXT)
 )
 register_metric(Metric("eer", "EER", "%", "lower", SHARE, "corpus", scored_trial, equal_error_rate))

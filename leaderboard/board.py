@@ -101,8 +101,8 @@ class Mistake:
         id: of the utterance.
         speaker: empty where unknown.
         seed: of the run whose hypothesis this is.
-        errors: words (characters for CER) that are wrong, missing or too many.
-        total: words (characters) of the reference.
+        errors: words (characters for CER) that are wrong, missing or too many; of slots those of their values.
+        total: words (characters) of the reference, or of its slots' values.
         alignment: (operation, reference words, hypothesis words); the operation is equal, substitute, delete (no
             hypothesis) or insert (no reference).
     """

@@ -250,7 +250,7 @@ def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, standing:
     values = _by_seed(column, records)
     seeds = tuple(_seed_run(record, record.values[column.metric]) for record in records)
     metric = find_metric(column.metric)
-    align = metric.align if metric and column.primary else None  # the other metrics judge the same predictions
+    align = metric.align if metric and column.metric == _aligning(records[0]) else None
     return ResultCell(
         mean=mean(values),
         std=stdev(values) if len(values) > 1 else None,
@@ -268,6 +268,12 @@ def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, standing:
         best=standing.best,
         tied=standing.tied,
     )
+
+
+def _aligning(record: ResultRecord) -> str | None:
+    """The first metric of a task that lays predictions beside references: the others judge the same ones."""
+    metrics = (find_metric(name) for name in record.task["metrics"])
+    return next((metric.name for metric in metrics if metric and metric.align), None)
 
 
 def _rates_of_chosen_layer(record: ResultRecord) -> list[Mapping[str, Any]]:

@@ -519,6 +519,18 @@ def test_both_metrics_of_slot_filling_stand_beside_the_published_ones(tmp_path):
     assert dict(published.values) == {"sf": 88.53, "sf slot_value_cer": 25.2} and published.score is not None
 
 
+def test_the_worst_slots_stand_with_the_metric_that_aligns_them(tmp_path):
+    sf = task(name="sf", label="marked", head="ctc", default_head="ctc", select="slot_type_f1",
+              metrics=["slot_type_f1", "slot_value_cer"])  # fmt: skip
+    said = [("go to B-city bonn E-city", "go to B-city rome E-city"), ("go", "go"), ("B-a b E-a", "B-a b E-a")]
+    add(RecordStore(tmp_path), rows_of(said), get_metric("slot_type_f1").recorded(), task=sf)
+    cells = leaderboard(RecordStore(tmp_path)).boards[0].rows[0].cells
+    assert cells["sf"].worst == ()
+    (mistake,) = cells["sf slot_value_cer"].worst
+    assert (mistake.id, mistake.errors, mistake.total) == ("u0", 3, 4)
+    assert ("substitute", "rome", "bonn") in mistake.alignment
+
+
 def test_published_rows_need_no_results(tmp_path):
     board = leaderboard(RecordStore(tmp_path), published=True)
     (suite,) = board.boards
