@@ -13,7 +13,7 @@ from core.metrics import find_metric
 from core.records import RecordStore, ResultRecord
 from leaderboard.board import Board, Column, Leaderboard, PublishedRow, ResultCell, Row
 from leaderboard.grouping import Entry, named
-from leaderboard.result_cells import layers_of
+from leaderboard.result_cells import layers_of, valid_of
 from leaderboard.stored_predictions import Prediction, predictions_of
 
 CELLS = (
@@ -81,8 +81,8 @@ def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
     """One row a run.
 
     Returns: columns `RUNS`, then a column for each further metric of its tasks, such as `value_cer`, and one for each
-        version, such as `version_torch`. `seconds` is load, train and test together, `valid` the value by which the
-        rate was chosen.
+        version, such as `version_torch`. `seconds` is load, train and test together, `valid` the value by which
+        rate and layer were chosen.
     """
     rows = [_of_run(entry) for entry in named(records)]
     return pd.DataFrame(rows, columns=_columns(RUNS, rows))
@@ -91,14 +91,13 @@ def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
 def _of_run(entry: Entry) -> dict[str, Any]:
     record = entry.record
     made = record.circumstances
-    chosen = [each["valid"] for each in record.learning_rates if each["learning_rate"] == record.learning_rate]
     return {
         **_keys(entry),
         "metric": record.metric["name"],
         "direction": record.metric["direction"],
         "value": record.value,
         "learning_rate": record.learning_rate,
-        "valid": chosen[0] if chosen else None,
+        "valid": valid_of(record),
         "seconds": sum(made.get("wall_seconds", {}).values()),
         "custom": record.custom,
         "train": record.counts["train"],

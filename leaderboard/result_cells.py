@@ -276,10 +276,16 @@ def _aligning(record: ResultRecord) -> str | None:
     return next((metric.name for metric in metrics if metric and metric.align), None)
 
 
-def _rates_of_chosen_layer(record: ResultRecord) -> list[Mapping[str, Any]]:
-    """What was tried of learning rates: with the chosen layer alone, where each was tried; none for untrained heads."""
+def _of_chosen_layer(record: ResultRecord) -> list[Mapping[str, Any]]:
+    """What was tried: with the chosen layer alone, where each was tried."""
     chosen = max(range(len(record.layer_weights)), key=record.layer_weights.__getitem__)
-    return [each for each in record.learning_rates if each["learning_rate"] > 0 and each.get("layer", chosen) == chosen]
+    return [each for each in record.learning_rates if each.get("layer", chosen) == chosen]
+
+
+def valid_of(record: ResultRecord) -> float | None:
+    """The value on valid of the training that was chosen; None where the record does not say it."""
+    found = [each["valid"] for each in _of_chosen_layer(record) if each["learning_rate"] == record.learning_rate]
+    return found[0] if found else None
 
 
 def _seed_run(record: ResultRecord, value: float) -> SeedRun:
@@ -291,7 +297,8 @@ def _seed_run(record: ResultRecord, value: float) -> SeedRun:
         learning_rate=record.learning_rate,
         learning_rates=tuple(
             TriedRate(each["learning_rate"], each["valid"], each["step"], each.get("diverged"))
-            for each in sorted(_rates_of_chosen_layer(record), key=lambda each: float(each["learning_rate"]))
+            for each in sorted(_of_chosen_layer(record), key=lambda each: float(each["learning_rate"]))
+            if each["learning_rate"] > 0  # there is none of heads that learn nothing
         ),
         layer_weights=tuple(record.layer_weights),
         layer_norms=tuple(record.circumstances.get("layer_norms", ())),

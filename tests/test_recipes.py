@@ -30,6 +30,7 @@ from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
+from leaderboard import frames
 from tasks import _checks
 from tasks._base import TASKS, Task
 
@@ -248,6 +249,7 @@ def test_a_head_that_learns_nothing_takes_the_best_layer_on_valid(moods, loudest
     assert record.layer_weights == [0, 1]
     assert [(each["layer"], each["step"]) for each in record.learning_rates] == [(0, 0), (1, 0)]
     assert record.learning_rates[0]["valid"] < record.learning_rates[1]["valid"] == 100
+    assert frames.runs([record])["valid"].tolist() == [100], "of the layer that was chosen"
     found, description = load_trained(store.run_folder(record.run) / "head.safetensors")
     assert (found.layer, list(found.state)) == (1, ["featurizer.weights"])
     assert downstream_of(description, found.state).featurizer.layer_weights().tolist() == [0, 1]
@@ -263,6 +265,7 @@ def test_an_existing_head_is_a_probe_of_every_layer(moods, tmp_path, head):
     tried = [(each["layer"], each["learning_rate"]) for each in record.learning_rates]
     assert tried == [(0, 1e-2), (0, 1e-3), (1, 1e-2), (1, 1e-3)]
     assert record.learning_rates[0]["valid"] == pytest.approx(100 / 3), "the other layer tells nothing"
+    assert frames.runs([record])["valid"].tolist() == [100], "of the layer that was chosen"
     history = json.loads((store.run_folder(record.run) / "history.json").read_text())
     assert [(each["layer"], each["learning_rate"], len(each["history"])) for each in history] == [
         (*pair, 2) for pair in tried
