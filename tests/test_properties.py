@@ -13,11 +13,11 @@ import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from core.audio import SAMPLE_RATE
-from core.digest import canonical_json, digest_of, tensors_digest
+from core.digest import canonical_json, digest_of, file_digest, path_digest, tensors_digest
 from core.feature_cache import DTYPES, KINDS, FeatureCache
 from core.hidden_states import HiddenStates
 from core.lengths import bounded_batches, lengths_of, mean_over_valid, pad, padding_mask, unpad
@@ -120,6 +120,36 @@ def test_a_tensors_digest_sees_names_types_shapes_and_values():
     assert len({tensors_digest(each) for each in tensors}) == len(tensors)
     turned = torch.zeros(3, 2).T
     assert tensors_digest({"a": turned}) == tensors_digest({"a": torch.zeros(2, 3)})
+
+
+trees = st.dictionaries(
+    st.sampled_from(["weights", "notes", "one/weights", "two/weights", "two/notes", "two/one/weights"]),
+    st.sampled_from([b"", b"0", b"1"]),
+    max_size=4,
+)
+
+
+@given(trees, trees)
+@example({"one/weights": b"0", "two/weights": b"1"}, {"one/weights": b"1", "two/weights": b"0"})
+@example({"one/weights": b"0", "two/weights": b"1"}, {"one/weights": b"1", "two/weights": b"1"})
+@example({"two/weights": b"0"}, {"weights": b"0"})
+@example({"two/weights": b"0"}, {"two/notes": b"0"})
+@example({"weights": b"0", "notes": b""}, {"weights": b"0"})
+def test_digests_of_folders_are_equal_if_and_only_if_the_same_files_lie_at_the_same_places(one, other):
+    with tempfile.TemporaryDirectory() as scratch:
+        digests = []
+        for number, tree in enumerate((one, other)):
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            for name, content in reversed(tree.items()):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
+            digests.append(path_digest(folder))
+        assert (digests[0] == digests[1]) == (one == other)
+        single = Path(scratch) / "single"
+        single.write_bytes(b"0")
+        assert path_digest(single) == file_digest(single) not in digests
+        assert path_digest(Path("no/such/file")) == path_digest(Path("no/such/file")) != path_digest(Path("another"))
 
 
 @given(
