@@ -17,7 +17,7 @@ import frostbench as fb
 from core.errors import ManifestError, RecordError
 from core.manifest import Manifest, read_manifest
 from core.records import RecordStore
-from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.cell_jobs import Folders, run_cell
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
@@ -128,6 +128,19 @@ def test_every_fold_and_seed_is_a_run_of_its_own(ran, sessions):
     assert verify(RecordStore(folder / "results")) == []
     names = {cell.name for cell in make_cells(Grid(("fbank",), (FOLDED,), (0,)), sessions).cells}
     assert names == {f"fbank / mood / session {session} / seed 0" for session in SESSIONS}
+
+
+def test_a_head_of_a_fold_is_the_one_that_is_trained_on_this_fold_alone(ran, sessions, tmp_path):
+    folder, records = ran
+    heads = set()
+    for cell in make_cells(Grid(("fbank",), (FOLDED,), (1,)), sessions).cells:
+        here = Folders(folder / "cache", tmp_path)
+        run_cell(cell, here, device="cpu", advance=lambda updates: None)
+        alone = RecordStore(tmp_path).read(RecordStore(tmp_path).path(cell.run))
+        (beside,) = (record for record in records if record.run == cell.run)
+        assert alone.result() == beside.result()
+        heads.add(alone.artifacts["head.safetensors"])
+    assert len(heads) == len(SESSIONS)
 
 
 def test_predictions_of_all_folds_are_those_of_the_corpus(ran, sessions):

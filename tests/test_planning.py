@@ -4,7 +4,7 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import tasks._rows as rows_module
 from core.errors import CacheError
 from core.records import RecordStore
 from frostbench.grid import run as run_module
+from frostbench.grid.cell import Cell
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
@@ -102,6 +103,39 @@ def test_a_job_carries_the_name_of_the_rows_not_the_rows(corpus, quick, tmp_path
     assert found.rows.recordings == planned.rows.recordings
     assert found.rows.clips == planned.rows.clips
     assert found.custom is planned.custom is True, "another recipe under the name of a registered task"
+
+
+# Field of a cell -> how another one differs in it; what a head learns depends on these.
+OTHERS = {
+    "upstream": [lambda cell: replace(cell.upstream, digest="another")],
+    "task": [
+        lambda cell: replace(cell.task, label="text"),
+        lambda cell: replace(cell.task, head="utterance_attention"),
+        lambda cell: replace(cell.task, metrics=("wer",)),
+    ],
+    "recipe": [lambda cell: replace(cell.recipe, steps=5), lambda cell: replace(cell.recipe, learning_rates=(1.0,))],
+    "rows": [
+        lambda cell: replace(cell.rows, digest="another"),  # of another corpus, --limit or fold
+        lambda cell: replace(cell.rows, audio=AudioRecipe(gain_db=1.0)),
+    ],
+    "frames": [lambda cell: "int8"],
+    "live": [lambda cell: ("train",)],
+}
+SHARED = {"seed"}  # heads of several seeds are trained side by side
+AFTERWARDS = {"custom", "long"}  # told of a run, of no influence on what is learned
+
+
+def test_heads_are_trained_side_by_side_that_differ_in_their_seed_alone(corpus, quick):
+    cell, again = make_cells(Grid(("fbank",), quick[:1], (0, 1)), corpus).cells
+    assert len(run_module._sweeps([cell, again], 1)) == 1
+    assert set(OTHERS) | SHARED | AFTERWARDS == {field.name for field in fields(Cell)}, "is it of influence?"
+    for name, changes in OTHERS.items():
+        for number, change in enumerate(changes):
+            other = replace(again, **{name: change(again)})
+            sweeps = run_module._sweeps([cell, other], 1)
+            together = [{id(each) for each, _ in runs} for runs in sweeps]
+            assert set.union(*together) == {id(cell), id(other)}
+            assert max(map(len, together)) == 1, (name, number)
 
 
 def test_rows_that_are_kept_nowhere_are_sent_whole(corpus, quick):
