@@ -8,9 +8,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tasks._rows as rows_module
 from core.errors import CacheError
+from core.mixtures import Mixture, Source
 from core.records import RecordStore
 from frostbench.grid import run as run_module
 from frostbench.grid.cell import Cell
@@ -19,9 +22,11 @@ from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.base import Job
 from frostbench.jobs.local import LocalExecutor
-from tasks._audio import AudioRecipe
+from tasks._audio import AudioRecipe, Trim
 from tasks._base import Task, resolve_task
-from tasks._rows import read_rows, task_rows
+from tasks._rows import Example, TaskRows, read_rows, task_rows
+from tasks._trials import Trial
+from upstreams._extraction.clips import Clip
 
 ROOT = Path(__file__).parent.parent
 
@@ -136,6 +141,65 @@ def test_heads_are_trained_side_by_side_that_differ_in_their_seed_alone(corpus, 
             together = [{id(each) for each, _ in runs} for runs in sweeps]
             assert set.union(*together) == {id(cell), id(other)}
             assert max(map(len, together)) == 1, (name, number)
+
+
+whole, levels = st.integers(0, 1 << 40), st.floats(-60, 60)
+stops = st.none() | whole
+paths = st.sampled_from(["a.wav", "folder/a.wav", "ü.flac"]).map(Path)
+mixtures = st.builds(
+    Mixture,
+    st.lists(st.builds(Source, paths, whole, stops, whole, levels), min_size=1, max_size=3).map(tuple),
+    st.sampled_from(["max", "min"]),
+)
+clips = st.builds(
+    Clip,
+    st.text("0123456789abcdef", min_size=4, max_size=4),
+    paths,
+    whole,
+    st.just(frozenset()),
+    whole,
+    stops,
+    st.just(0.0),
+    st.none() | mixtures,
+)
+examples = st.builds(
+    Example,
+    st.text(max_size=5),
+    st.lists(st.text(max_size=5), min_size=1, max_size=3).map(tuple),
+    st.text() | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+    st.none() | st.text(max_size=5),
+)
+audio_recipes = st.builds(
+    AudioRecipe, levels, st.none() | st.builds(Trim, st.floats(1e-6, 1), st.floats(1e-3, 9)), whole, whole, whole
+)
+made_rows = st.builds(
+    lambda audio, recordings, **facts: TaskRows(
+        audio=audio,
+        recordings={
+            split: [replace(clip, gain_db=audio.gain_db) for clip in part] for split, part in recordings.items()
+        },
+        **facts,
+    ),
+    corpus=st.text(max_size=5),
+    audio=audio_recipes,
+    recordings=st.dictionaries(st.sampled_from(["train", "valid", "test"]), st.lists(clips, max_size=3)),
+    examples=st.dictionaries(st.sampled_from(["train", "valid", "test"]), st.lists(examples, max_size=3)),
+    digest=st.text(max_size=5),
+    limited=st.booleans(),
+    fold=st.none() | st.text(max_size=3),
+    trials=st.dictionaries(
+        st.sampled_from(["valid", "test"]), st.lists(st.builds(Trial, whole, whole, st.booleans()), max_size=3)
+    ),
+    divided=st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+)
+SAID_BEFORE = {"doubts"}  # told to a person while rows are planned; jobs do without
+
+
+@given(made_rows)
+def test_what_is_kept_for_jobs_is_read_back_in_every_field(tmp_path_factory, rows):
+    again = read_rows(rows.kept_in(tmp_path_factory.mktemp("rows")).path)
+    for name in {field.name for field in fields(TaskRows)} - SAID_BEFORE - {"path"}:
+        assert getattr(again, name) == getattr(rows, name), name
 
 
 def test_rows_that_are_kept_nowhere_are_sent_whole(corpus, quick):
