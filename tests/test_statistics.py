@@ -277,6 +277,18 @@ def test_the_value_of_folds_is_the_mean_of_theirs_and_they_are_drawn_apart():
     assert low < 0.375 < high
 
 
+@pytest.mark.parametrize("speakers", [(6, 6), (6, 6, 6, 6, 6), (6, 7)])
+def test_draws_of_one_fold_say_nothing_of_those_of_another(speakers):
+    """Not in folds of one size either: variances of the means add, where equal draws would make the interval wider."""
+    names = "abcde"[: len(speakers)]
+    errors = np.array([wrong for count in speakers for wrong in ([1, 0] * 4)[:count]], dtype=float)
+    folds = [name for name, count in zip(names, speakers, strict=True) for _ in range(count)]
+    found = replace(trials(errors, [f"{fold}{n}" for n, fold in enumerate(folds)]), folds=folds)
+    parts = [errors[[n for n, fold in enumerate(folds) if fold == name]] for name in names]
+    variance = sum(part.var(ddof=1) / len(part) for part in parts) / len(parts) ** 2
+    assert np.var(resample(found).resampled[0]) == pytest.approx(variance, rel=0.08)
+
+
 def test_folds_of_one_speaker_each_are_drawn_whole():
     errors = np.array([1, 0] * 5 + [0] * 4 + [0, 0, 0, 1])
     speakers = ["anna"] * 10 + ["ben"] * 4 + ["cleo"] * 4
