@@ -10,43 +10,8 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from leaderboard._marks import COLOURS, Label, Series, labels, marker
 from leaderboard._svg import CHARACTER_WIDTH, Scale, element, line, padded, path, shortened, signed, text, upwards
-
-COLOURS = 6  # series with a colour and a marker of their own (Okabe-Ito without black and yellow); the others are grey
-MARKERS = (
-    "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0Z",  # circle
-    "M-3.6,-3.6h7.2v7.2h-7.2Z",  # square
-    "M0,-5.2L5.2,0L0,5.2L-5.2,0Z",  # diamond
-    "M0,-4.8L4.8,3.6L-4.8,3.6Z",  # triangle
-    "M0,4.8L4.8,-3.6L-4.8,-3.6Z",  # triangle upside down
-    "M-1.6,-4.6h3.2v3h3v3.2h-3v3h-3.2v-3h-3v-3.2h3Z",  # cross
-    "M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0Z",  # the others: a small circle
-)
-
-
-class Series(NamedTuple):
-    """An upstream, looking the same in every figure.
-
-    Attributes:
-        key: names it within the page.
-        name: as the leaderboard shows it.
-        style: 0 to COLOURS - 1 for a colour of its own, COLOURS for grey.
-        published: somebody else's number, drawn hollow and dashed.
-    """
-
-    key: str
-    name: str
-    style: int
-    published: bool = False
-
-    def classes(self, kind: str) -> str:
-        """The CSS classes of a mark or line."""
-        return f"{kind} s{self.style}" + (" published" if self.published else "")
-
-
-def tip(heading: str, facts: Sequence[tuple[str, str]]) -> str:
-    """What is said on hover, focus or tap: a heading, then lines `name TAB value`; the page's script sets them out."""
-    return "\n".join(" ".join(line.split("\n")) for line in (heading, *(f"{name}\t{value}" for name, value in facts)))
 
 
 class Point(NamedTuple):
@@ -125,7 +90,7 @@ def scatter(label: str, points: Sequence[Point], x_title: str, y_title: str, hig
         zero_at = left + 22 if costs else (left + width) / 2
         return (x_scale(point.x) if point.x > 0 else zero_at), y_scale(point.y)
 
-    parts = [_y_axis(y_scale, left, width, y_title), _x_axis(x_scale.ticks() if costs else [], x_scale, height)]
+    parts = [y_axis(y_scale, left, width, y_title), _x_axis(x_scale.ticks() if costs else [], x_scale, height)]
     parts.append(text(x_title, (left + width) / 2, height - 6, "axis-title", "middle"))
     if zeros:
         parts.append(text("0", place(Point(points[0].series, 0, 0, ""))[0], height - bottom + 18, "tick", "middle"))
@@ -136,9 +101,10 @@ def scatter(label: str, points: Sequence[Point], x_title: str, y_title: str, hig
     parts.append(path([*front[:1], *steps, (width - 14, front[-1][1])], "front"))
     parts += [_mark(point.series, *place(point), point.tip) for point in reversed(points)]
     few = len(points) <= 4 * COLOURS
-    named = [point for point in points if few or point in best or point.series.style < COLOURS]
+    named = [point for i, point in enumerate(points) if few or point in best or i < COLOURS]
     named.sort(key=lambda point: point not in best)
-    parts += _labels([(point.series, *place(point)) for point in named], [place(point) for point in points], width)
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in map(place, points)]
+    parts += labels([Label(point.series, *place(point)) for point in named], taken, (left + 2, 0, width, height))
     description = f"{y_title} against {x_title}; on the Pareto front: {', '.join(point.series.name for point in best)}"
     return Panel(label, description, width, height, Markup("").join(parts))
 
@@ -157,34 +123,10 @@ def pareto_front(points: Sequence[Point], sign: int = 1) -> list[Point]:
     return front
 
 
-def _labels(
-    marks: Sequence[tuple[Series, float, float]], places: Sequence[tuple[float, float]], width: float
-) -> list[Markup]:
-    """Names beside marks, best first; a name that finds no free place is left out, touching the mark tells it."""
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
-    drawn = []
-    for series, x, y in marks:
-        name = shortened(series.name, 26)
-        size = len(name) * CHARACTER_WIDTH
-        for anchor, dx, dy in (("start", 9, 4), ("end", -9, 4), ("middle", 0, -9), ("middle", 0, 17)):
-            start = x + dx - {"start": 0, "middle": size / 2, "end": size}[anchor]
-            box = (start, y + dy - 10, start + size, y + dy + 3)
-            if start > 56 and box[2] < width and not any(_overlap(box, other) for other in taken):
-                taken.append(box)
-                drawn.append(element("text", name, x=x + dx, y=y + dy, text_anchor=anchor, class_="label",
-                                     data_u=series.key))  # fmt: skip
-                break
-    return drawn
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
 def profile(axes: Sequence[Axis], lines: Sequence[tuple[Series, Sequence[float | None], str]]) -> Panel:
-    """Parallel coordinates: one axis a task, best at the top, one line an upstream."""
-    names = [shortened(series.name, 24) for series, _, _ in lines]
-    right = max(len(name) for name in names) * CHARACTER_WIDTH + 16 if len(lines) <= 2 * COLOURS else 0
+    """Parallel coordinates: one axis a task, best at the top, one line an upstream; of many the first are named."""
+    named = lines if len(lines) <= 2 * COLOURS else lines[:COLOURS]
+    right = max(len(shortened(series.name, 24)) for series, _, _ in named) * CHARACTER_WIDTH + 16
     gap = max(96.0, 720 / (len(axes) - 1))
     left, top, bottom = 46.0, 46.0, 300.0
     width = left + gap * (len(axes) - 1) + max(right, left)
@@ -204,11 +146,10 @@ def profile(axes: Sequence[Axis], lines: Sequence[tuple[Series, Sequence[float |
         there = [place for place in places if place is not None]
         strokes = [path(list(run), series.classes("line")) for run in _runs(places) if len(run) > 1]
         marks = [marker(series, *place) for place in there]
-        parts.append(element("g", *strokes, *marks, data_u=series.key, data_tip=told))
-        if places[-1] is not None:
+        parts.append(_line_group(series, *strokes, *marks, data_tip=told))
+        if places[-1] is not None and any(series is each for each, _, _ in named):
             ends.append((places[-1][1], series))
-    if right:
-        parts += _end_labels(ends, left + gap * (len(axes) - 1) + 10)
+    parts += _end_labels(ends, left + gap * (len(axes) - 1) + 10)
     description = f"{len(lines)} upstreams over {', '.join(axis.title for axis in axes)}; best at the top"
     return Panel("", description, width, bottom + 30, Markup("").join(parts))
 
@@ -242,14 +183,14 @@ def curves(label: str, lines: Sequence[Curve], x_title: str, y_title: str, highe
     y_scale = Scale(*padded(ys), *((height - bottom, 10.0) if higher else (10.0, height - bottom)))
     tried = sorted(set(xs))
     ticks = tried if len(tried) < 6 else x_scale.ticks(4)
-    parts = [_y_axis(y_scale, left, width, y_title), _x_axis(ticks, x_scale, height)]
+    parts = [y_axis(y_scale, left, width, y_title), _x_axis(ticks, x_scale, height)]
     parts.append(text(x_title, (left + width) / 2, height - 6, "axis-title", "middle"))
     for curve in reversed(lines):
         places = [(x_scale(x), y_scale(y)) for x, y in curve.points]
         marks = [_mark(curve.series, *place, tip) for place, tip in zip(places, curve.tips, strict=True)]
         rings = [element("circle", cx=at[0], cy=at[1], r=7, class_=curve.series.classes("ring"))
                  for at, (x, _) in zip(places, curve.points, strict=True) if x in curve.chosen]  # fmt: skip
-        parts.append(element("g", path(places, curve.series.classes("line")), *rings, *marks, data_u=curve.series.key))
+        parts.append(_line_group(curve.series, path(places, curve.series.classes("line")), *rings, *marks))
     return Panel(label, f"{y_title} against {x_title} of {len(lines)} upstreams", width, height, Markup("").join(parts))
 
 
@@ -265,7 +206,7 @@ def slopes(label: str, columns: Sequence[str], lines: Sequence[tuple[Series, Seq
     for series, ranks, tip in reversed(lines):
         places = [(margin + gap * i, scale(rank)) for i, rank in enumerate(ranks)]
         marks = [marker(series, *place) for place in places]
-        parts.append(element("g", path(places, series.classes("line")), *marks, data_u=series.key, data_tip=tip))
+        parts.append(_line_group(series, path(places, series.classes("line")), *marks, data_tip=tip))
     for side, x in ((0, margin - 10), (-1, margin + gap * (len(columns) - 1) + 10)):
         drawn = _end_labels([(scale(ranks[side]), series) for series, ranks, _ in lines], x)
         parts.append(element("g", *drawn, text_anchor="end" if side == 0 else "start"))
@@ -273,7 +214,8 @@ def slopes(label: str, columns: Sequence[str], lines: Sequence[tuple[Series, Seq
     return Panel(label, description, width, top + 24 * max(lowest, 1), Markup("").join(parts))
 
 
-def _y_axis(scale: Scale, left: float, width: float, title: str) -> Markup:
+def y_axis(scale: Scale, left: float, width: float, title: str) -> Markup:
+    """Grid lines from `left` to `width` at round values, and the title upwards beside them."""
     parts = []
     for tick in scale.ticks():
         parts.append(line(left, scale(tick), width, scale(tick), "grid"))
@@ -293,11 +235,10 @@ def compact(value: float) -> str:
     return f"{value:g}" if value >= 1e-3 or value == 0 else f"{value:.0e}".replace("e-0", "e-")
 
 
+def _line_group(series: Series, *parts: Markup, data_tip: str | None = None) -> Markup:
+    """A line with its marks."""
+    return element("g", *parts, data_u=series.key, data_tip=data_tip, class_="quiet" if series.quiet else None)
+
+
 def _mark(series: Series, x: float, y: float, tip: str) -> Markup:
     return element("g", marker(series, x, y), data_u=series.key, data_tip=tip)
-
-
-def marker(series: Series, x: float, y: float) -> Markup:
-    """The symbol of an upstream, in pixels."""
-    return element("path", d=MARKERS[series.style], transform=f"translate({x:.1f} {y:.1f})",
-                   class_=series.classes("mark"))  # fmt: skip

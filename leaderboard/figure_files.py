@@ -10,8 +10,8 @@ from pathlib import Path
 import resvg_py
 
 from core.digest import written_then_renamed
-from leaderboard._charts import marker
 from leaderboard._heat_map import SHADES
+from leaderboard._marks import marker
 from leaderboard._svg import CHARACTER_WIDTH, element, group, printable, shortened, text
 from leaderboard.board import Leaderboard
 from leaderboard.figures import Figure, figures_of

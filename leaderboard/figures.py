@@ -8,22 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from leaderboard._charts import (
-    COLOURS,
-    Axis,
-    Curve,
-    Panel,
-    Point,
-    Series,
-    curves,
-    profile,
-    scatter,
-    slopes,
-    tip,
-)
+from leaderboard._charts import Axis, Curve, Panel, Point, curves, profile, scatter, slopes
+from leaderboard._family_panels import family_legend, family_panels, style_of
 from leaderboard._heat_map import Matrix, heat_map
+from leaderboard._marks import COLOURS, Series, tip
 from leaderboard._svg import shortened, signed
 from leaderboard.board import Board, Column, Confusion, HeadComparison, Interval, ResultCell, Row
+from leaderboard.families import families_of
 
 MOST_LABELS = 40  # of a confusion matrix; of more labels those are shown that are confused most often
 
@@ -50,11 +41,25 @@ class Figure:
 
 
 def series_of(board: Board) -> dict[str, Series]:
-    """How every upstream looks; the best ones have a colour. The keys of published rows begin with `published:`."""
-    shown = {row.name: Series(f"m{i}", row.name, min(i, COLOURS)) for i, row in enumerate(board.rows)}
+    """How every upstream looks. The keys of published rows begin with `published:`.
+
+    Colours go to the best upstreams; where there are more of them than colours, and of several families, to the
+    families, and the best stand out by stronger lines.
+    """
+    families = looks_by_family(board)
+    shown = {
+        row.name: Series(f"m{i}", row.name, style_of(row.family) if families else min(i, COLOURS),
+                         quiet=families and i >= COLOURS)
+        for i, row in enumerate(board.rows)
+    }  # fmt: skip
     published = {f"published:{row.name}": Series(f"p{i}", row.name, COLOURS, published=True)
                  for i, row in enumerate(board.published)}  # fmt: skip
     return shown | published
+
+
+def looks_by_family(board: Board) -> bool:
+    """Whether its upstreams have the looks of their families."""
+    return len(board.rows) > COLOURS and len(families_of(board.rows)) > 1
 
 
 def figures_of(board: Board) -> list[Figure]:
@@ -63,6 +68,7 @@ def figures_of(board: Board) -> list[Figure]:
     found = [
         _trade_off(board, series),
         _profile(board, series),
+        _families(board, series),
         _layers(board, series, corrected=False),
         _layers(board, series, corrected=True),
         _rates(board, series),
@@ -95,7 +101,7 @@ def _trade_off(board: Board, series: Mapping[str, Series]) -> Figure | None:
     for name, x_title in (("parameters", "parameters"), ("compute", "GFLOP for a second of audio")):
         if len({(point.x, point.y) for point in points[name]}) > 1:
             panels.append(scatter(f"{title[:1].upper()}{title[1:]} and {name}", points[name], x_title, title, higher))
-    return Figure("trade-off", "What it costs to be good", tuple(panels), _legend(series), captioned=False)
+    return Figure("trade-off", "What it costs to be good", tuple(panels), _legend(board, series), captioned=False)
 
 
 def _worth(board: Board) -> tuple[str, bool, dict[str, float]]:
@@ -123,7 +129,14 @@ def _profile(board: Board, series: Mapping[str, Series]) -> Figure | None:
         values = [published.values.get(column.key) for column in columns]
         told = _values_tip(f"{published.name} (published)", columns, values)
         lines.append((series[f"published:{published.name}"], values, told))
-    return Figure("profile", "Strengths and weaknesses", (profile(axes, lines),), _legend(series), captioned=False)
+    return Figure(
+        "profile", "Strengths and weaknesses", (profile(axes, lines),), _legend(board, series), captioned=False
+    )
+
+
+def _families(board: Board, series: Mapping[str, Series]) -> Figure:
+    panels = tuple(family_panels(board, series))
+    return Figure("by-family", "What each family is good at", panels, family_legend(board.rows))
 
 
 def _span(board: Board, column: Column) -> tuple[float, ...]:
@@ -183,8 +196,8 @@ def _rates(board: Board, series: Mapping[str, Series]) -> Figure | None:
                     column.direction == "higher",
                 )
             )
-    return Figure("learning-rates", "Sensitivity to the learning rate", tuple(panels), _legend(series, published=False),
-                  captioned=False)  # fmt: skip
+    legend = _legend(board, series, published=False)
+    return Figure("learning-rates", "Sensitivity to the learning rate", tuple(panels), legend, captioned=False)
 
 
 def _rate_curve(row: Row, column: Column, series: Mapping[str, Series]) -> Curve:
@@ -271,7 +284,7 @@ def _heads(board: Board, series: Mapping[str, Series]) -> Figure | None:
     columns = {column.task: column for column in board.columns if column.primary}
     panels = [_head_panel(each, columns[each.task], series) for each in board.heads
               if each.task in columns and len(each.upstreams) > 1]  # fmt: skip
-    return Figure("heads", "The order by another head", tuple(panels), _legend(series, published=False))
+    return Figure("heads", "The order by another head", tuple(panels), _legend(board, series, published=False))
 
 
 def _head_panel(comparison: HeadComparison, column: Column, series: Mapping[str, Series]) -> Panel:
@@ -296,9 +309,13 @@ def _bracketed(interval: Interval | None) -> str:
     return "" if interval is None else f" [{interval.low:.1f}, {interval.high:.1f}]"
 
 
-def _legend(series: Mapping[str, Series], published: bool = True) -> tuple[Series, ...]:
-    coloured = [each for each in series.values() if each.style < COLOURS]
-    others = [each for each in series.values() if each.style == COLOURS and not each.published]
-    shown = coloured + [Series("", "others", COLOURS)] * bool(others)
-    return tuple(shown + [Series("", "published", COLOURS, published=True)] * any(s.published for s in series.values())
-                 if published else shown)  # fmt: skip
+def _legend(board: Board, series: Mapping[str, Series], published: bool = True) -> tuple[Series, ...]:
+    shown = family_legend(board.rows) if looks_by_family(board) else _legend_of_the_best(series)
+    hollow = published and any(each.published for each in series.values())
+    return (*shown, Series("", "published", COLOURS, published=True)) if hollow else shown
+
+
+def _legend_of_the_best(series: Mapping[str, Series]) -> tuple[Series, ...]:
+    measured = [each for each in series.values() if not each.published]
+    coloured = tuple(each for each in measured if each.style < COLOURS)
+    return (*coloured, Series("", "others", COLOURS)) if len(measured) > len(coloured) else coloured

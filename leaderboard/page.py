@@ -12,10 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from leaderboard._charts import Series, compact, marker, tip
+from leaderboard._charts import compact
 from leaderboard._heat_map import SHADES
+from leaderboard._marks import Series, marker, tip
 from leaderboard._svg import element, printable, signed
 from leaderboard.board import Board, Column, Leaderboard, ResultCell, Row
+from leaderboard.families import families_of
 from leaderboard.figures import Figure, figures_of, series_of
 
 # Circumstances that differ from run to run, or from upstream to upstream: no setting.
@@ -50,7 +52,16 @@ class CellView:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the table; `cells` are in the order of the columns, `source` says where published numbers stand."""
+    """A row of the table.
+
+    Attributes:
+        series: how it looks.
+        score, params, gflops_per_second: of the upstream; None where unknown.
+        cells: in the order of the columns.
+        source: where published numbers stand.
+        family: of the upstream; empty where unknown.
+        lane: place of its family in `BoardView.families`, after them where it is unknown.
+    """
 
     series: Series
     score: float | None
@@ -58,6 +69,8 @@ class Line:
     gflops_per_second: float | None
     cells: tuple[CellView | None, ...]
     source: str = ""
+    family: str = ""
+    lane: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ class BoardView:
         board: the results.
         key: names it within the page.
         lines: of the table.
+        families: those of the rows, in order.
         series: row name -> how it looks.
         figures: name -> figure, without the confusion matrices.
         confusions: those.
@@ -79,6 +93,7 @@ class BoardView:
     board: Board
     key: str
     lines: tuple[Line, ...]
+    families: tuple[str, ...]
     series: Mapping[str, Series]
     figures: Mapping[str, Figure]
     confusions: tuple[Figure, ...]
@@ -144,6 +159,7 @@ def _view(board: Board, key: str) -> BoardView:
         board=board,
         key=key,
         lines=tuple(_lines(board, series)),
+        families=tuple(families_of(board.rows)),
         series=series,
         figures={figure.name: figure for figure in figures if not figure.name.startswith("confusion")},
         confusions=tuple(figure for figure in figures if figure.name.startswith("confusion")),
@@ -170,16 +186,28 @@ def _told(value: object) -> str:
 def _lines(board: Board, series: Mapping[str, Series]) -> list[Line]:
     spans = [_span(board, column) for column in board.columns]
     rivals = len(board.rows) > 1  # alone nobody is the best
+    families = [*families_of(board.rows), ""]
     lines = []
     for row in board.rows:
         cells = [_cell(row, row.cells[column.key], column, span, rivals) if column.key in row.cells else None
                  for column, span in zip(board.columns, spans, strict=True)]  # fmt: skip
-        lines.append(Line(series[row.name], row.score, row.params, row.gflops_per_second, tuple(cells)))
+        lines.append(
+            Line(
+                series[row.name],
+                row.score,
+                row.params,
+                row.gflops_per_second,
+                tuple(cells),
+                family=row.family,
+                lane=families.index(row.family),
+            )
+        )
     for published in board.published:
         shown = [_published_cell(published.name, published.values[column.key], column, published.source)
                  if column.key in published.values else None for column in board.columns]  # fmt: skip
         look = series[f"published:{published.name}"]
-        lines.append(Line(look, published.score, published.params, None, tuple(shown), published.source))
+        unknown = families.index("")
+        lines.append(Line(look, published.score, published.params, None, tuple(shown), published.source, lane=unknown))
     return sorted(lines, key=lambda line: (line.score is None, -(line.score or 0)))
 
 

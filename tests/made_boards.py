@@ -85,6 +85,13 @@ def cell(name: str, task: str, layers: int, place: int, draw: random.Random, see
     )
 
 
+def in_families(made: Board, *families: str) -> Board:
+    """The same with families given to its rows, in their order."""
+    return replace(
+        made, rows=tuple(replace(row, family=family) for row, family in zip(made.rows, families, strict=True))
+    )
+
+
 def board(upstreams: int = 4, tasks: int = 4, layers: int = 4, names: tuple[str, ...] = NAMES) -> Board:
     """Upstreams in order, the first the best; the first has one layer and no parameters."""
     draw = random.Random(0)

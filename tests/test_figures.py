@@ -15,8 +15,9 @@ import pytest
 from made_boards import board, leaderboard, with_published
 from PIL import Image
 
-from leaderboard._charts import Point, Series, compact, pareto_front
+from leaderboard._charts import Point, compact, pareto_front
 from leaderboard._heat_map import Matrix, heat_map
+from leaderboard._marks import Series
 from leaderboard._svg import Scale, element, shortened
 from leaderboard.board import Board, Confusion
 from leaderboard.figure_files import png_of, standalone, style, write_figures

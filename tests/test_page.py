@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from made_boards import board, leaderboard, with_published
+from made_boards import board, in_families, leaderboard, with_published
 from test_figures import HOSTILE
 from test_records import record
 
 from core.records import RecordStore
 from leaderboard.board import Board, Leaderboard
+from leaderboard.families import FAMILIES as ORDER
 from leaderboard.page import duration, page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -248,6 +249,78 @@ def test_choices_show_one_of_several(opened):
     assert len(before) == len(after) == 3 and before != after
 
 
+FAMILIES = ("spectral", "contrastive", "", "contrastive")
+
+
+def lanes(tab) -> list[str]:
+    return tab.locator(".board tr.lane:visible").all_inner_texts()
+
+
+def test_families_are_a_section_and_stand_beside_the_names(opened):
+    tab = opened(with_published(in_families(board(tasks=3), *FAMILIES)))
+    assert "Families" in tab.locator(".sections a").all_inner_texts()
+    assert tab.locator("#b0-by-family h4").all_inner_texts() == ["ASR: Task asr", "IC: Task ic", "KS: Task ks"]
+    assert tab.locator("#b0-by-family .legend li").all_inner_texts() == ["spectral", "contrastive", "unknown"]
+    tab.hover("#b0-by-family svg.chart >> nth=0 >> g[data-u='m1'] >> path")
+    assert tab.locator("#tip").inner_text().split("\n") == [
+        "mfcc", "WER", "23.0 %", "95 % interval", "20.5 to 25.0", "Family", "contrastive", "Rank", "1",
+    ]  # fmt: skip
+    chart = tab.locator("#b0-by-family svg.chart").first
+    assert chart.get_attribute("aria-label").startswith("ASR: Task asr: Best of each family: spectral fbank 20.0, ")
+    chart.focus()
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#tip b").inner_text() == "fbank"
+    assert tab.locator('tr[data-u="m1"] .family').inner_text() == "contrastive"
+    assert tab.locator(".family").count() == 3
+    plain = opened(board())
+    assert plain.locator(".family, [data-grouped], [data-family]").count() == 0
+    one = opened(in_families(board(), *["contrastive"] * 4))
+    assert one.locator("[data-grouped], #b0-by-family").count() == 0
+    assert one.locator(".family").count() == 4
+
+
+def test_rows_are_grouped_by_family(opened):
+    tab = opened(with_published(in_families(board(tasks=3), *FAMILIES)))
+    by_score = ["WavLM", "fbank", "mfcc", "apc", "mockingjay"]
+    assert (order(tab), lanes(tab)) == (by_score, [])
+    tab.get_by_label("grouped by family").check()
+    assert order(tab) == ["fbank", "mfcc", "mockingjay", "WavLM", "apc"]
+    assert lanes(tab) == ["spectral 1", "contrastive 2", "family not recorded 2"]
+    tab.locator('th[data-task="asr"] button').click()  # the worst first at the second press
+    tab.locator('th[data-task="asr"] button').click()
+    assert order(tab) == ["fbank", "mockingjay", "mfcc", "apc", "WavLM"]
+    tab.locator("[data-filter]").fill("m")
+    assert order(tab) == ["mockingjay", "mfcc", "WavLM"]
+    assert lanes(tab) == ["contrastive 2", "family not recorded 1"]
+    tab.locator('tr[data-u="m1"] td[data-task="asr"]').focus()
+    tab.keyboard.press("ArrowUp")
+    assert tab.locator("#tip b").inner_text() == "mockingjay, task asr"
+    tab.locator("[data-filter]").fill("")
+    tab.get_by_label("grouped by family").uncheck()
+    assert (order(tab), lanes(tab)) == (["mockingjay", "apc", "mfcc", "fbank", "WavLM"], [])
+    assert tab.locator("tr.lane").count() == 0
+
+
+def test_a_grouped_table_is_saved_with_its_families(opened):
+    tab = opened(in_families(board(upstreams=3, tasks=1), "generative", "spectral", ""))
+    tab.get_by_label("grouped by family").check()
+    with tab.expect_download() as download:
+        tab.locator("[data-csv]").click()
+    rows = list(csv.reader(Path(download.value.path()).read_text(encoding="utf-8").splitlines()))
+    assert [row[:3] for row in rows] == [
+        ["Upstream", "Family", "score ↑"], ["mfcc", "spectral", "49.0"], ["fbank", "generative", "50.0"],
+        ["apc", "", "48.0"],
+    ]  # fmt: skip
+
+
+def test_grouping_one_board_leaves_the_others(opened):
+    one = in_families(board(tasks=1), *FAMILIES)
+    tab = opened(one, replace(one, title="other"))
+    tab.get_by_label("grouped by family").first.check()
+    tab.get_by_role("button", name="other").click()
+    assert (order(tab), lanes(tab)) == (["fbank", "mfcc", "apc", "mockingjay"], [])
+
+
 def test_other_heads_flip_the_order(opened):
     tab = opened(with_published(board()))
     panel = tab.locator("#b0-heads .panel")
@@ -347,9 +420,11 @@ def test_the_table_is_saved_as_it_is_shown(opened):
 
 
 def test_without_scripts_everything_is_readable(opened):
-    tab = opened(with_published(board()), java_script_enabled=False)
+    made = with_published(in_families(board(), *FAMILIES))
+    tab = opened(made, java_script_enabled=False)
     assert tab.locator("select, input, #theme").locator("visible=true").count() == 0
-    assert tab.locator("tr[data-u]").count() == 5
+    assert order(tab) == ["WavLM", "fbank", "mfcc", "apc", "mockingjay"]
+    assert tab.locator(".family").locator("visible=true").count() == 3
     assert tab.locator("#b0-confusions .panel").locator("visible=true").count() == 2 * 4
 
 
@@ -357,7 +432,8 @@ def test_without_scripts_everything_is_readable(opened):
     "hostile", [*HOSTILE, "</script><script>alert(2)</script>", "</style><b>", "--><!--", "x" * 300]
 )
 def test_names_are_text_whatever_they_hold(opened, hostile):
-    made = with_published(board(upstreams=3, tasks=3, names=(hostile, f"{hostile}!", "plain")))
+    named = board(upstreams=3, tasks=3, names=(hostile, f"{hostile}!", "plain"))
+    made = with_published(in_families(named, hostile, "spectral", f"{hostile}!"))
     columns = tuple(replace(each, title=hostile, corpus=hostile, head=hostile) for each in made.columns)
     score = replace(made.score, name=hostile, explanation=hostile)
     tab = opened(replace(made, title=hostile, columns=columns, score=score, interval_note=hostile))
@@ -365,7 +441,10 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
     assert tab.locator('tr[data-u="m0"] bdi').text_content() == shown
     assert tab.locator("script").count() == 1
     assert tab.locator("img, article b b").count() == 0
-    assert tab.locator(".view > section").count() == 8
+    assert tab.locator(".view > section").count() == 9
+    assert tab.locator('tr[data-u="m0"] .family').text_content() == shown
+    tab.get_by_label("grouped by family").check()
+    assert tab.locator("tr.lane span").nth(1).text_content() == f"{shown} 1"
     tab.hover('tr[data-u="m0"] td[data-task="ks"]')
     assert tab.locator("#tip b").text_content().startswith(shown)
     tab.set_viewport_size(PHONE)
@@ -375,8 +454,10 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
 @pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)], ids=["light desk", "dark phone"])
 def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
     pytest.importorskip("axe_playwright_python", reason="needs axe: pip install -e '.[dev]'")
-    two = (with_published(board(tasks=3)), replace(board(upstreams=31, tasks=1, layers=1), title="other"))
+    two = (with_published(in_families(board(tasks=3), *FAMILIES)),
+           replace(board(upstreams=31, tasks=1, layers=1), title="other"))  # fmt: skip
     tab = opened(*two, color_scheme=scheme, viewport=viewport)
+    tab.get_by_label("grouped by family").check()
     assert violations(tab) == []
     tab.get_by_role("button", name="other").click()
     assert violations(tab) == []
@@ -385,6 +466,7 @@ def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
 @pytest.mark.parametrize(("upstreams", "tasks", "layers"), [(1, 1, 1), (5, 4, 13), (60, 10, 25)])
 def test_any_size_fits_a_phone_and_a_mail(opened, upstreams, tasks, layers):
     made = with_published(board(upstreams, tasks, layers))
+    made = in_families(made, *[ORDER[i % len(ORDER)] for i in range(upstreams)])
     assert len(page(leaderboard(made)).encode()) < MOST_BYTES
     tab = opened(made, viewport=PHONE)
     assert overflow(tab) == 0

@@ -53,22 +53,55 @@
   });
 
   // Sorting: a heading's first press puts the best on top, the second turns the order over; gaps stay below.
+  const places = new Map(all(".board tr[data-u]").map((row, place) => [row, place]));
+  const sorted = (table) => {
+    const rows = all("tr[data-u]", table).sort((a, b) => places.get(a) - places.get(b));
+    const heading = table.querySelector("[aria-sort]");
+    if (!heading) return rows;
+    const value = (row) => row.cells[heading.cellIndex].dataset.sort ?? "";
+    const textual = heading.cellIndex === 0;
+    const sign = heading.getAttribute("aria-sort") === "ascending" ? 1 : -1;
+    return rows.sort((a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");
+      return (textual ? x.localeCompare(y) : x - y) * sign;
+    });
+  };
+  // Grouping: the families in their order, each below a heading, and in each the order of the table.
+  const laneHeading = (row) => {
+    const [heading, cell, name, size] = ["tr", "th", "span", "small"].map((tag) => document.createElement(tag));
+    heading.className = "lane";
+    heading.dataset.lane = row.dataset.lane;
+    cell.colSpan = row.cells.length;
+    cell.scope = "rowgroup";
+    name.textContent = row.dataset.family || "family not recorded";
+    name.append(" ", size);
+    cell.append(name);
+    heading.append(cell);
+    return heading;
+  };
+  const arrange = (table) => {
+    const body = table.tBodies[0];
+    const grouped = !!table.closest(".view").querySelector("[data-grouped]:checked");
+    table.classList.toggle("grouped", grouped);
+    for (const heading of all(".lane", body)) heading.remove();
+    const rows = sorted(table);
+    if (grouped) rows.sort((a, b) => a.dataset.lane - b.dataset.lane);
+    const begins = (i) => grouped && rows[i].dataset.lane !== rows[i - 1]?.dataset.lane;
+    body.append(...rows.flatMap((row, i) => begins(i) ? [laneHeading(row), row] : [row]), body.querySelector(".nothing"));
+    filter(table.closest(".view"));
+  };
   const sort = (heading) => {
-    const body = heading.closest("table").tBodies[0];
     const other = { ascending: "descending", descending: "ascending" };
     const order = other[heading.getAttribute("aria-sort")] || heading.dataset.first;
     for (const each of all("[aria-sort]", heading.parentElement)) each.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", order);
-    const value = (row) => row.cells[heading.cellIndex].dataset.sort ?? "";
-    const textual = heading.cellIndex === 0;
-    const rows = all("tr[data-u]", body).sort((a, b) => {
-      const [x, y] = [value(a), value(b)];
-      if (x === "" || y === "") return (x === "") - (y === "");
-      return (textual ? x.localeCompare(y) : x - y) * (order === "ascending" ? 1 : -1);
-    });
-    body.append(...rows, body.querySelector(".nothing"));
+    arrange(heading.closest("table"));
   };
   for (const heading of all(".board thead th")) heading.firstElementChild.addEventListener("click", () => sort(heading));
+  for (const control of all("[data-grouped]")) {
+    control.addEventListener("change", () => arrange(control.closest(".view").querySelector(".board")));
+  }
 
   // Filters: upstreams by a part of their names, tasks by their chips, in the table and in every figure.
   const filter = (view) => {
@@ -76,6 +109,11 @@
     const gone = new Set();
     for (const row of all("tr[data-u]", view)) if (!row.dataset.name.includes(wanted)) gone.add(row.dataset.u);
     for (const part of all("[data-u]", view)) part.classList.toggle("gone", gone.has(part.dataset.u));
+    for (const heading of all(".lane", view)) {
+      const shown = all(`tr[data-u][data-lane="${heading.dataset.lane}"]`, view).filter((row) => !row.matches(".gone"));
+      heading.classList.toggle("gone", !shown.length);
+      heading.querySelector("small").textContent = shown.length;
+    }
     view.querySelector(".nothing").hidden = gone.size < all("tr[data-u]", view).length;
     const off = new Set(all("[data-column]:not(:checked)", view).map((box) => box.dataset.column));
     for (const part of all("[data-task]", view)) part.classList.toggle("gone", off.has(part.dataset.task));
@@ -218,12 +256,16 @@
 
   // The table as it is shown: filtered, in the order on the screen.
   const quoted = (text) => `"${text.replaceAll('"', '""')}"`;
+  const heading = (cell) => [...cell.childNodes].filter((part) => !part.matches?.(".family"))
+    .map((part) => part.innerText ?? part.textContent).join(" ").replace(/\s+/g, " ").trim();
   const csv = (table) => all("tr", table)
-    .filter((row) => !row.matches(".gone, .nothing"))
-    .map((row) => [...row.cells].filter((cell) => !cell.matches(".gone")).map((cell) => {
-      const value = cell.tagName === "TD" ? cell.dataset.sort ?? "" : cell.innerText.replace(/\s+/g, " ").trim();
-      return quoted(value);
-    }).join(","))
+    .filter((row) => !row.matches(".gone, .nothing, .lane"))
+    .map((row) => {
+      const shown = [...row.cells].filter((cell) => !cell.matches(".gone"));
+      const values = shown.map((cell) => cell.tagName === "TD" ? cell.dataset.sort ?? "" : heading(cell));
+      if (table.querySelector("[data-family]")) values.splice(1, 0, row.dataset.family ?? "Family");
+      return values.map(quoted).join(",");
+    })
     .join("\r\n");
   for (const button of all("[data-csv]")) {
     button.addEventListener("click", () => {
