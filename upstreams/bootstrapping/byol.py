@@ -7,7 +7,7 @@ maximum over time. There are no negatives; what keeps recordings apart is the pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -59,7 +59,7 @@ class BYOL(PooledUpstream):
     }
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (base_recipe(clips=4096, steps=312_500),),  # 1,000 epochs of ImageNet in its batches
-        "tiny": (TINY_RECIPE,),
+        "tiny": (replace(TINY_RECIPE, steps=780),),
     }
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:

@@ -77,7 +77,7 @@ class Data2Vec(TrainableUpstream):
             ),
         ),
         "tiny": (
-            PretrainRecipe(steps=600, batch_seconds=24, learning_rate=5e-4, weight_decay=0.01, betas=(0.9, 0.98)),
+            PretrainRecipe(steps=480, batch_seconds=24, learning_rate=5e-4, weight_decay=0.01, betas=(0.9, 0.98)),
         ),
     }
 

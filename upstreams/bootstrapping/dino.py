@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -107,7 +107,7 @@ class DINO(PooledUpstream):
         "base": (
             base_recipe(clips=1024, steps=125_000, learning_rate=2e-3, clip=3.0, weight_decay=0.04, schedule="cosine"),
         ),
-        "tiny": (TINY_RECIPE,),
+        "tiny": (replace(TINY_RECIPE, steps=830),),
     }
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:

@@ -88,7 +88,7 @@ class Distil(TrainableUpstream):
                 crop_seconds=15.625,
             ),
         ),
-        "tiny": (PretrainRecipe(steps=800, batch_seconds=24, learning_rate=1e-3, betas=(0.9, 0.98)),),
+        "tiny": (PretrainRecipe(steps=900, batch_seconds=24, learning_rate=1e-3, betas=(0.9, 0.98)),),
     }
 
     def __init__(self, config: DistilConfig) -> None:

@@ -6,7 +6,7 @@ Neither negatives nor a teacher. Without the stop-gradient or without the predic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -53,7 +53,7 @@ class SimSiam(PooledUpstream):
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 100 epochs of ImageNet; the paper keeps the predictor's learning rate constant, here there is one rate.
         "base": (base_recipe(clips=512, steps=250_000, schedule="cosine"),),
-        "tiny": (TINY_RECIPE,),
+        "tiny": (replace(TINY_RECIPE, steps=940),),
     }
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:

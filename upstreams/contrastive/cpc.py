@@ -71,7 +71,7 @@ class CPC(TrainableUpstream):
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 200 epochs of LibriSpeech's 100 hours in windows of 20,480 samples, 64 an update.
         "base": (PretrainRecipe(steps=880_000, batch_seconds=82, learning_rate=2e-4, crop_seconds=1.28),),
-        "tiny": (PretrainRecipe(steps=600, batch_seconds=24, learning_rate=1e-3, warmup=0.1, crop_seconds=1.5),),
+        "tiny": (PretrainRecipe(steps=1_400, batch_seconds=24, learning_rate=1e-3, warmup=0.1, crop_seconds=1.5),),
     }
 
     def __init__(self, config: CPCConfig) -> None:

@@ -6,7 +6,7 @@ One network and no store: what is compared with are the other views of the batch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -50,7 +50,7 @@ class InvaSpread(PooledUpstream):
     sizes: ClassVar[Mapping[str, InvaSpreadConfig]] = {"base": InvaSpreadConfig(), "tiny": InvaSpreadConfig(**TINY)}
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (base_recipe(clips=128, steps=117_000),),  # 300 epochs of the 50,000 images of CIFAR-10
-        "tiny": (TINY_RECIPE,),
+        "tiny": (replace(TINY_RECIPE, steps=930),),
     }
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:

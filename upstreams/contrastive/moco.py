@@ -7,7 +7,7 @@ Version 2 (Chen et al., arXiv:2003.04297), with a hidden layer in the head and a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -62,7 +62,7 @@ class MoCo(PooledUpstream):
     }
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (base_recipe(clips=256, steps=1_000_000, schedule="cosine"),),  # 200 epochs of ImageNet
-        "tiny": (TINY_RECIPE,),
+        "tiny": (replace(TINY_RECIPE, steps=960),),
     }
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:

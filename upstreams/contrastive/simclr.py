@@ -8,7 +8,7 @@ in one direction: `similarity=bilinear` with `strength=0`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -74,7 +74,7 @@ class SimCLR(PooledUpstream):
     }
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (base_recipe(clips=4096, steps=312_500, schedule="cosine"),),  # 1,000 epochs of ImageNet
-        "tiny": (TINY_RECIPE,),
+        "tiny": (replace(TINY_RECIPE, steps=920),),
     }
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:

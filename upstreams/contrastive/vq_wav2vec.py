@@ -169,7 +169,7 @@ class VQWav2Vec(Wav2Vec):
                 schedule="cosine",
             ),
         ),
-        "tiny": (PretrainRecipe(steps=600, batch_seconds=24, learning_rate=1e-3, warmup=0.1, crop_seconds=1.5),),
+        "tiny": (PretrainRecipe(steps=785, batch_seconds=24, learning_rate=1e-3, warmup=0.1, crop_seconds=1.5),),
     }
 
     @classmethod

@@ -71,7 +71,7 @@ class Wav2Vec(TrainableUpstream):
                 schedule="cosine",
             ),
         ),
-        "tiny": (PretrainRecipe(steps=600, batch_seconds=24, learning_rate=1e-3, warmup=0.1, crop_seconds=1.5),),
+        "tiny": (PretrainRecipe(steps=950, batch_seconds=24, learning_rate=1e-3, warmup=0.1, crop_seconds=1.5),),
     }
 
     def __init__(self, config: Wav2VecConfig) -> None:

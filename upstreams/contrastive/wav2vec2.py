@@ -76,7 +76,7 @@ class Wav2Vec2(WaveformUpstream):
         ),
         "tiny": (
             PretrainRecipe(
-                steps=1_200,
+                steps=670,
                 batch_seconds=12,
                 learning_rate=1e-3,
                 weight_decay=0.01,

@@ -50,7 +50,7 @@ class APC(TrainableUpstream):
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 100 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.
         "base": (PretrainRecipe(steps=325_000, batch_seconds=400, learning_rate=1e-4),),
-        "tiny": (PretrainRecipe(steps=900, batch_seconds=24, learning_rate=1e-3),),
+        "tiny": (PretrainRecipe(steps=475, batch_seconds=24, learning_rate=1e-3),),
     }
 
     def __init__(self, config: APCConfig = APCConfig()) -> None:

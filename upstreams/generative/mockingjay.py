@@ -52,7 +52,7 @@ class Mockingjay(TrainableUpstream):
     }
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (PretrainRecipe(steps=500_000, batch_seconds=400, learning_rate=2e-4, weight_decay=0.01),),
-        "tiny": (PretrainRecipe(steps=800, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01),),
+        "tiny": (PretrainRecipe(steps=250, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01),),
     }
 
     def __init__(self, config: MockingjayConfig = MockingjayConfig()) -> None:

@@ -53,7 +53,7 @@ class Tera(Mockingjay):
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 32 utterances of about 12 s an update.
         "base": (PretrainRecipe(steps=1_000_000, batch_seconds=400, learning_rate=2e-4, weight_decay=0.01),),
-        "tiny": (PretrainRecipe(steps=450, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01),),
+        "tiny": (PretrainRecipe(steps=260, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01),),
     }
 
     def __init__(self, config: TeraConfig = TeraConfig()) -> None:

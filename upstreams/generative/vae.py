@@ -91,7 +91,7 @@ class VAE(TrainableUpstream):
     }
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (PretrainRecipe(steps=200_000, batch_seconds=400, learning_rate=1e-3),),
-        "tiny": (PretrainRecipe(steps=900, batch_seconds=24, learning_rate=1e-3),),
+        "tiny": (PretrainRecipe(steps=1_600, batch_seconds=24, learning_rate=1e-3),),
     }
 
     def __init__(self, config: VAEConfig = VAEConfig()) -> None:

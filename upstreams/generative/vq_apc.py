@@ -93,7 +93,7 @@ class VQAPC(APC):
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         # 10 epochs of LibriSpeech's 360 hours in batches of 32 utterances, about 12 s each.
         "base": (PretrainRecipe(steps=32_500, batch_seconds=400, learning_rate=1e-4, clip=1.0),),
-        "tiny": (PretrainRecipe(steps=800, batch_seconds=24, learning_rate=1e-3),),
+        "tiny": (PretrainRecipe(steps=455, batch_seconds=24, learning_rate=1e-3),),
     }
 
     @classmethod

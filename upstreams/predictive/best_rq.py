@@ -90,7 +90,7 @@ class BestRQ(TrainableUpstream):
             ),
         ),
         "tiny": (
-            PretrainRecipe(steps=800, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01, betas=(0.9, 0.98)),
+            PretrainRecipe(steps=545, batch_seconds=24, learning_rate=1e-3, weight_decay=0.01, betas=(0.9, 0.98)),
         ),
     }
 

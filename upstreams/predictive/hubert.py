@@ -53,7 +53,7 @@ BASE_RECIPE = PretrainRecipe(
     targets=Clusters(100),
 )
 TINY_RECIPE = PretrainRecipe(
-    steps=1_000,
+    steps=250,
     batch_seconds=12,
     learning_rate=1e-3,
     clip=10.0,
@@ -79,7 +79,7 @@ class Hubert(WaveformUpstream):
     sizes: ClassVar[Mapping[str, HubertConfig]] = {"base": HubertConfig(), "tiny": TINY_CONFIG}
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (BASE_RECIPE, replace(BASE_RECIPE, steps=400_000, targets=Clusters(500, layer=6))),
-        "tiny": (TINY_RECIPE, replace(TINY_RECIPE, steps=1_500, targets=Clusters(100, layer=2, fit_frames=100_000))),
+        "tiny": (TINY_RECIPE, replace(TINY_RECIPE, steps=550, targets=Clusters(100, layer=2, fit_frames=100_000))),
     }
 
     def __init__(self, config: HubertConfig = TINY_CONFIG) -> None:

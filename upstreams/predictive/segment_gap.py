@@ -68,7 +68,7 @@ class SegmentGap(TrainableUpstream):
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (PretrainRecipe(steps=200_000, batch_seconds=400, learning_rate=1e-3, crop_seconds=1.215),),
         # Crops of a length that the last gap just fits, so that edges of recordings are seldom seen.
-        "tiny": (PretrainRecipe(steps=600, batch_seconds=48, learning_rate=1e-3, warmup=0.1, crop_seconds=1.215),),
+        "tiny": (PretrainRecipe(steps=970, batch_seconds=48, learning_rate=1e-3, warmup=0.1, crop_seconds=1.215),),
     }
 
     def __init__(self, config: SegmentGapConfig) -> None:

@@ -51,7 +51,7 @@ class BarlowTwins(PooledUpstream):
     }
     recipes: ClassVar[Mapping[str, tuple[PretrainRecipe, ...]]] = {
         "base": (base_recipe(clips=2048, steps=625_000, weight_decay=1.5e-6, schedule="cosine"),),  # 1,000 epochs
-        "tiny": (replace(TINY_RECIPE, steps=225, batch_seconds=64),),
+        "tiny": (replace(TINY_RECIPE, steps=490, batch_seconds=64),),
     }
 
     def prepare(self, recipe: PretrainRecipe, recordings: int) -> None:
