@@ -3,17 +3,32 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/frostbench
 CHECKPOINTS := checkpoints
-UPSTREAMS := fbank mfcc apc@$(CHECKPOINTS)/apc-tiny.safetensors mockingjay@$(CHECKPOINTS)/mockingjay-tiny.safetensors \
-	wav2vec2@$(CHECKPOINTS)/wav2vec2-tiny hubert@$(CHECKPOINTS)/hubert-tiny
-RUN_ON_MINI = $(RUN) run --corpus mini $(UPSTREAMS:%=--upstream %)
+# What comes with the program: spectral features, and trained upstreams of all five families.
+SHIPPED := fbank mfcc apc mockingjay hubert wav2vec2 cpc simclr byol vicreg
+OTHERS := tera vq_apc npc vae best_rq segment_gap wav2vec vq_wav2vec moco inva_spread inst_disc cmc simsiam dino \
+	data2vec barlow_twins
+TRAINED := $(filter-out fbank mfcc,$(SHIPPED)) $(OTHERS)
+CHECKPOINT_OF = $(1)@$(CHECKPOINTS)/$(1)-tiny$(if $(filter hubert wav2vec2,$(1)),,.safetensors)
+UNTRAINED := $(addsuffix @untrained,apc mockingjay npc vae hubert best_rq segment_gap cpc wav2vec simclr data2vec)
+UPSTREAMS = $(foreach name,$(1),--upstream $(name))
 
-.PHONY: benchmark test check format docs clean s3prl-env
+.PHONY: benchmark pretrain benchmark-all test check format docs clean s3prl-env
 
-benchmark: .venv/installed  ## pretrain four upstreams, evaluate six on four tasks, print the leaderboard and write its page
-	$(RUN) pretrain hubert wav2vec2 mockingjay apc --corpus mini --size tiny --output $(CHECKPOINTS)
-	$(RUN_ON_MINI) --task ks --task sid --task ic --task asr --seed 0
-	$(RUN_ON_MINI) --task ks --task sid --task ic --seed 1 --seed 2
+benchmark: .venv/installed  ## evaluate what comes with the program on four tasks, print the leaderboard and write its page
+	$(RUN) run --corpus mini $(call UPSTREAMS,$(SHIPPED)) --task ks --task sid --task ic --task asr --seed 0
+	$(RUN) run --corpus mini $(call UPSTREAMS,$(SHIPPED)) --task ks --task sid --task ic --seed 1 --seed 2
 	$(RUN) report --html results/leaderboard.html
+
+pretrain: .venv/installed  ## train every method on mini; upstreams/_shipped/build.py makes what ships of it
+	$(RUN) pretrain $(TRAINED) --corpus mini --size tiny --output $(CHECKPOINTS)
+	$(RUN) pretrain distil --set teacher=hubert@$(CHECKPOINTS)/hubert-tiny --corpus mini --size tiny --output $(CHECKPOINTS)
+
+benchmark-all: pretrain  ## evaluate every method beside its untrained network, and write docs/methods.md
+	$(RUN) run --corpus mini --upstream fbank --upstream mfcc $(foreach name,$(TRAINED) distil,--upstream $(call CHECKPOINT_OF,$(name))) \
+		$(call UPSTREAMS,$(UNTRAINED)) --task ks --task sid --task ic --task asr --seed 0 --output results-all
+	$(RUN) run --corpus mini --upstream fbank --upstream mfcc $(foreach name,$(TRAINED) distil,--upstream $(call CHECKPOINT_OF,$(name))) \
+		$(call UPSTREAMS,$(UNTRAINED)) --task ks --task sid --task ic --seed 1 --seed 2 --output results-all
+	$(BIN)/python -m docs.methods $(CHECKPOINTS) results-all
 
 test: .venv/installed  ## the whole test suite
 	$(BIN)/python -m pytest -n 2

@@ -65,7 +65,7 @@ def test_a_front_end_of_another_rate_is_refused(audio, tmp_path):
 def test_an_own_checkpoint_of_odd_settings_is_refused(change, message, tmp_path):
     from upstreams._pretraining.checkpoint import FORMAT, read_metadata
 
-    upstream, path = build_upstream("apc"), tmp_path / "apc.safetensors"
+    upstream, path = build_upstream("apc@untrained"), tmp_path / "apc.safetensors"
     upstream.save(path, {})
     content = read_metadata(path)
     text = json.dumps({**content, "configuration": {**content["configuration"], **change}})
@@ -172,7 +172,7 @@ def test_a_pointer_is_called_one_by_every_loader(spec, tmp_path):
 def test_own_checkpoints_take_all_tensors_and_no_others(change, tmp_path):
     from upstreams._pretraining.checkpoint import FORMAT, read_metadata
 
-    upstream = build_upstream("apc")
+    upstream = build_upstream("apc@untrained")
     path = tmp_path / "apc.safetensors"
     upstream.save(path, {})
     tensors, metadata = load_file(path), {FORMAT: json.dumps(read_metadata(path))}

@@ -66,7 +66,7 @@ def test_every_frame_has_a_cluster_and_the_same_seed_gives_the_same(corpus):
 def test_a_layer_of_an_upstream_is_clustered_padded_or_not(corpus):
     """k-means on frames that padding had touched would differ from that on recordings passed one by one."""
     rows = corpus.split("train")[:20]
-    upstream = build_upstream("hubert")
+    upstream = build_upstream("hubert@untrained")
     found = made_of(rows, Clusters(6, layer=1), previous=upstream)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("upstreams._pretraining.clusters.BATCH_SECONDS", 0.0)
@@ -82,7 +82,7 @@ def test_a_layer_of_an_upstream_is_clustered_padded_or_not(corpus):
     (Clusters(5, layer=1), 160, "frames of 320 samples can't be targets of frames of 160"),
 ])  # fmt: skip
 def test_what_can_not_be_clustered_is_refused(clusters, frame, message, corpus):
-    previous = None if clusters.layer is None else build_upstream("hubert")
+    previous = None if clusters.layer is None else build_upstream("hubert@untrained")
     with pytest.raises(TrainingError, match=message):
         made_of(corpus.split("train"), clusters, frame, previous)
 

@@ -191,7 +191,7 @@ def test_frames_in_pieces_are_those_of_the_whole(upstream, samples, monkeypatch)
         torch.testing.assert_close(in_pieces[kind], whole[kind])
 
 
-@pytest.mark.parametrize("spec", ["fbank", "apc", "mockingjay", "hubert"])
+@pytest.mark.parametrize("spec", ["fbank", "apc@untrained", "mockingjay@untrained", "hubert"])
 def test_there_are_as_many_frames_in_pieces_as_in_the_whole(spec, tmp_path, monkeypatch):
     upstream = hubert(tmp_path) if spec == "hubert" else build_upstream(spec)
     monkeypatch.setattr(clips_module, "LONGEST_SECONDS", 0.5)
@@ -379,7 +379,8 @@ def test_bfloat16_is_for_products_inside_encode_alone():
 
 
 @pytest.mark.parametrize(
-    ("spec", "largest"), [("fbank", 0), ("mfcc", 0), ("apc", 0.05), ("mockingjay", 0.1), ("hubert", 0.1)]
+    ("spec", "largest"),
+    [("fbank", 0), ("mfcc", 0), ("apc@untrained", 0.05), ("mockingjay@untrained", 0.1), ("hubert", 0.1)],
 )
 def test_bfloat16_reaches_networks_but_not_spectral_front_ends(spec, largest, tmp_path):
     upstream = hubert(tmp_path) if spec == "hubert" else build_upstream(spec)
@@ -401,7 +402,7 @@ def test_another_precision_is_another_upstream():
     assert not {"spec", "batch_seconds", "window_samples", "extra_frames"} & set(cut.recorded())
 
 
-@pytest.mark.parametrize("spec", ["fbank", "apc", "hubert"])
+@pytest.mark.parametrize("spec", ["fbank", "apc@untrained", "hubert"])
 def test_the_number_of_frames_is_foretold(spec, tmp_path):
     upstream = hubert(tmp_path) if spec == "hubert" else build_upstream(spec)
     facts = UpstreamFacts.of(spec, upstream)
@@ -422,7 +423,7 @@ def records_of(folder: Path, *more: object) -> list[ResultRecord]:
 
 
 def test_results_of_two_precisions_are_never_mixed(corpus_folder, tasks_file, tmp_path):
-    cell = ("--upstream", "apc", "--task", f"{tasks_file}:KS", "--corpus", corpus_folder)
+    cell = ("--upstream", "apc@untrained", "--task", f"{tasks_file}:KS", "--corpus", corpus_folder)
     (whole,) = records_of(tmp_path, *cell)
     records = records_of(tmp_path, *cell, "--precision", "bfloat16")
     (cut,) = [record for record in records if record.run != whole.run]

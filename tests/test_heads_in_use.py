@@ -202,7 +202,7 @@ def test_the_cost_of_an_upstream_is_counted():
     assert counted == gflops_per_second("apc", device="cpu", advance=lambda done: None)
     assert 2 * 100 * weights / 1e9 == pytest.approx(counted, rel=0.05)
     # A Transformer layer is one fused operation for torch, which must not be overlooked.
-    mockingjay = build_upstream("mockingjay")
+    mockingjay = build_upstream("mockingjay@untrained")
     assert (
         gflops_per_second("mockingjay", device="cpu", advance=lambda done: None)
         > 0.7 * 2 * 100 * mockingjay.num_params() / 1e9

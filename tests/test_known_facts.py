@@ -33,10 +33,10 @@ def checkpoint(tmp_path):
 
 
 def test_facts_are_those_of_the_built_upstream_and_it_is_built_once(tmp_path, checkpoint, built):
-    for spec in ("fbank", "apc", f"apc@{checkpoint}"):
+    for spec in ("fbank", "apc@untrained", f"apc@{checkpoint}"):
         expected = UpstreamFacts.of(spec, build_upstream(spec), "bfloat16")
         assert [facts_of(spec, "bfloat16", tmp_path / "facts") for _ in range(3)] == [expected] * 3
-    assert built == ["fbank", "apc", f"apc@{checkpoint}"]
+    assert built == ["fbank", "apc@untrained", f"apc@{checkpoint}"]
     facts_of("fbank", "float32", tmp_path / "facts")
     facts_of("fbank", "float32")
     assert built[3:] == ["fbank", "fbank"], "another precision, and no folder"
@@ -63,7 +63,7 @@ def test_other_code_or_versions_build_it_anew(tmp_path, built, monkeypatch):
 
     def count() -> int:
         _known_facts._code_and_versions.cache_clear()
-        facts_of("apc", "float32", tmp_path / "facts")
+        facts_of("apc@untrained", "float32", tmp_path / "facts")
         return len(built)
 
     assert [count(), count()] == [1, 1]

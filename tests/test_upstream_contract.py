@@ -23,8 +23,9 @@ from core.hidden_states import HiddenStates
 from upstreams import _checks
 from upstreams._base import UPSTREAMS, Upstream, UpstreamCard
 from upstreams._encoders import kaldi
-from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream
+from upstreams._pretraining.contract import PretrainLoss, PretrainRecipe, TrainableUpstream, trainable
 from upstreams._resolve import build_upstream
+from upstreams._shipped import shipped
 from upstreams.generative.apc import APC
 from upstreams.spectral.fbank import Fbank
 
@@ -69,10 +70,14 @@ BUNDLE = {
     "encoder_layer_drop": 0.05,
     "aux_num_out": None,
 }
-PLAIN = tuple(entry.card.name for entry in UPSTREAMS if entry.card.family != "pretrained")
+PLAIN = tuple(
+    f"{entry.card.name}@untrained" if trainable(entry) else entry.card.name
+    for entry in UPSTREAMS
+    if entry.card.family != "pretrained"
+)
 # These run what an installed s3prl brings; that file checks them on a package made for the purpose.
 ELSEWHERE = {"s3prl": "test_s3prl_hub.py", "s3prl-expert": "test_s3prl_hub.py"}
-NAMES = (*PLAIN, *TRANSFORMERS, "hf-whisper", "hf-w2v_bert", *S3PRL_FILES, "torchaudio")
+NAMES = (*PLAIN, *shipped(), *TRANSFORMERS, "hf-whisper", "hf-w2v_bert", *S3PRL_FILES, "torchaudio")
 CASES = [(name, check) for name in NAMES for check in _checks.CHECKS]
 
 
@@ -114,7 +119,7 @@ def save_w2v_bert(folder: str) -> str:
 @functools.cache
 def upstream(name: str) -> Upstream:
     """Built once a process."""
-    if name in PLAIN:
+    if name in (*PLAIN, *shipped()):
         return build_upstream(name)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         if name in TRANSFORMERS:
@@ -427,12 +432,12 @@ def test_extract_refuses_what_breaks_the_contract():
 
 def test_the_digest_follows_weights_configuration_and_code(monkeypatch):
     def digest(change: Callable[[Upstream], object]) -> str:
-        built = build_upstream("apc")
+        built = build_upstream("apc@untrained")
         change(built)
         return built.digest()
 
     plain = digest(lambda built: None)
-    assert plain == build_upstream("apc").digest()
+    assert plain == build_upstream("apc@untrained").digest()
     assert plain != digest(lambda built: built.encoder.rnn_layers[0].bias_ih_l0.data.add_(1e-6))
     assert plain != digest(lambda built: setattr(built, "config", replace(built.config, steps_ahead=3)))
     monkeypatch.setattr(APC, "card", replace(APC.card, title="another"))
@@ -441,7 +446,7 @@ def test_the_digest_follows_weights_configuration_and_code(monkeypatch):
     assert plain != digest(lambda built: None)
 
 
-@pytest.mark.parametrize("name", ["fbank_cmvn", "apc", "mockingjay"])
+@pytest.mark.parametrize("name", ["fbank_cmvn", "apc@untrained", "mockingjay@untrained"])
 def test_bins_that_are_silent_all_the_time_are_not_blown_up(name):
     """A recording made at 8 kHz has nothing above 4 kHz: its log energies there are constant, but for rounding."""
     built = build_upstream(name)

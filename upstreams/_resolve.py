@@ -1,7 +1,9 @@
 """From what is typed on the command line to a frozen upstream.
 
-fbank   apc@checkpoints/apc-tiny.safetensors   hf:ORG/NAME   hf:./folder   s3prl-ckpt:file
+fbank   apc   apc@checkpoints/apc-tiny.safetensors   apc@untrained   hf:ORG/NAME   hf:./folder   s3prl-ckpt:file
 torchaudio:BUNDLE[@file]   s3prl:NAME[@file]   s3prl-expert:folder   my_module.py:MyUpstream[@checkpoint]
+
+The name alone of an upstream that is trained here means the checkpoint that comes with the program.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from core.digest import path_digest
 from core.errors import BenchmarkError, CheckpointError, ContractError, UnknownNameError
 from core.registry import load_module, unknown_name
 from upstreams._base import UPSTREAMS, Upstream, is_plug_in
+from upstreams._pretraining.contract import trainable
+from upstreams._shipped import UNTRAINED, shipped_checkpoint
 
 INSTANCE = "instance:"  # begins the specification of an object that a program holds
 _at_hand: dict[str, Upstream] = {}
@@ -35,9 +39,10 @@ def at_hand(instances: Mapping[str, Upstream]) -> Iterator[None]:
 
 
 def upstream_class(spec: str) -> tuple[type[Upstream], str | None]:
-    """The class a specification names, and the checkpoint behind it.
+    """The class a specification names, and the checkpoint it is to be built from; None where there is none.
 
-    Raises: UnknownNameError: no such upstream. ContractError: the user's file has no such class.
+    Raises: UnknownNameError: no such upstream. ContractError: the user's file has no such class. CheckpointError: no
+        checkpoint comes with the program.
     """
     if spec.startswith(INSTANCE):
         raise UnknownNameError(
@@ -56,10 +61,12 @@ def upstream_class(spec: str) -> tuple[type[Upstream], str | None]:
         known = ", ".join(_classes_in(load_module(Path(name)))) or "none"
         raise ContractError(f"{name}: name one class of it, as {name}:CLASS (found: {known})")
     if ".py:" in name:
-        return _class_in_file(*name.rsplit(":", 1)), checkpoint if at else None
-    if name not in UPSTREAMS.names():
+        upstream = _class_in_file(*name.rsplit(":", 1))
+    elif name in UPSTREAMS.names():
+        upstream = UPSTREAMS.get(name)
+    else:
         raise unknown_name("upstream", name, UPSTREAMS.names())
-    return UPSTREAMS.get(name), checkpoint if at else None
+    return upstream, _checkpoint_of(upstream, checkpoint if at else None)
 
 
 def build_upstream(spec: str) -> Upstream:
@@ -86,6 +93,15 @@ def build_upstream(spec: str) -> Upstream:
         # Its weights may lie outside torch, where no state_dict has them.
         built.checkpoint_digest = path_digest(Path(checkpoint).expanduser())
     return built
+
+
+def _checkpoint_of(upstream: type[Upstream], typed: str | None) -> str | None:
+    """The checkpoint that is meant by what stands behind `@`."""
+    if not trainable(upstream):
+        return typed
+    if typed == UNTRAINED:
+        return None
+    return str(shipped_checkpoint(upstream)) if typed is None and not is_plug_in(upstream) else typed
 
 
 def _class_in_file(file: str, name: str) -> type[Upstream]:
