@@ -18,6 +18,9 @@ from typing import Any
 import torch
 
 CHUNK_BYTES = 1 << 20
+# Metadata of a dataclass' field that came later than digests which it does not concern: while it has its default, it is
+# left out of canonical JSON.
+LATER: Mapping[str, bool] = {"later": True}
 # What stops every further write as well: no space, over quota, over the size limit, read-only, not allowed, no device.
 STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE}
@@ -36,7 +39,8 @@ def canonical_json(value: object) -> str:
 
 def _plain(value: object) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)
+                if not (field.metadata.get("later") and getattr(value, field.name) == field.default)}  # fmt: skip
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} has no canonical JSON form")

@@ -29,7 +29,8 @@ Every method of [pretraining](pretraining.md) was trained on `mini`'s training r
 updates are chosen so that all take about the same time of one core. Then each was frozen and judged as any other
 upstream: accuracy of keywords (KS), speakers (SID) and intents (IC), three seeds, and word error rate of recognition
 (ASR), one seed, with 95 % intervals over speakers. **Bold** is better than FBANK by the paired test on the same
-recordings, at 5 %, corrected by Holm's method within the column. Below each family are networks of it before any training.
+recordings, at 5 %, corrected by Holm's method within the column. Below each family are networks of it before any
+training.
 
 `tiny` networks that saw hours, not weeks, of synthetic speech: the order says what a method learns in minutes, not what
 its published model is worth."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from core.digest import LATER
+
 ONCE_HERE = {"gain_db", "crop_samples", "crops"}  # what is made of recordings is `tasks/_audio.py`'s now
 POWERS_OF_TEN = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # the grid of SUPERB's organisers
 
@@ -45,6 +47,8 @@ class Recipe:
         warmup_steps: updates over which the rate rises from zero.
         weight_decay: share of every weight that an update takes off, times the rate, apart from the gradient (AdamW).
         patience: looks at valid without improvement after which training ends; 0 never ends it early.
+        search_steps: updates after which only that candidate of a run goes on that is best on valid so far; 0 trains
+            all to their end.
         normalise: layer norm of every hidden state before the weighted sum.
         layers: "weighted" learns a sum of all, "single" tries one after the other (with every rate) and takes the best
             on valid.
@@ -71,6 +75,7 @@ class Recipe:
     even_batches: bool = False
     spec_augment: SpecAugment | None = None
     head: Mapping[str, Any] = field(default_factory=dict)
+    search_steps: int = field(default=0, metadata=LATER)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Recipe:
@@ -104,6 +109,13 @@ def candidates_of(recipe: Recipe, num_layers: int) -> list[Candidate]:
     """All that a recipe tries on an upstream of so many layers."""
     layers = range(num_layers) if recipe.layers == "single" else (None,)
     return [Candidate(rate, layer) for layer in layers for rate in recipe.learning_rates]
+
+
+def updates_of(recipe: Recipe, candidates: int) -> int:
+    """How many updates so many candidates of a run take together, if none ends early."""
+    if not recipe.search_steps:
+        return recipe.steps * candidates
+    return recipe.steps + recipe.search_steps * (candidates - 1)
 
 
 # The default of the mean-pooled tasks: thousands of updates a second on one core, so four rates take seconds.

@@ -94,7 +94,8 @@ def train_together(
 ) -> list[Trained]:
     """Trains models in place, update by update side by side, and returns for each the state that was best on valid.
 
-    Runs of one seed share their batches. A run's result is the same, bit for bit, whatever it is trained together with.
+    Runs of one seed share their batches. A run's result is the same, bit for bit, whatever it is trained together with;
+    a recipe's search ends it where another run of its seed is better.
 
     Args:
         models: one a run, freshly built under its seed.
@@ -116,7 +117,7 @@ def train_together(
         return [learner.outcome for learner in learners]
     most_frames = models[0].frames_in(recipe.batch_seconds) if recipe.batch_seconds else NO_LIMIT
     streams = {run.seed: _batches(data["train"], recipe, run.seed, most_frames) for run in runs}
-    going = list(learners)
+    going, lost = list(learners), []
     for step in range(1, recipe.steps + 1):
         for seed in dict.fromkeys(learner.run.seed for learner in going):
             batch = next(streams[seed]).to(device)
@@ -127,10 +128,22 @@ def train_together(
             learner.look(data["valid"], score, sign, step)
         advance(len(going) * (step % recipe.eval_every or recipe.eval_every))
         going = [learner for learner in going if not learner.is_over(step)]
+        if step == recipe.search_steps:
+            lost = [learner for learner in going if learner not in _best_of_each_seed(going, sign)]
+            going = [learner for learner in going if learner not in lost]
         if not going:
             break
-    advance(sum(recipe.steps - learner.steps for learner in learners))
+    advance(sum(recipe.steps - learner.steps for learner in learners if learner not in lost))
     return [learner.outcome for learner in learners]
+
+
+def _best_of_each_seed(learners: Sequence[_Learner], sign: int) -> list[_Learner]:
+    found = []
+    for seed in dict.fromkeys(learner.run.seed for learner in learners):
+        rivals = [learner for learner in learners if learner.run.seed == seed]
+        best = best_on_valid([rival.outcome for rival in rivals], _on_valid, sign)
+        found += [rival for rival in rivals if rival.outcome is best]
+    return found
 
 
 def _kind_of(downstream: Downstream) -> type[_Learner]:

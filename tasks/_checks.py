@@ -215,6 +215,8 @@ def _problems(task: Task, recipe: Recipe) -> list[str]:
         (recipe.clip > 0 and recipe.patience >= 0, "clip must be above zero, patience not below"),
         (recipe.schedule in schedules, f"schedule '{recipe.schedule}' is none of {', '.join(schedules)}"),
         (0 <= recipe.warmup_steps <= recipe.steps, f"warmup_steps {recipe.warmup_steps} are not within the steps"),
+        (0 <= recipe.search_steps <= recipe.steps, f"search_steps {recipe.search_steps} are not within the steps"),
+        (recipe.search_steps % recipe.eval_every == 0, f"search_steps {recipe.search_steps} end at no look at valid"),
         (recipe.weight_decay >= 0, "weight_decay must not be below zero"),
         (recipe.layers in ("weighted", "single"), f"layers are '{recipe.layers}', must be weighted or single"),
         (bool(audio.crop_samples) == bool(audio.crops), "crop_samples and crops go together"),

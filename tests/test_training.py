@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from core.digest import write_json
 from core.errors import CheckpointError, TrainingError
@@ -18,7 +20,7 @@ from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import PooledExamples, evaluation_batches, training_batches
 from downstreams._downstream import Downstream, Trained, downstream_of, load_trained, save_trained
 from downstreams._featurizer import Featurizer
-from downstreams._recipe import Recipe, SpecAugment
+from downstreams._recipe import Recipe, SpecAugment, updates_of
 from downstreams._training import TrainingRun, _mixed, choose, clip_gradients, predict, train, train_together
 from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels
@@ -26,7 +28,7 @@ from downstreams.utterance_linear import UtteranceLinear
 from frostbench.grid import cell_jobs
 from frostbench.grid.cell_jobs import Folders, run_cell, train_heads
 from frostbench.grid.plan import Grid, make_cells
-from frostbench.grid.run import run_grid
+from frostbench.grid.run import _sweeps, run_grid
 from frostbench.jobs.local import LocalExecutor
 from leaderboard.aggregate import leaderboard
 from leaderboard.page import page
@@ -111,6 +113,33 @@ def test_runs_trained_together_equal_those_trained_alone_bit_for_bit(options):
         alone = train(fresh(run), data, score, 1, recipe, run, CPU)
         assert alone.history == outcome.history and alone.step == outcome.step
         assert all(torch.equal(alone.state[name], outcome.state[name]) for name in alone.state)
+
+
+def test_a_search_ends_all_but_the_best_of_each_seed_and_leaves_these_as_they_are_alone():
+    recipe = replace(RECIPE, search_steps=10, schedule="linear")
+    data = {"train": split(17, 1), "valid": split(9, 2)}
+    runs = [TrainingRun(rate, seed) for seed in (0, 3) for rate in (1e-5, 1e-1, 1e-6)]
+    models, steps = [downstream(recipe, run.seed) for run in runs], []
+    outcomes = train_together(models, data, right, 1, recipe, runs, CPU, steps.append)
+    assert [outcome.history[-1]["step"] for outcome in outcomes] == 2 * [10, 30, 10]
+    assert sum(steps) == 2 * updates_of(recipe, 3) == 2 * (30 + 10 + 10)
+    for run, outcome in zip(runs[1::3], outcomes[1::3], strict=True):
+        assert same(train(downstream(recipe, run.seed), data, right, 1, recipe, run, CPU), outcome)
+    lowest = train_together(
+        [downstream(recipe) for _ in runs[:3]], data, right, -1, recipe, runs[:3], CPU
+    )  # of errors the other direction is better
+    assert lowest[1].history[-1]["step"] == 10
+
+
+def test_a_diverged_rate_loses_a_search_and_equals_are_told_apart_by_the_loss():
+    recipe = replace(RECIPE, search_steps=10)
+    data = {"train": split(17, 1), "valid": split(9, 2)}
+    runs = [TrainingRun(rate, 0) for rate in (float("inf"), 1e-1)]
+    outcomes = train_together([downstream(recipe) for _ in runs], data, right, 1, recipe, runs, CPU)
+    assert outcomes[0].diverged == 10 and outcomes[1].history[-1]["step"] == 30
+    runs = [TrainingRun(rate, 0) for rate in (1e-7, 1e-6)]
+    outcomes = train_together([downstream(recipe) for _ in runs], data, lambda found: 50.0, 1, recipe, runs, CPU)
+    assert [outcome.history[-1]["step"] for outcome in outcomes] == [10, 30]
 
 
 def frames(count: int, labels: TextLabels) -> Memory:
@@ -421,6 +450,49 @@ def test_finished_candidates_are_read_and_not_trained_again(grid, corpus, tmp_pa
     assert len(rates) == 1
     (other,) = RecordStore(again.results).all()
     assert other.result() == record.result()
+
+
+def searched(grid: Grid) -> Grid:
+    recipe = replace(grid.tasks[0].recipe(None), search_steps=10, learning_rates=(1e-1, 1e-2, 1e-3))
+    return replace(grid, tasks=(replace(grid.tasks[0], recipes={"tiny": recipe}),), seeds=(0, 1))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_candidates_that_are_compared_on_the_way_are_in_one_job(grid, corpus, workers):
+    for runs in _sweeps(make_cells(searched(grid), corpus).cells, workers):
+        counts = Counter(cell.run for cell, _ in runs)
+        assert set(counts.values()) == {3}
+
+
+def test_of_candidates_that_are_compared_all_are_trained_again_if_one_is_missing(grid, corpus, tmp_path, monkeypatch):
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    monkeypatch.setattr(cell_jobs, "delete_candidates", lambda cell, folders: None)
+    monkeypatch.setattr("frostbench.grid.run.delete_candidates", lambda cell, folders: None)
+    run_grid(searched(grid), corpus, folders, LocalExecutor("cpu", 1))
+    record, _ = RecordStore(folders.results).all()
+    cells = make_cells(searched(grid), corpus).cells
+    cost = record.circumstances["gflops_per_second"]
+    cells = [replace(cell, upstream=replace(cell.upstream, gflops_per_second=cost)) for cell in cells]
+    kept = {path: path.read_bytes() for path in folders.cache.glob("heads/*.safetensors")}
+    assert len(kept) == 6
+    min(kept).unlink()
+    trained_again, steps, real = [], [], cell_jobs.train_together
+
+    def watched(*arguments):
+        trained_again.extend(arguments[5])
+        return real(*arguments)
+
+    monkeypatch.setattr(cell_jobs, "train_together", watched)
+    runs = [(cell, tried) for cell in cells for tried in cell.candidates]
+    train_heads(runs, folders, device="cpu", advance=steps.append)
+    assert len(trained_again) == 3 and len({run.seed for run in trained_again}) == 1
+    assert sum(steps) == 2 * (20 + 2 * 10)
+    assert all(same_weights(path.read_bytes(), kept[path]) for path in kept)
+
+
+def same_weights(one: bytes, other: bytes) -> bool:
+    first, second = load(one), load(other)
+    return set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_learning_rate_is_chosen_on_valid(grid, corpus, tmp_path):

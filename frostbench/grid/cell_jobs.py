@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from core.digest import digest_of, file_digest, write_json, written_then_renamed
+from core.digest import canonical_json, digest_of, file_digest, parsed_json, write_json, written_then_renamed
 from core.errors import TrainingError
 from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
 from core.metrics import Metric, get_metric
@@ -19,7 +20,7 @@ from core.records import FILES, RecordStore, ResultRecord
 from downstreams._base import HEADS, FeatureShape
 from downstreams._data import Examples, encoded, load_examples
 from downstreams._downstream import Downstream, Trained, load_trained, save_trained
-from downstreams._recipe import Candidate
+from downstreams._recipe import Candidate, updates_of
 from downstreams._training import TrainingRun, choose, predict, train_together
 from downstreams.labels._base import Labels
 from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
@@ -76,7 +77,10 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
         advance: called with the updates done.
     """
     todo = [(cell, tried) for cell, tried in runs if not _candidate_path(cell, tried, folders).is_file()]
-    advance(sum(cell.recipe.steps for cell, _ in runs) - sum(cell.recipe.steps for cell, _ in todo))
+    if todo and runs[0][0].recipe.search_steps:  # candidates are compared on the way: all of a run or none
+        unfinished = {cell.run for cell, _ in todo}
+        todo = [(cell, tried) for cell, tried in runs if cell.run in unfinished]
+    advance(_updates(runs) - _updates(todo))
     if not todo:
         return
     cell, _ = todo[0]
@@ -100,6 +104,12 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
     seconds = (time.monotonic() - started) / len(todo)
     for (cell, tried), downstream, candidate in zip(todo, models, candidates, strict=True):
         save_trained(_candidate_path(cell, tried, folders), candidate, {**downstream.description, "seconds": seconds})
+
+
+def _updates(runs: Sequence[tuple[Cell, Candidate]]) -> int:
+    """Of candidates, which may be of several runs."""
+    counts = Counter(cell.run for cell, _ in runs)
+    return sum(updates_of(runs[0][0].recipe, count) for count in counts.values())
 
 
 def _require_trainable(model: Downstream, train: Examples, cell: Cell, advance: Advance) -> None:
@@ -259,7 +269,7 @@ def _record(
         upstream=cell.upstream.recorded(),
         task=cell.task.recorded(),
         corpus={"name": cell.rows.corpus, "digest": cell.rows.digest, **cell.rows.divided},
-        recipe={**asdict(cell.recipe), "digest": digest_of(cell.recipe)},
+        recipe={**parsed_json(canonical_json(cell.recipe)), "digest": digest_of(cell.recipe)},
         audio=asdict(cell.audio),
         protocol=PROTOCOL_VERSION,
         live=cell.exact,

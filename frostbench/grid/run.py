@@ -14,7 +14,7 @@ from core.feature_cache import KINDS, caches_of
 from core.manifest import Manifest, validate
 from core.records import RecordStore
 from downstreams._base import HEADS
-from downstreams._recipe import Candidate
+from downstreams._recipe import Candidate, updates_of
 from frostbench.cache_overlay import require_whole
 from frostbench.cache_space import folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
@@ -257,8 +257,11 @@ def _sweeps(cells: Sequence[Cell], workers: int) -> list[list[tuple[Cell, Candid
         groups.setdefault(alike, []).extend((cell, candidate) for candidate in cell.candidates)
     sweeps: list[tuple[bool, list[tuple[Cell, Candidate]]]] = []
     for runs in groups.values():
-        frames = HEADS.get(runs[0][0].task.head).needs == "frames"
+        cell = runs[0][0]
+        frames = HEADS.get(cell.task.head).needs == "frames"
         size = 1 if frames else math.ceil(len(runs) / workers)
+        if cell.recipe.search_steps:  # candidates of a run are compared on the way, and trained together
+            size = len(cell.candidates) * math.ceil(size / len(cell.candidates))
         sweeps.extend((frames, runs[start : start + size]) for start in range(0, len(runs), size))
     sweeps.sort(key=lambda sweep: (not sweep[0], -sum(cell.recipe.steps for cell, _ in sweep[1])))
     return [runs for _, runs in sweeps]
@@ -274,4 +277,4 @@ def _name(runs: Sequence[tuple[Cell, Candidate]]) -> str:
 
 
 def _updates(cell: Cell) -> float:
-    return cell.recipe.steps * len(cell.candidates)
+    return updates_of(cell.recipe, len(cell.candidates))

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeGuard
 
 import torch
 from torch import nn
@@ -273,7 +273,7 @@ def trained_on(notes: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def trainable(entry: type[Upstream]) -> bool:
+def trainable(entry: type[Upstream]) -> TypeGuard[type[TrainableUpstream]]:
     """Whether `pretrain` can train an upstream of the registry."""
     return issubclass(entry, TrainableUpstream)
 

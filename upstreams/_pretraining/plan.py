@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -100,7 +100,7 @@ def _kind(name: str) -> type[TrainableUpstream]:
         raise ContractError(
             f"'{name}' wants {upstream.sample_rate} Hz, and upstreams are trained at {SAMPLE_RATE} Hz only"
         )
-    return cast(type[TrainableUpstream], upstream)
+    return upstream
 
 
 def planned(
