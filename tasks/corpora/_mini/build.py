@@ -5,6 +5,7 @@
     python build.py lexicon [--out OUT]                                   # seconds: lexicon.txt
     python build.py label [--out OUT]                                     # seconds: metadata.jsonl
     python build.py check [--out OUT]                                     # what is there, and is it sane
+    python build.py sample --work WORK --voices VOICES [--rows 100]       # minutes: are some the same bytes once more?
 
 What is said is in `_texts.py`, all difficulty in `_acoustics.py`, what follows from both in `_labels.py`. README.md
 says how to get the engine.
@@ -21,6 +22,7 @@ from functools import partial
 from itertools import product
 from multiprocessing import Pool
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import soundfile
@@ -80,6 +82,32 @@ def harden_all(work: Path, out: Path, processes: int, groups: Collection[str]) -
         path.unlink()
     with Pool(processes) as pool:
         pool.map(partial(harden_one, work=work, out=out, lines=lines), chosen, chunksize=32)
+
+
+def sample(work: Path, voices: Path, out: Path, rows: int) -> None:
+    """Build some recordings of every group anew, from their text on, and compare them with those in `out`.
+
+    Raises: SystemExit: bytes differ.
+    """
+    lines, differing = script(), []
+    with TemporaryDirectory() as folder:
+        for group in GROUPS:
+            members = [line for line in lines if line.group == group]
+            share = max(1, round(rows * len(members) / len(lines)))
+            drawn = keyed_generator(SEED, "sample", group).choice(len(members), share, replace=False)
+            chosen = [members[index] for index in drawn]
+            needed = {other.id: other for line in chosen for other in (line, *talkers(line, lines))}
+            synthesise(list(needed.values()), work, voices)
+            for line in chosen:
+                again = recording(Path(folder), line)
+                again.parent.mkdir(exist_ok=True)
+                harden_one(line, work, Path(folder), lines)
+                if again.read_bytes() != recording(out, line).read_bytes():
+                    differing.append(line.id)
+            log.info("%s: %d of %d recordings built anew", group, share, len(members))
+    if differing:
+        raise SystemExit(f"{len(differing)} recordings are other bytes: {', '.join(differing)}")
+    log.info("all are the same bytes")
 
 
 def label(out: Path) -> None:
@@ -159,14 +187,18 @@ def main() -> None:
     """Parse the command line and run one stage."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("synthesise", "harden", "lexicon", "label", "check"))
+    parser.add_argument("stage", choices=("synthesise", "harden", "lexicon", "label", "check", "sample"))
     parser.add_argument("--work", type=Path, help="folder of the clean speech")
     parser.add_argument("--voices", type=Path, help="folder of Kokoro's voices/*.bin")
     parser.add_argument("--part", default="0/1", help="of the lines, for one process a core: 0/2 and 1/2")
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--group", action="append", choices=GROUPS, help="to harden, several; all if left out")
+    parser.add_argument("--rows", type=int, default=100, help="of the sample, about")
     options = parser.parse_args()
+    if options.stage == "sample":
+        sample(options.work, options.voices, options.out, options.rows)
+        return
     if options.stage == "synthesise":
         part, parts = map(int, options.part.split("/"))
         synthesise(script()[part::parts], options.work, options.voices)
