@@ -20,13 +20,14 @@ from frostbench.grid.cell import Cell
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
+from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Job
 from frostbench.jobs.local import LocalExecutor
 from tasks._audio import AudioRecipe, Trim
 from tasks._base import Task, resolve_task
 from tasks._rows import Example, TaskRows, read_rows, task_rows
 from tasks._trials import Trial
-from upstreams._extraction.clips import Clip
+from upstreams._extraction.clips import Clip, lay_out
 
 ROOT = Path(__file__).parent.parent
 
@@ -108,6 +109,25 @@ def test_a_job_carries_the_name_of_the_rows_not_the_rows(corpus, quick, tmp_path
     assert found.rows.recordings == planned.rows.recordings
     assert found.rows.clips == planned.rows.clips
     assert found.custom is planned.custom is True, "another recipe under the name of a registered task"
+
+
+def test_clips_that_are_worked_out_once_are_those_of_each_question_by_itself(corpus, tasks_file):
+    """Upstreams of one grid may differ in what becomes of frames, in pending tasks, and in their batches."""
+    tasks = [resolve_task(f"{tasks_file}:{name}") for name in ("KS", "ASR")]
+    taken = [(task, task_rows(corpus, task)) for task in tasks]
+    names = [task.name for task in tasks]
+    together = GridClips(taken, None, False)
+    shared = set()
+    for asked in (names, names[:1], names[1:], []):
+        for frames in ("recompute", "float16", None, "int8", "recompute"):
+            alone, found = (each.kept(asked, frames) for each in (GridClips(taken, None, False), together))
+            assert found.clips == alone.clips
+            assert found.keys == alone.keys
+            assert (asked != names or frames == "recompute") == (found is not together.all)
+            for sizes in ((1, 8.0), (1, 0.5), (8_000, 8.0), (8_000, 0.5)):
+                assert found.batches(*sizes) == lay_out(found.clips, *sizes)
+            shared.add(id(found))
+    assert len(shared) < 20, "some are the same"
 
 
 # Field of a cell -> how another one differs in it; what a head learns depends on these.
