@@ -169,6 +169,23 @@ def test_micro_batches_make_an_update_of_the_same_audio(corpus, tmp_path):
     assert parts["loss_curve"] == pytest.approx(whole["loss_curve"], rel=0.05)
 
 
+def test_each_micro_batch_of_each_update_and_seed_draws_masks_and_dropout_of_its_own(corpus, tmp_path, monkeypatch):
+    drawn = []
+    whole = APC.pretrain_loss
+
+    def loss(self, batch, generator):
+        drawn.append((int(torch.randint(1 << 40, (1,), generator=generator)), int(torch.randint(1 << 40, (1,)))))
+        return whole(self, batch, generator)
+
+    monkeypatch.setattr(APC, "pretrain_loss", loss)
+    for seed in (0, 1):
+        what = replace(plan("apc", steps=4, micro_batches=3), seed=seed)
+        pretrain(what, corpus, tmp_path / str(seed), PretrainingSettings(evaluations=0), device="cpu")
+    assert len(drawn) == 2 * 4 * 3
+    for what in zip(*drawn, strict=True):
+        assert len(set(what)) == len(drawn)
+
+
 def test_a_state_of_another_training_is_refused(corpus, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_at(5, patch, APC)

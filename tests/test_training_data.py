@@ -106,6 +106,21 @@ def test_crops_of_one_length_begin_at_frames_and_take_their_targets_along(crop, 
     assert len(starts) > 5
 
 
+@pytest.mark.parametrize("equal", [False, True])
+def test_each_micro_batch_of_each_update_and_seed_draws_crops_of_its_own(equal, rows):
+    """Of one recording many times over, so that only chance tells the crops apart."""
+    copies = [replace(rows[0], id=str(number)) for number in range(32)]
+    targets = {row.id: torch.arange(1_000, dtype=torch.int32) for row in copies}
+    drawn = []
+    for seed in (0, 1):
+        made = data(copies, seconds=3.2, parts=4, crop=0.1, seed=seed, equal=equal, targets=targets)
+        for update in first(made, 3):
+            drawn += [tuple(int(target[0]) for target in batch.targets) for batch in update.batches.values()]
+    assert len(drawn) == 2 * 3 * 4
+    assert all(len(set(starts)) > 1 for starts in drawn), "nor do recordings of one micro-batch share theirs"
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_a_batch_says_which_recordings_it_holds(rows):
     for update in first(data(rows, parts=2), 6):
         for batch in update.batches.values():
