@@ -37,9 +37,16 @@ FOLDERS = {
     "validated": "corpora that were checked",
     "upstreams": "facts of upstreams",
     "checked": "upstreams that were checked",
+    "costs": "seconds that were measured",
 }
 MADE_BY_RUNS = ("heads", "rows")
-SMALL = ("audio", "validated", "upstreams", "checked")  # never in the way of features; minutes of work to make again
+SMALL = (
+    "audio",
+    "validated",
+    "upstreams",
+    "checked",
+    "costs",
+)  # never in the way of features; minutes of work to make again
 
 
 @dataclass(frozen=True)

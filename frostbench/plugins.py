@@ -15,7 +15,7 @@ from core.metrics import METRICS
 from core.registry import Registry, is_loaded_by_path, load_module
 from downstreams._base import HEADS
 from downstreams.labels._base import LABELS
-from frostbench.jobs.base import Advance, Done, Executor, Job, Outcome, Say, ignore_line
+from frostbench.jobs.base import Advance, Done, Executor, Follow, Job, Outcome, Say, ignore_line, ignore_progress
 from upstreams._base import UPSTREAMS
 
 
@@ -76,11 +76,16 @@ class WithPlugins:
         self.executor.__exit__(kind, error, trace)
 
     def run(
-        self, jobs: Sequence[Job], advance: Advance, done: Done = lambda outcome: None, say: Say = ignore_line
+        self,
+        jobs: Sequence[Job],
+        advance: Advance,
+        done: Done = lambda outcome: None,
+        say: Say = ignore_line,
+        follow: Follow = ignore_progress,
     ) -> list[Outcome]:
         """See Executor.run."""
         wrapped = [Job(job.name, _with_modules, (self.modules, job)) for job in jobs]
-        outcomes = self.executor.run(wrapped, advance, lambda outcome: done(_unwrapped(outcome)), say)
+        outcomes = self.executor.run(wrapped, advance, lambda outcome: done(_unwrapped(outcome)), say, follow)
         return [_unwrapped(outcome) for outcome in outcomes]
 
 

@@ -66,7 +66,7 @@ class NoJobs:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def run(self, jobs, advance, done=None, say=None):
+    def run(self, jobs, advance, done=None, say=None, follow=None):
         self.jobs += jobs
         return [run_module.Outcome(job, value=0) for job in jobs]
 

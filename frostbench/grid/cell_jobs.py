@@ -67,7 +67,7 @@ def extract_features(
     return extract(build_upstream(upstream.spec), batches, caches, torch.device(device), advance, upstream.precision)
 
 
-def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, device: str, advance: Advance) -> None:
+def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, device: str, advance: Advance) -> int:
     """A job: trains heads side by side and keeps them as candidates.
 
     Args:
@@ -75,14 +75,13 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
         folders: of features and candidates.
         device: where to train.
         advance: called with the updates done.
+
+    Returns: how many updates were computed, those of trainings that ended early alone.
     """
-    todo = [(cell, tried) for cell, tried in runs if not _candidate_path(cell, tried, folders).is_file()]
-    if todo and runs[0][0].recipe.search_steps:  # candidates are compared on the way: all of a run or none
-        unfinished = {cell.run for cell, _ in todo}
-        todo = [(cell, tried) for cell, tried in runs if cell.run in unfinished]
-    advance(_updates(runs) - _updates(todo))
+    todo = untrained(runs, folders)
+    advance(updates_of_sweep(runs) - updates_of_sweep(todo))
     if not todo:
-        return
+        return 0
     cell, _ = todo[0]
     labels = _labels(cell)
     data = _load_splits(cell, ("train", "valid"), labels, folders, device)
@@ -104,10 +103,20 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
     seconds = (time.monotonic() - started) / len(todo)
     for (cell, tried), downstream, candidate in zip(todo, models, candidates, strict=True):
         save_trained(_candidate_path(cell, tried, folders), candidate, {**downstream.description, "seconds": seconds})
+    return sum(candidate.diverged or round(candidate.history[-1]["step"]) for candidate in candidates)
 
 
-def _updates(runs: Sequence[tuple[Cell, Candidate]]) -> int:
-    """Of candidates, which may be of several runs."""
+def untrained(runs: Sequence[tuple[Cell, Candidate]], folders: Folders) -> list[tuple[Cell, Candidate]]:
+    """What is still to be trained, where a command that did not come to the records trained a part."""
+    todo = [(cell, tried) for cell, tried in runs if not _candidate_path(cell, tried, folders).is_file()]
+    if todo and runs[0][0].recipe.search_steps:  # candidates are compared on the way: all of a run or none
+        unfinished = {cell.run for cell, _ in todo}
+        todo = [(cell, tried) for cell, tried in runs if cell.run in unfinished]
+    return todo
+
+
+def updates_of_sweep(runs: Sequence[tuple[Cell, Candidate]]) -> int:
+    """Updates of candidates, which may be of several runs, if none ends early."""
     counts = Counter(cell.run for cell, _ in runs)
     return sum(updates_of(runs[0][0].recipe, count) for count in counts.values())
 

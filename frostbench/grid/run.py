@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.audio import SAMPLE_RATE
-from core.digest import digest_of, write_json
+from core.digest import write_json
 from core.errors import RecordError
 from core.feature_cache import KINDS, caches_of
 from core.manifest import Manifest, validate
 from core.records import RecordStore
-from downstreams._base import HEADS
-from downstreams._recipe import Candidate, updates_of
 from frostbench.cache_overlay import require_whole
 from frostbench.cache_space import folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
 from frostbench.grid.cell import Cell, count_long
 from frostbench.grid.cell_jobs import Folders, delete_candidates, extract_features, run_cell, train_heads
+from frostbench.grid.costs import Costs
 from frostbench.grid.measures import gflops_per_second
 from frostbench.grid.needs import Part, dtypes_of, needs_of, plan_waves, sizes_of
 from frostbench.grid.plan import Grid, Plan, make_cells
+from frostbench.grid.planned import planned_stages
 from frostbench.grid.short import too_short
+from frostbench.grid.stages import Stages
+from frostbench.grid.sweeps import sweep_name, sweeps_of, training_work
 from frostbench.grid.upstream_checks import check_upstreams
 from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Executor, Job, Outcome
+from frostbench.jobs.forecast import Work
 from frostbench.jobs.progress import Watcher
 from tasks._rows import TaskRows
 from upstreams._extraction.clips import Clip, share_out
@@ -93,7 +95,6 @@ def run_grid(
         watcher.failed(*failure)
     if not pending:
         return report
-    validate_once(manifest, plan.rows, folders.cache, watcher)
     with folders_in_use(folders.cache):
         _compute(grid, manifest, plan, pending, report, folders, executor, watcher)
     return report
@@ -129,49 +130,60 @@ def _compute(
     parts = [part for part in parts if part.upstream.name not in refused]
     waves = plan_waves(parts, grid.cache_limit)
     needs_before = [needs_of(part, folders.cache) for part in parts]
+    costs = Costs(folders.cache)
+    recordings = work_of_recordings(manifest, plan.rows, folders.cache, costs)
+    planned = planned_stages(recordings, waves, folders, costs, max(1, executor.workers))
+    stages = Stages(executor, watcher, costs, planned)
+    validate_once(manifest, plan.rows, folders.cache, stages)
     if folders.read_only is not None:
         require_whole(folders.read_only, [need for needs in needs_before for need in needs])
     for line in announcements(parts, needs_before, len(waves), grid.frames, grid.cache_limit):
         watcher.say(line)
-    with executor:
-        checked = check_upstreams([part.upstream for part in parts], folders.cache, executor, watcher)
+    with stages.entered():
+        checked = check_upstreams([part.upstream for part in parts], folders.cache, stages)
         report.add_failures(checked)
         unfit = {outcome.job.arguments[0].digest for outcome in checked if outcome.error is not None}
         waves = [[part for part in wave if part.upstream.digest not in unfit] for wave in waves]
         for wave in waves:
-            needs = [need for part in wave for need in needs_of(part, folders.cache)]
-            make_room(folders.cache, grid.cache_limit, needs)
-            with in_use(needs):
-                jobs = _extraction_jobs(wave, folders.cache, executor.workers)
-                watcher.stage("extracting features", sum(_seconds(job.arguments[1]) for job in jobs), "s of audio")
-                outcomes = executor.run(jobs, watcher.advance, watcher.done)
-                failed = {outcome.job.arguments[0].digest for outcome in outcomes if outcome.error is not None}
-                report.add_extraction(outcomes)
-                for need in needs:
-                    if need.cache.kind != "frames":
-                        need.cache.merge()
-                ready = [cell for part in wave if part.upstream.digest not in failed for cell in part.cells]
-                _train(_with_cost_of_upstreams(ready, executor, watcher), executor, folders, report, watcher)
+            _run_wave(wave, grid.cache_limit, report, folders, stages)
 
 
-def _train(cells: Sequence[Cell], executor: Executor, folders: Folders, report: Report, watcher: Watcher) -> None:
+def _run_wave(wave: Sequence[Part], limit: int | None, report: Report, folders: Folders, stages: Stages) -> None:
+    """Everything of a group of upstreams whose features fit into the cache together."""
+    needs = [need for part in wave for need in needs_of(part, folders.cache)]
+    make_room(folders.cache, limit, needs)
+    with in_use(needs):
+        jobs = _extraction_jobs(wave, folders.cache, stages.executor.workers)
+        works = [stages.costs.extracting(job.arguments[0], _seconds(job.arguments[1])) for job in jobs]
+        outcomes = stages.run("extracting features", "s of audio", jobs, works)
+        failed = {outcome.job.arguments[0].digest for outcome in outcomes if outcome.error is not None}
+        report.add_extraction(outcomes)
+        for need in needs:
+            if need.cache.kind != "frames":
+                need.cache.merge()
+        ready = [cell for part in wave if part.upstream.digest not in failed for cell in part.cells]
+        _train(_with_cost_of_upstreams(ready, stages), folders, report, stages)
+
+
+def _train(cells: Sequence[Cell], folders: Folders, report: Report, stages: Stages) -> None:
     """Trains the heads of cells whose features are there, and evaluates them."""
-    jobs = [Job(_name(runs), train_heads, (runs, folders)) for runs in _sweeps(cells, executor.workers)]
-    watcher.stage("training heads", sum(map(_updates, cells)), "updates")
+    sweeps = sweeps_of(cells, stages.executor.workers)
     said: dict[str, None] = {}
 
     def say_once(line: str) -> None:  # each learning rate is a job of its own, and finds the same
         if line not in said:
             said[line] = None
-            watcher.say(line)
+            stages.watcher.say(line)
 
-    outcomes = executor.run(jobs, watcher.advance, watcher.done, say_once)
+    jobs = [Job(sweep_name(runs), train_heads, (runs, folders)) for runs in sweeps]
+    works = [training_work(runs, folders, stages.costs) for runs in sweeps]
+    outcomes = stages.run("training heads", "updates", jobs, works, say=say_once, made=lambda outcome: outcome.value)
     report.add_failures(outcomes)
     failed = [outcome.job.arguments[0] for outcome in outcomes if outcome.error is not None]
     lost = {cell.run for runs in failed for cell, _ in runs}
-    jobs = [Job(cell.name, run_cell, (cell, folders)) for cell in cells if cell.run not in lost]
-    watcher.stage("evaluating on test", len(jobs), "cells")
-    outcomes = executor.run(jobs, watcher.advance, watcher.done)
+    ready = [cell for cell in cells if cell.run not in lost]
+    jobs = [Job(cell.name, run_cell, (cell, folders)) for cell in ready]
+    outcomes = stages.run("evaluating on test", "cells", jobs, [stages.costs.evaluating(cell) for cell in ready])
     report.computed += sum(outcome.error is None for outcome in outcomes)
     report.add_failures(outcomes)
 
@@ -192,19 +204,31 @@ def _parts(clips: GridClips, pending: Sequence[Cell], cache: Path) -> list[Part]
     return parts
 
 
-def validate_once(manifest: Manifest, taken: Sequence[TaskRows], cache: Path, watcher: Watcher) -> None:
+def validate_once(manifest: Manifest, taken: Sequence[TaskRows], cache: Path, stages: Stages) -> None:
     """Decodes the recordings that the tasks use, unless rows and audio of this digest were found good before.
 
     Raises: ManifestError: names every recording that is not usable.
     """
+    part, marker = _used(manifest, taken, cache)
+    work = work_of_recordings(manifest, taken, cache, stages.costs)
+    if work is None:
+        return
+    with stages.here("checking recordings", "recordings", work) as advance:
+        validate(part, advance=lambda: advance(1))
+    write_json(marker, {"corpus": manifest.name, "digest": part.digest, "recordings": len(part.utterances)})
+
+
+def work_of_recordings(manifest: Manifest, taken: Sequence[TaskRows], cache: Path, costs: Costs) -> Work | None:
+    """What it takes to decode the recordings that tasks use; None where they were found good before."""
+    part, marker = _used(manifest, taken, cache)
+    return None if marker.is_file() else costs.checking_recordings(manifest.name, len(part.utterances))
+
+
+def _used(manifest: Manifest, taken: Sequence[TaskRows], cache: Path) -> tuple[Manifest, Path]:
+    """The recordings that tasks use, and the file that says that these were found good."""
     used = {example.id for rows in taken for examples in rows.examples.values() for example in examples}
     part = replace(manifest, utterances=tuple(row for row in manifest.utterances if row.id in used))
-    marker = cache / "validated" / f"{part.digest[:32]}.json"
-    if marker.is_file():
-        return
-    watcher.stage("checking recordings", len(part.utterances), "recordings")
-    validate(part, advance=lambda: watcher.advance(1))
-    write_json(marker, {"corpus": manifest.name, "digest": part.digest, "recordings": len(part.utterances)})
+    return part, cache / "validated" / f"{part.digest[:32]}.json"
 
 
 def _extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[Job]:
@@ -223,58 +247,13 @@ def _seconds(batches: Sequence[Sequence[Clip]]) -> float:
     return sum(clip.samples for batch in batches for clip in batch) / SAMPLE_RATE
 
 
-def _with_cost_of_upstreams(cells: Sequence[Cell], executor: Executor, watcher: Watcher) -> list[Cell]:
+def _with_cost_of_upstreams(cells: Sequence[Cell], stages: Stages) -> list[Cell]:
     """Each upstream is measured once; where that fails, as with an unknown kind of network, nothing is recorded."""
     upstreams = {cell.upstream.digest: cell.upstream for cell in cells}
     jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams.values()]
-    watcher.stage("counting operations", len(jobs), "upstreams")
-    outcomes = executor.run(jobs, watcher.advance)
+    works = [stages.costs.counting(upstream) for upstream in upstreams.values()]
+    outcomes = stages.run("counting operations", "upstreams", jobs, works)
     costs = dict(zip(upstreams, (outcome.value for outcome in outcomes), strict=True))
     return [
         replace(cell, upstream=replace(cell.upstream, gflops_per_second=costs[cell.upstream.digest])) for cell in cells
     ]
-
-
-def _sweeps(cells: Sequence[Cell], workers: int) -> list[list[tuple[Cell, Candidate]]]:
-    """What is trained side by side, the longest first, so that the workers end together.
-
-    Heads on means are so small that all learning rates and seeds go in one loop, shared out among the workers; a head
-    that needs every frame fills a worker by itself.
-    """
-    groups: dict[str, list[tuple[Cell, Candidate]]] = {}
-    for cell in cells:
-        alike = digest_of(
-            [
-                cell.upstream.digest,
-                cell.task.digest(),
-                cell.recipe,
-                cell.audio,
-                cell.rows.digest,
-                sorted(cell.live),
-                cell.frames,
-            ]
-        )
-        groups.setdefault(alike, []).extend((cell, candidate) for candidate in cell.candidates)
-    sweeps: list[tuple[bool, list[tuple[Cell, Candidate]]]] = []
-    for runs in groups.values():
-        cell = runs[0][0]
-        frames = HEADS.get(cell.task.head).needs == "frames"
-        size = 1 if frames else math.ceil(len(runs) / workers)
-        if cell.recipe.search_steps:  # candidates of a run are compared on the way, and trained together
-            size = len(cell.candidates) * math.ceil(size / len(cell.candidates))
-        sweeps.extend((frames, runs[start : start + size]) for start in range(0, len(runs), size))
-    sweeps.sort(key=lambda sweep: (not sweep[0], -sum(cell.recipe.steps for cell, _ in sweep[1])))
-    return [runs for _, runs in sweeps]
-
-
-def _name(runs: Sequence[tuple[Cell, Candidate]]) -> str:
-    """For progress and messages: what the runs have in common."""
-    cell, candidate = runs[0]
-    if len(runs) == 1:
-        return f"{cell.name} / {candidate}"
-    seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell, _ in runs))
-    return f"{cell.upstream.name} / {cell.task.name} / seeds {seeds}"
-
-
-def _updates(cell: Cell) -> float:
-    return updates_of(cell.recipe, len(cell.candidates))

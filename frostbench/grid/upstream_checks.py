@@ -9,8 +9,8 @@ from typing import Any
 
 from core.digest import parsed_json, write_json
 from core.errors import ContractError
-from frostbench.jobs.base import Advance, Executor, Job, Outcome
-from frostbench.jobs.progress import Watcher
+from frostbench.grid.stages import Stages
+from frostbench.jobs.base import Advance, Job, Outcome
 from upstreams._facts import UpstreamFacts
 from upstreams._quick_checks import QUICK, require_contract
 from upstreams._resolve import build_upstream
@@ -18,19 +18,21 @@ from upstreams._resolve import build_upstream
 FOLDER = "checked"
 
 
-def check_upstreams(
-    upstreams: Iterable[UpstreamFacts], cache: Path, executor: Executor, watcher: Watcher
-) -> list[Outcome]:
+def check_upstreams(upstreams: Iterable[UpstreamFacts], cache: Path, stages: Stages) -> list[Outcome]:
     """Checks those that were not checked before.
 
     Returns: an outcome for each that was checked now; one with an error is not to be trusted.
     """
-    todo = [upstream for upstream in upstreams if not passed_checks(upstream.digest, cache)]
+    todo = unchecked(upstreams, cache)
     if not todo:
         return []
-    watcher.stage("checking upstreams", len(todo), "upstreams")
     jobs = [Job(upstream.name, check_upstream, (upstream, cache)) for upstream in todo]
-    return executor.run(jobs, watcher.advance, watcher.done)
+    return stages.run("checking upstreams", "upstreams", jobs, [stages.costs.checking(upstream) for upstream in todo])
+
+
+def unchecked(upstreams: Iterable[UpstreamFacts], cache: Path) -> list[UpstreamFacts]:
+    """Those that were not checked before."""
+    return [upstream for upstream in upstreams if not passed_checks(upstream.digest, cache)]
 
 
 def check_upstream(upstream: UpstreamFacts, cache: Path, *, device: str, advance: Advance) -> None:

@@ -28,6 +28,9 @@ Advance = Callable[..., None]  # amount, and a line on how it goes, or none
 Say = Callable[[str], None]
 
 
+Follow = Callable[[int, float | None], None]  # number of a job and how far it came; None as an attempt begins
+
+
 # Number of a job, how far it came since the last, None as an attempt begins, and a line on how it goes, or none.
 Message = tuple[int, float | None, str]
 
@@ -82,7 +85,9 @@ class Executor(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def run(self, jobs: Sequence[Job], advance: Advance, done: Done = ..., say: Say = ...) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[Job], advance: Advance, done: Done = ..., say: Say = ..., follow: Follow = ...
+    ) -> list[Outcome]:
         """Runs jobs to the end, the first ones first.
 
         Args:
@@ -90,6 +95,7 @@ class Executor(Protocol):
             advance: called with how far a job came since the last call; less than zero where a killed one starts again.
             done: called as each job ends.
             say: called with the lines that jobs tell.
+            follow: called with the number of a job and how far it came since the last call; with None as it begins.
 
         Returns: an outcome a job, in the order of the jobs; one that fails does not stop the others.
         Raises: OSError: nothing can be written any more.
@@ -100,12 +106,13 @@ class Executor(Protocol):
 class ProgressCounter:
     """Tells how far jobs come, and takes back what a killed attempt told when the next one begins."""
 
-    def __init__(self, advance: Advance, say: Say) -> None:
-        self._advance, self._say = advance, say
+    def __init__(self, advance: Advance, say: Say, follow: Follow | None = None) -> None:
+        self._advance, self._say, self._follow = advance, say, follow or ignore_progress
         self._told: dict[int, float] = {}
 
     def take(self, number: int, amount: float | None, line: str) -> None:
         """Takes in a message of a worker."""
+        self._follow(number, amount)
         told = self._told.get(number, 0.0)
         amount = -told if amount is None else amount
         self._told[number] = told + amount
@@ -123,6 +130,10 @@ def run_job(number: int, job: Job, device: str, tell: Callable[[Message], object
 
 def ignore_line(line: str) -> None:
     """For those who want no lines."""
+
+
+def ignore_progress(number: int, amount: float | None) -> None:
+    """For those who do not follow each job."""
 
 
 def outcome_of(job: Job, result: Callable[[], Any]) -> Outcome:

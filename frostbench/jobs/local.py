@@ -25,12 +25,14 @@ from frostbench.jobs.base import (
     POLL_SECONDS,
     Advance,
     Done,
+    Follow,
     Job,
     KilledError,
     Outcome,
     ProgressCounter,
     Say,
     ignore_line,
+    ignore_progress,
     outcome_of,
     run_job,
     set_up_worker,
@@ -91,13 +93,19 @@ class LocalExecutor:
                 child.terminate()
 
     def run(
-        self, jobs: Sequence[Job], advance: Advance, done: Done = lambda outcome: None, say: Say = ignore_line
+        self,
+        jobs: Sequence[Job],
+        advance: Advance,
+        done: Done = lambda outcome: None,
+        say: Say = ignore_line,
+        follow: Follow = ignore_progress,
     ) -> list[Outcome]:
         """See Executor.run."""
         if self.workers == 1:
-            return [_run_here(job, self._devices[0], ProgressCounter(advance, say), done) for job in jobs]
+            counter = ProgressCounter(advance, say, follow)
+            return [_run_here(number, job, self._devices[0], counter, done) for number, job in enumerate(jobs)]
         outcomes: dict[int, Outcome] = {}
-        counter = ProgressCounter(advance, say)
+        counter = ProgressCounter(advance, say, follow)
         waiting, free, kills = deque(range(len(jobs))), deque(self._lanes), Counter[int]()
         running: dict[Future[Any], tuple[int, _Lane]] = {}
         while waiting or running:
@@ -187,10 +195,10 @@ def _result(future: Future[Any]) -> Any:
         raise KilledError() from None
 
 
-def _run_here(job: Job, device: str, counter: ProgressCounter, done: Done) -> Outcome:
+def _run_here(number: int, job: Job, device: str, counter: ProgressCounter, done: Done) -> Outcome:
     torch.set_flush_denormal(True)  # as in the workers
     try:
-        outcome = outcome_of(job, lambda: run_job(0, job, device, lambda message: counter.take(*message)))
+        outcome = outcome_of(job, lambda: run_job(number, job, device, lambda message: counter.take(*message)))
     finally:
         torch.set_flush_denormal(False)
     done(outcome)

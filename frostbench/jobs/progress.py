@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable
+from datetime import timedelta
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,13 +18,15 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
-from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.text import Text
 
 from frostbench.jobs.base import Outcome
+from frostbench.jobs.forecast import Forecast
 
 LINE_SECONDS = 15.0  # between two lines of a log
+CREEP_SECONDS = 3.0  # in which a bar comes most of the way to where it should be
 
 
 class Watcher:
@@ -42,15 +47,70 @@ class Watcher:
     def say(self, line: str) -> None:
         """Something a person should know before it happens."""
 
+    def follow(self, forecast: Forecast) -> None:
+        """Several stages will come, whose time left is foreseen."""
 
-class RateColumn(ProgressColumn):
-    """How much is done in a second, since the stage began."""
+
+class DoneColumn(ProgressColumn):
+    """How much is done of a stage, and how much in a second since it began; of the whole, which share of its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = MofNCompleteColumn()
 
     def render(self, task: Task) -> Text:
         """See ProgressColumn.render."""
+        if task.fields.get("whole") is not None:
+            return Text(f"{100 * task.completed:.0f} %", style="progress.percentage")
         elapsed = task.finished_time if task.finished else task.elapsed
         rate = task.completed / elapsed if elapsed else 0.0
-        return Text(f"{_rounded(rate)}/s", style="progress.data.speed")
+        text = Text.assemble(self._count.render(task), f" {task.fields['unit']} ")
+        return text.append(f"{_rounded(rate)}/s", style="progress.data.speed")
+
+
+class LeftColumn(TimeRemainingColumn):
+    """The time left: as foreseen where a stage is part of a whole that is followed, else by the speed so far."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """See ProgressColumn.render."""
+        left = task.fields.get("left")
+        if left is None or task.finished:
+            return super().render(task)
+        return Text(str(timedelta(seconds=round(left()))), style="progress.remaining")
+
+
+class WholeBar:
+    """How much of a command is done, by time: it never goes back, and creeps where the forecast leaps.
+
+    Args:
+        forecast: of the command.
+    """
+
+    def __init__(self, forecast: Forecast) -> None:
+        self._forecast, self._shown, self._at = forecast, 0.0, forecast.elapsed
+
+    def share(self) -> float:
+        """Between 0 and 1."""
+        elapsed, left = self._forecast.elapsed, self._forecast.left()
+        target = elapsed / (elapsed + left) if elapsed + left > 0 else 0.0
+        nearer = 1 - math.exp(-max(0.0, elapsed - self._at) / CREEP_SECONDS)
+        self._at = elapsed
+        self._shown += max(0.0, target - self._shown) * nearer
+        return self._shown
+
+
+class Bars(Progress):
+    """Bars of which those of a whole follow its forecast."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """See Progress.get_renderables."""
+        for task in self.tasks:
+            whole = task.fields.get("whole")
+            if whole is not None and not task.finished:
+                task.completed = whole.share()
+        return super().get_renderables()
 
 
 class TerminalWatcher(Watcher):
@@ -62,19 +122,18 @@ class TerminalWatcher(Watcher):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars = Progress(
+        self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            RateColumn(),
+            DoneColumn(),
             TimeElapsedColumn(),
             TextColumn("left:"),
-            TimeLeftColumn(),
+            LeftColumn(),
             console=console,
             disable=not console.is_terminal,
         )
         self._bar: TaskID | None = None
+        self._forecast: Forecast | None = None
         self._failures: set[str] = set()
         self._title, self._unit, self._total, self._done = "", "", 0.0, 0.0
         self._started = self._said = time.monotonic()
@@ -93,7 +152,14 @@ class TerminalWatcher(Watcher):
         self._title, self._unit, self._total, self._done = title, unit, total, 0.0
         self._started = self._said = time.monotonic()
         if total and self._console.is_terminal:
-            self._bar = self._bars.add_task(title, total=round(total), unit=unit)
+            left = None if self._forecast is None else self._forecast.stage_left
+            self._bar = self._bars.add_task(title, total=round(total), unit=unit, left=left)
+
+    def follow(self, forecast: Forecast) -> None:
+        """See Watcher.follow."""
+        self._forecast = forecast
+        if self._console.is_terminal:
+            self._bars.add_task("whole run", total=1.0, whole=WholeBar(forecast), left=forecast.left)
 
     def advance(self, amount: float) -> None:
         """See Watcher.advance."""
@@ -102,14 +168,16 @@ class TerminalWatcher(Watcher):
             self._bars.update(self._bar, completed=round(self._done))
         elif time.monotonic() - self._said > LINE_SECONDS:
             self._said = time.monotonic()
-            elapsed = self._said - self._started
+            self._console.print(self._line(self._said - self._started), highlight=False)
+
+    def _line(self, elapsed: float) -> str:
+        """How far a stage came after so many seconds, for a log."""
+        done = f"{self._title}: {self._done:.0f} of {self._total:.0f} {self._unit}, {_rounded(self._done / elapsed)}/s"
+        if self._forecast is None:
             left = elapsed * (self._total / self._done - 1) if self._done else 0.0
-            self._console.print(
-                f"{self._title}: {self._done:.0f} of {self._total:.0f} {self._unit}, "
-                f"{_rounded(self._done / elapsed)}/s, "
-                f"about {left:.0f} s left",
-                highlight=False,
-            )
+            return f"{done}, about {left:.0f} s left"
+        stage, whole = self._forecast.stage_left(), self._forecast.left()
+        return f"{done}, about {stage:.0f} s left, {whole:.0f} s of the whole run"
 
     def say(self, line: str) -> None:
         """See Watcher.say."""

@@ -28,6 +28,7 @@ from frostbench.jobs.base import (
     POLL_SECONDS,
     Advance,
     Done,
+    Follow,
     Job,
     KilledError,
     Message,
@@ -35,6 +36,7 @@ from frostbench.jobs.base import (
     ProgressCounter,
     Say,
     ignore_line,
+    ignore_progress,
     outcome_of,
     run_job,
     set_up_worker,
@@ -180,7 +182,12 @@ class RayExecutor:
                 ) from None
 
     def run(
-        self, jobs: Sequence[Job], advance: Advance, done: Done = lambda outcome: None, say: Say = ignore_line
+        self,
+        jobs: Sequence[Job],
+        advance: Advance,
+        done: Done = lambda outcome: None,
+        say: Say = ignore_line,
+        follow: Follow = ignore_progress,
     ) -> list[Outcome]:
         """See Executor.run."""
         numbers = {
@@ -188,7 +195,7 @@ class RayExecutor:
             for number, job in enumerate(jobs)
         }
         outcomes: dict[int, Outcome] = {}
-        counter = ProgressCounter(advance, say)
+        counter = ProgressCounter(advance, say, follow)
         waiting = list(numbers)
         while waiting:
             finished, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_SECONDS)

@@ -1,0 +1,154 @@
+"""What each kind of work is expected to cost: as an earlier run measured it here, else built in."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from core.audio import SAMPLE_RATE
+from core.digest import digest_of, parsed_json, write_json
+from core.processors import usable_cores
+from downstreams._base import HEADS
+from downstreams._recipe import Candidate
+from frostbench.grid.cell import Cell
+from frostbench.jobs.forecast import Cost, Work
+from tasks._rows import TaskRows
+from upstreams._facts import UpstreamFacts
+
+FOLDER = "costs"
+KEPT = ("per_job", "per_unit", "share")  # of a Cost
+TRUST = 10.0  # seconds: what was measured here before is rarely far from what it will be
+
+# Built in, in seconds of one core of two-core machines (AMD EPYC, Intel Xeon), all with one thread. They need to be
+# right within a factor of a few: what is measured corrects them.
+RECORDING = Cost(0.0, 2e-3)  # decoded, and looked at
+CHECKING, COUNTING = Cost(1.0, 0.0), Cost(3.0, 0.0)  # of an upstream
+LEAVING = Cost(1.0, 0.0)
+PER_PARAMETER = 1.2e-9  # of a second of audio
+PER_SECOND = 2.5e-3  # of audio, read and kept by an upstream without parameters
+PER_UPDATE, PER_FEATURE = 3e-4, 7e-8  # of a head on means, whose runs share their batches
+FRAMES = {  # of a second of audio in an update of a head on frames, by head and recipe
+    ("ctc", "fast"): 2e-3,
+    ("ctc", "superb"): 1.8e-2,
+}
+OTHER_FRAMES = 4e-3
+EARLY = 0.75  # share of updates, where patience ends trainings
+TEST_MEANS, TEST_FRAMES = 0.5, 8.0  # of a cell
+
+
+class Costs:
+    """Costs by kind of work.
+
+    Args:
+        cache: folder of the cache, in which they are kept.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        machine = [platform.processor(), platform.machine(), usable_cores(), torch.cuda.is_available()]
+        self._path = cache / FOLDER / f"{digest_of(machine)[:32]}.json"
+        self._known: dict[str, list[float]] = {}
+        self._slowdown = _slowdown()
+        self._seconds: dict[TaskRows, float] = {}  # of a recording of train, in the mean
+        with suppress(OSError, ValueError, TypeError, AttributeError):  # absent or damaged: nothing depends on it
+            content = parsed_json(self._path.read_text(encoding="utf-8"))
+            self._known = {str(kind): [float(value) for value in values] for kind, values in content.items()}
+
+    def keep(self, measured: Mapping[tuple[str, ...], Cost]) -> None:
+        """Keeps what a run measured for the next ones."""
+        if measured:
+            new = {_key(kind): [getattr(cost, name) for name in KEPT] for kind, cost in measured.items()}
+            write_json(self._path, {**self._known, **new})
+
+    def checking_recordings(self, corpus: str, count: int) -> Work:
+        """Decoding so many recordings."""
+        return self._work(("checking recordings", corpus), count, RECORDING, step=1.0)
+
+    def checking(self, upstream: UpstreamFacts) -> Work:
+        """The quick checks of an upstream."""
+        return self._work(("checking upstreams", _described(upstream)), 1.0, CHECKING)
+
+    def extracting(self, upstream: UpstreamFacts, seconds: float) -> Work:
+        """Passing so many seconds of audio."""
+        built_in = Cost(1.0, PER_SECOND + PER_PARAMETER * (upstream.params or 0))
+        return self._work(("extracting features", _described(upstream)), seconds, built_in, step=upstream.batch_seconds)
+
+    def counting(self, upstream: UpstreamFacts) -> Work:
+        """Counting the operations of an upstream."""
+        return self._work(("counting operations", _described(upstream)), 1.0, COUNTING)
+
+    def training(self, runs: Sequence[tuple[Cell, Candidate]], updates: float, present: float = 0.0) -> Work:
+        """Training heads side by side, so many updates of which so many were made before."""
+        cell, _ = runs[0]
+        kind = ("training heads", _asked(cell), _described(cell.upstream))
+        step = float(cell.recipe.eval_every * len(runs))
+        return self._work(kind, updates, self._built_in_training(cell), present, step)
+
+    def evaluating(self, cell: Cell) -> Work:
+        """Evaluating a trained head on test."""
+        seconds = TEST_FRAMES if _reads_frames(cell) else TEST_MEANS
+        return self._work(("evaluating on test", _asked(cell), _described(cell.upstream)), 1.0, Cost(seconds, 0.0))
+
+    def leaving(self) -> Work:
+        """The end of worker processes."""
+        return self._work(("ending processes",), 1.0, LEAVING)
+
+    def _built_in_training(self, cell: Cell) -> Cost:
+        recipe, upstream = cell.recipe, cell.upstream
+        features = PER_FEATURE * upstream.num_layers * upstream.hidden_size
+        if recipe.steps == 0:
+            return Cost(2.0, 0.0)
+        if not _reads_frames(cell):
+            return Cost(1.0, PER_UPDATE + features)
+        if cell.rows not in self._seconds:
+            samples = [clip.samples for clip in cell.rows.all_clips(["train"])]
+            self._seconds[cell.rows] = sum(samples) / len(samples) / SAMPLE_RATE
+        seconds = recipe.batch_size * self._seconds[cell.rows]
+        seconds = min(seconds, recipe.batch_seconds or seconds)
+        per_second = FRAMES.get((cell.task.head, recipe.name), OTHER_FRAMES) + features
+        return Cost(2.0, per_second * seconds, EARLY if recipe.patience else 1.0)
+
+    def _work(
+        self,
+        kind: tuple[str, ...],
+        amount: float,
+        built_in: Cost,
+        present: float = 0.0,
+        step: float | None = None,
+    ) -> Work:
+        known = self._known.get(_key(kind), [])
+        if len(known) == len(KEPT) and all(math.isfinite(value) and value >= 0 for value in known):
+            per_job, per_unit, share = known
+            return Work(kind, amount, Cost(per_job, per_unit, share, TRUST), present, step)
+        slower = built_in._replace(
+            per_job=built_in.per_job * self._slowdown, per_unit=built_in.per_unit * self._slowdown
+        )
+        return Work(kind, amount, slower, present, step)
+
+
+def _slowdown() -> float:
+    """By what factor what runs here already makes work slower than it is alone."""
+    waiting = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1.0, (waiting + 1) / usable_cores())
+
+
+def _reads_frames(cell: Cell) -> bool:
+    return HEADS.get(cell.task.head).needs == "frames"
+
+
+def _asked(cell: Cell) -> str:
+    """The task, as far as it decides what training costs."""
+    return f"{cell.task.name}, {cell.task.head}, {cell.recipe.name}, {cell.rows.corpus}"
+
+
+def _described(upstream: UpstreamFacts) -> str:
+    return f"{upstream.name}, {upstream.num_layers} x {upstream.hidden_size}"
+
+
+def _key(kind: Sequence[str]) -> str:
+    return " / ".join(kind)

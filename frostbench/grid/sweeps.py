@@ -1,0 +1,63 @@
+"""Heads that are trained side by side in one job."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from core.digest import digest_of
+from downstreams._base import HEADS
+from downstreams._recipe import Candidate
+from frostbench.grid.cell import Cell
+from frostbench.grid.cell_jobs import Folders, untrained, updates_of_sweep
+from frostbench.grid.costs import Costs
+from frostbench.jobs.forecast import Work
+
+Sweep = list[tuple[Cell, Candidate]]
+
+
+def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:
+    """What is trained side by side, the longest first, so that the workers end together.
+
+    Heads on means are so small that all learning rates and seeds go in one loop, shared out among the workers; a head
+    that needs every frame fills a worker by itself.
+    """
+    groups: dict[str, list[tuple[Cell, Candidate]]] = {}
+    for cell in cells:
+        alike = digest_of(
+            [
+                cell.upstream.digest,
+                cell.task.digest(),
+                cell.recipe,
+                cell.audio,
+                cell.rows.digest,
+                sorted(cell.live),
+                cell.frames,
+            ]
+        )
+        groups.setdefault(alike, []).extend((cell, candidate) for candidate in cell.candidates)
+    sweeps: list[tuple[bool, list[tuple[Cell, Candidate]]]] = []
+    for runs in groups.values():
+        cell = runs[0][0]
+        frames = HEADS.get(cell.task.head).needs == "frames"
+        size = 1 if frames else math.ceil(len(runs) / workers)
+        if cell.recipe.search_steps:  # candidates of a run are compared on the way, and trained together
+            size = len(cell.candidates) * math.ceil(size / len(cell.candidates))
+        sweeps.extend((frames, runs[start : start + size]) for start in range(0, len(runs), size))
+    sweeps.sort(key=lambda sweep: (not sweep[0], -sum(cell.recipe.steps for cell, _ in sweep[1])))
+    return [runs for _, runs in sweeps]
+
+
+def sweep_name(runs: Sequence[tuple[Cell, Candidate]]) -> str:
+    """For progress and messages: what the runs have in common."""
+    cell, candidate = runs[0]
+    if len(runs) == 1:
+        return f"{cell.name} / {candidate}"
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell, _ in runs))
+    return f"{cell.upstream.name} / {cell.task.name} / seeds {seeds}"
+
+
+def training_work(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, costs: Costs) -> Work:
+    """What a sweep takes; candidates of a command that was interrupted are there already."""
+    updates = updates_of_sweep(runs)
+    return costs.training(runs, updates, updates - updates_of_sweep(untrained(runs, folders)))

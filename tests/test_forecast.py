@@ -1,0 +1,204 @@
+"""The time left, on made-up clocks: within a factor 1.5 of the truth from a tenth on, and bars that do not leap."""
+
+import heapq
+import itertools
+from dataclasses import dataclass
+
+import pytest
+
+from frostbench.jobs.forecast import Cost, Forecast, Stage, Work
+from frostbench.jobs.progress import WholeBar
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Truth:
+    """What a job really takes.
+
+    Attributes:
+        work: what is expected of it.
+        per_job: seconds before the first unit.
+        per_unit: seconds of a unit.
+        ends: share of its amount that is made.
+        every: share of the amount between two messages.
+    """
+
+    work: Work
+    per_job: float
+    per_unit: float
+    ends: float = 1.0
+    every: float = 0.1
+
+    def events(self):
+        """(seconds since it began, amount told, units made, None before the end)"""
+        step, made, seconds = self.every * self.work.amount, 0.0, self.per_job
+        while made < self.ends * self.work.amount - 1e-6:
+            made += step
+            seconds += step * self.per_unit
+            yield seconds, step, None
+        if made < self.work.amount - 1e-6:
+            yield seconds, self.work.amount - made, None  # what an early end leaves out counts as done
+        yield seconds, None, made
+
+
+def simulated(stages: list[list[Truth]], workers: int, look: float = 1.0):
+    """(time, seconds left by the forecast, share of the whole bar) of a run of these jobs, and when it ended."""
+    clock = Clock()
+    forecast = Forecast([Stage(str(n), [job.work for job in jobs]) for n, jobs in enumerate(stages)], workers, clock)
+    bar, looks, next_look = WholeBar(forecast), [], 0.0
+
+    def pass_time(until: float) -> None:
+        nonlocal next_look
+        while next_look < until:
+            clock.now = next_look
+            looks.append((clock.now, forecast.left(), bar.share()))
+            next_look += look
+        clock.now = until
+
+    for number, jobs in enumerate(stages):
+        forecast.begin(str(number), [job.work for job in jobs], workers)
+        waiting, events, order = list(range(len(jobs))), [], itertools.count()
+
+        def start(waiting=waiting, events=events, order=order, jobs=jobs) -> None:
+            if waiting:
+                job = waiting.pop(0)
+                forecast.follow(job, None)
+                for after, amount, made in jobs[job].events():
+                    heapq.heappush(events, (clock.now + after, next(order), job, amount, made))
+
+        for _ in range(workers):
+            start()
+        while events:
+            at, _, job, amount, made = heapq.heappop(events)
+            pass_time(at)
+            if made is None:
+                forecast.follow(job, amount)
+            else:
+                forecast.ended(job, made)
+                start()
+    end = clock.now
+    forecast.end()
+    return looks, end, forecast
+
+
+def worst(looks, end: float, since: float = 0.1) -> float:
+    factors = [
+        max(left, end - at) / max(min(left, end - at), 1.0) for at, left, _ in looks if since * end < at < end - 2
+    ]
+    return max(factors)
+
+
+def a_run(factor: float = 1.0, *, fast: float = 1.0, slow: float = 1.0, ends: float = 1.0, share: float = 1.0):
+    """Extraction, 6 fast trainings and 6 slow ones, and evaluation; each as many times as expensive as expected."""
+    extraction = [Work(("extract", "a"), 600, Cost(1, 0.05), step=12)] * 2
+    quick = [Work(("train", "ks", upstream), 18_000, Cost(1, 4e-4), step=900) for upstream in "abcdef"]
+    long = [Work(("train", "asr", upstream), 1_000, Cost(2, 0.1, share), step=100) for upstream in "abcdef"]
+    test = [Work(("test", "ks", upstream), 1, Cost(0.5, 0)) for upstream in "abcdef"]
+    return [
+        [Truth(work, factor, 0.05 * factor, every=0.02) for work in extraction],
+        [Truth(work, 2 * factor * slow, 0.1 * factor * slow, ends) for work in long]
+        + [Truth(work, factor * fast, 4e-4 * factor * fast, every=0.05) for work in quick],
+        [Truth(work, 0.5 * factor, 0, every=1) for work in test],
+    ]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_with_the_right_costs_it_is_right_from_the_start(workers):
+    looks, end, _ = simulated(a_run(), workers)
+    assert worst(looks, end, since=0.0) < 1.1
+
+
+@pytest.mark.parametrize("factor", [0.25, 0.5, 2.0, 4.0])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_machine_of_another_speed_is_noticed_within_a_tenth(workers, factor):
+    looks, end, _ = simulated(a_run(factor), workers, look=0.5)
+    assert worst(looks, end) < 1.5
+    assert worst(looks, end, since=0.0) > 1.5, "the costs are too near to show anything"
+
+
+def test_slow_updates_are_not_fast_ones():
+    """By counts 11,000 slow updates of 120,000 are nothing: a bar that counts them is wrong by factors."""
+    looks, end, _ = simulated(a_run(), 2)
+    at, left, _ = next(look for look in looks if look[0] > 0.5 * end)
+    assert left == pytest.approx(end - at, rel=0.1)
+
+
+def test_costs_of_one_task_are_corrected_by_that_task():
+    looks, end, _ = simulated(a_run(slow=4.0), 2)
+    assert worst(looks, end, since=0.0) > 3
+    assert worst(looks, end) < 1.5
+
+
+@pytest.mark.parametrize("ends", [0.6, 0.9])
+def test_trainings_that_end_early_are_learned_and_the_bar_never_leaps(ends):
+    looks, end, _ = simulated(a_run(ends=ends, share=0.75), 2, look=0.25)
+    assert worst(looks, end) < 1.5
+    shares = [share for *_, share in looks]
+    steps = [later - earlier for earlier, later in itertools.pairwise(shares)]
+    assert min(steps) >= 0, "a bar that goes back"
+    assert max(steps) < 0.02, "a bar that leaps"
+    assert shares[-1] > 0.9
+
+
+def test_what_was_measured_makes_the_next_run_right_from_the_start():
+    wrong = a_run(4.0, slow=2.0)
+    _, _, forecast = simulated(wrong, 2)
+    measured = forecast.costs()
+    assert measured["train", "asr", "a"].per_unit == pytest.approx(0.8)
+    assert measured["train", "asr", "a"].per_job == pytest.approx(16.0)
+    again = [
+        [
+            Truth(Work(job.work.kind, job.work.amount, measured[job.work.kind]), job.per_job, job.per_unit)
+            for job in stage
+        ]
+        for stage in wrong
+    ]
+    looks, end, _ = simulated(again, 2)
+    assert worst(looks, end, since=0.0) < 1.1
+
+
+def test_a_killed_attempt_counts_for_nothing_and_a_failed_job_teaches_nothing():
+    clock = Clock()
+    work = Work(("train", "ks", "a"), 100, Cost(0, 1.0))
+    forecast = Forecast([Stage("train", [work, work])], 1, clock)
+    forecast.begin("train", [work, work], 1)
+    forecast.follow(0, None)
+    clock.now = 50.0
+    forecast.follow(0, 50.0)
+    assert forecast.left() == pytest.approx(150.0)
+    forecast.follow(0, None)
+    assert forecast.left() == pytest.approx(200.0)
+    clock.now = 51.0
+    forecast.ended(0, failed=True)
+    assert forecast.costs() == {}
+    assert forecast.left() == pytest.approx(100.0)
+
+
+def test_what_was_there_before_takes_no_time():
+    clock = Clock()
+    work = Work(("train", "ks", "a"), 100, Cost(0, 1.0), present=60)
+    forecast = Forecast([Stage("train", [work])], 1, clock)
+    assert forecast.left() == 40
+    forecast.begin("train", [work], 1)
+    forecast.follow(0, None)
+    forecast.follow(0, 60.0)
+    clock.now = 20.0
+    forecast.follow(0, 20.0)
+    assert forecast.left() == pytest.approx(20.0)
+
+
+def test_work_that_hangs_is_not_about_to_end():
+    clock = Clock()
+    work = Work(("train", "ks", "a"), 100, Cost(0, 1.0))
+    forecast = Forecast([], 1, clock)
+    forecast.begin("train", [work], 1)
+    forecast.follow(0, None)
+    clock.now = 400.0
+    assert forecast.left() == pytest.approx(75.0)  # a quarter of its delay
