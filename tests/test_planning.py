@@ -20,6 +20,7 @@ from frostbench.grid.cell import Cell
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
+from frostbench.grid.sweeps import sweeps_of
 from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Job
 from frostbench.jobs.local import LocalExecutor
@@ -152,12 +153,12 @@ AFTERWARDS = {"custom", "long"}  # told of a run, of no influence on what is lea
 
 def test_heads_are_trained_side_by_side_that_differ_in_their_seed_alone(corpus, quick):
     cell, again = make_cells(Grid(("fbank",), quick[:1], (0, 1)), corpus).cells
-    assert len(run_module._sweeps([cell, again], 1)) == 1
+    assert len(sweeps_of([cell, again], 1)) == 1
     assert set(OTHERS) | SHARED | AFTERWARDS == {field.name for field in fields(Cell)}, "is it of influence?"
     for name, changes in OTHERS.items():
         for number, change in enumerate(changes):
             other = replace(again, **{name: change(again)})
-            sweeps = run_module._sweeps([cell, other], 1)
+            sweeps = sweeps_of([cell, other], 1)
             together = [{id(each) for each, _ in runs} for runs in sweeps]
             assert set.union(*together) == {id(cell), id(other)}
             assert max(map(len, together)) == 1, (name, number)

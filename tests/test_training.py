@@ -28,7 +28,8 @@ from downstreams.utterance_linear import UtteranceLinear
 from frostbench.grid import cell_jobs
 from frostbench.grid.cell_jobs import Folders, run_cell, train_heads
 from frostbench.grid.plan import Grid, make_cells
-from frostbench.grid.run import _sweeps, run_grid
+from frostbench.grid.run import run_grid
+from frostbench.grid.sweeps import sweeps_of
 from frostbench.jobs.local import LocalExecutor
 from leaderboard.aggregate import leaderboard
 from leaderboard.page import page
@@ -459,7 +460,7 @@ def searched(grid: Grid) -> Grid:
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_candidates_that_are_compared_on_the_way_are_in_one_job(grid, corpus, workers):
-    for runs in _sweeps(make_cells(searched(grid), corpus).cells, workers):
+    for runs in sweeps_of(make_cells(searched(grid), corpus).cells, workers):
         counts = Counter(cell.run for cell, _ in runs)
         assert set(counts.values()) == {3}
 
