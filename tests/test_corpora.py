@@ -461,6 +461,26 @@ def test_slots_are_runs_of_one_tag_and_keep_their_marks():
     assert audio_snips.marked(["-", "a"], ["x", "O"]) == "a"
 
 
+def test_words_of_audio_snips_without_a_tag_are_told(tmp_path):
+    home = make_snips(tmp_path) / "SNIPS"
+    (home / audio_snips.LIST).write_text(
+        (home / audio_snips.LIST)
+        .read_text()
+        .replace("YORK ,", "YORK CITY NOW , !")
+        .replace("O artist", "O O O O artist")
+    )
+    manifest = audio_snips.load(tmp_path)
+    texts = {row.split: row.labels["marked"] for row in manifest.utterances}
+    assert texts == {
+        "train": "FLY TO B-city NEW YORK CITY E-city",
+        "valid": "STOP",
+        "test": "PLAY SIMON AND CO",
+    }
+    assert manifest.notes[-1].startswith(
+        "all.iob.snips.txt: 2 sentences have other numbers of words and of tags, such as Ivy-"
+    )
+
+
 def test_audio_snips_names_what_is_missing(tmp_path):
     with pytest.raises(ManifestError, match=r"all\.iob\.snips\.txt is missing; name the folder SNIPS"):
         audio_snips.load(tmp_path)
@@ -472,7 +492,7 @@ def test_audio_snips_names_what_is_missing(tmp_path):
     lines = (home / audio_snips.LIST).read_text()
     (home / audio_snips.LIST).write_text(lines + lines.splitlines()[0].replace("train-1", "train-2") + "\n")
     assert "1 recordings named in all.iob.snips.txt are not there" in audio_snips.load(tmp_path).notes[0]
-    for wrong in ("Ivy-snips-dev-1 BOS A EOS\tO O O Stop\n", "Ivy-snips-train-9 BOS A EOS\tO Stop\n", "Ivy BOS\n"):
+    for wrong in ("Ivy-snips-dev-1 BOS A EOS\tO O Stop\n", "Ivy-snips-train-9 BOS A\tO Stop\n", "Ivy BOS A EOS\n"):
         (home / audio_snips.LIST).write_text(f"{lines}{wrong}")
         with pytest.raises(ManifestError, match=r"all\.iob\.snips\.txt, line 10: damaged"):
             audio_snips.load(tmp_path)

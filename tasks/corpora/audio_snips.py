@@ -41,22 +41,29 @@ def load(root: Path) -> Manifest:
         raise ManifestError(
             f"{root}: {LIST} is missing; name the folder SNIPS that s3prl's preprocess/snips_prepare_data.sh makes"
         )
-    rows, causes = existing(_listed(home), LIST)
+    listed, uneven = _listed(home)
+    rows, causes = existing(listed, LIST)
     missing = [
         f"{split}/ (split {split}) is missing: prepare or unpack the recordings of SNIPS anew into {home}"
         for split in SPLITS
         if not any(row.split == split for row in rows)
     ]
-    return checked("audio_snips", home, rows, count_notes(rows, OFFICIAL, causes), missing)
+    notes = count_notes(rows, OFFICIAL, causes)
+    if uneven:
+        more = f"{len(uneven):,} sentences have other numbers of words and of tags, such as {uneven[0]}"
+        notes.append(f"{LIST}: {more}; what is left over is dropped, as in s3prl")
+    return checked("audio_snips", home, rows, notes, missing)
 
 
-def _listed(home: Path) -> list[Utterance]:
-    """The sentences of the list by the voices of their split, whose recordings may not be there."""
+def _listed(home: Path) -> tuple[list[Utterance], list[str]]:
+    """The sentences of the list by the voices of their split, whose recordings may not be there, and the ids of those
+    whose words and tags are not equally many.
+    """
     suffixes = {
         split: next((suffix for suffix in SUFFIXES if next((home / split).glob(f"*{suffix}"), None)), SUFFIXES[0])
         for split in SPLITS
     }
-    rows = []
+    rows, uneven = [], []
     with (home / LIST).open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -70,9 +77,12 @@ def _listed(home: Path) -> list[Utterance]:
                     f"{home / LIST}, line {number}: damaged; prepare or unpack the folder anew"
                 ) from None
             if taken:
+                if len(words) != len(tags):
+                    uneven.append(name)
+                    words, tags = words[: len(tags)], tags[: len(words)]
                 labels = {"marked": marked(words, tags), "text": marked(words, [OUTSIDE] * len(words)), "voice": voice}
                 rows.append(Utterance(name, home / split / f"{name}{suffixes[split]}", split, labels))
-    return rows
+    return rows, uneven
 
 
 def _parsed(line: str) -> tuple[str, list[str], list[str]]:
@@ -83,7 +93,7 @@ def _parsed(line: str) -> tuple[str, list[str], list[str]]:
     said, tagged = line.strip().split("\t")
     name, begin, *words, end = said.split(" ")
     _, *tags, _ = tagged.split(" ")
-    if (begin, end) != ("BOS", "EOS") or len(words) != len(tags):
+    if (begin, end) != ("BOS", "EOS"):
         raise ValueError(line)
     return name, words, tags
 
