@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -34,12 +34,13 @@ from core.manifest import Manifest, summarise
 from core.records import RecordStore
 from core.registry import load_module
 from downstreams._base import HEADS
-from frostbench.api import evaluate
+from frostbench.api import evaluate, plan
 from frostbench.byte_sizes import format_bytes
 from frostbench.cache_space import clear, entries
 from frostbench.entries import checked_head, entries_in, subject_of
 from frostbench.grid.measures import speed
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
+from frostbench.grid.preparing import PlannedRun
 from frostbench.jobs.local import devices_here
 from frostbench.jobs.open import open_executor
 from frostbench.jobs.progress import TerminalWatcher, Watcher
@@ -250,9 +251,9 @@ def pretrain_upstreams(  # noqa: PLR0913
     manifest = open_recordings(corpus, root, columns)
     plans = plans_of(upstreams, size, seed, steps, minutes, option, mixed_precision)
     todo = unfinished(plans, manifest, output)
-    for plan in plans:
-        if plan not in todo:
-            out.print(f"{plan.checkpoint(output)} is there already", markup=False, highlight=False, soft_wrap=True)
+    for each in plans:
+        if each not in todo:
+            out.print(f"{each.checkpoint(output)} is there already", markup=False, highlight=False, soft_wrap=True)
     if not todo:
         return
     require_writable(output)
@@ -306,27 +307,39 @@ def run(  # noqa: PLR0913
     workers: Workers = None,
     executor: Runner = Where.local,
     ray_address: RayAddress = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done, the minutes, disk and memory, and end.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --plan: as JSON.")] = False,
 ) -> None:
     """Evaluate frozen upstreams on tasks. Finished cells are skipped, so the same command goes on where it was."""
+    asked: dict[str, Any] = {
+        "corpus": corpus,
+        "root": root,
+        "columns": columns,
+        "seeds": seed,
+        "recipe": recipe,
+        "head": head,
+        "limit": limit,
+        "exact": exact,
+        "precision": precision,
+        "frames": frames,
+        "cache_limit": cache_limit,
+        "output": output,
+        "cache": cache,
+        "device": device,
+        "workers": workers,
+    }
+    if plan_only:
+        _show_plan(plan(upstream, task, **asked), as_json=json)
+        return
+    if json:
+        raise BenchmarkError("--json goes with --plan; results as JSON come from: frostbench report --format json")
     with TerminalWatcher(err) as watcher:
         results = evaluate(
             upstream,
             task,
-            corpus=corpus,
-            root=root,
-            columns=columns,
-            seeds=seed,
-            recipe=recipe,
-            head=head,
-            limit=limit,
-            exact=exact,
-            precision=precision,
-            frames=frames,
-            cache_limit=cache_limit,
-            output=output,
-            cache=cache,
-            device=device,
-            workers=workers,
+            **asked,
             executor=executor.value,
             ray_address=ray_address,
             progress=watcher,
@@ -335,6 +348,13 @@ def run(  # noqa: PLR0913
     _show(results)
     if results.failures:
         raise typer.Exit(1)
+
+
+def _show_plan(planned: PlannedRun, *, as_json: bool) -> None:
+    text = (
+        json_files.dumps(planned.recorded(), indent=2) if as_json else "\n".join([planned.line(), *planned.details()])
+    )
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _warn_of_left_out(board: Leaderboard, failures: Sequence[tuple[str, str]] = ()) -> None:

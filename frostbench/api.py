@@ -22,7 +22,8 @@ from frostbench.entries import checked_head, checked_task, subject_of
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
 from frostbench.grid.plan import Grid
-from frostbench.grid.run import run_grid
+from frostbench.grid.preparing import PlannedRun
+from frostbench.grid.run import plan_grid, run_grid
 from frostbench.instances import built, specifications
 from frostbench.jobs.base import Executor
 from frostbench.jobs.local import LocalExecutor, devices_here
@@ -97,13 +98,11 @@ def evaluate(  # noqa: PLR0913
         written to `output`.
     """
     RecordStore(Path(output)).require_writable()
-    asked = [checked_task(task, head) for task in _several(tasks, "task")]
-    given, drawn = _several(upstreams, "upstream"), _several(seeds, "seed")
+    given = _several(upstreams, "upstream")
     options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     with _folders(Path(cache), Path(output), executor) as folders:
         runner = _runner(executor, ray_address, device, workers, folders, given)
-        with specifications(given) as specs:
-            grid = Grid(tuple(dict.fromkeys(specs)), tuple(asked), tuple(drawn), *options)
+        with _grid(given, tasks, seeds, head, options) as grid:
             manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
             with _watching(progress) as watcher:
                 for note in manifest.notes:
@@ -121,6 +120,42 @@ def evaluate(  # noqa: PLR0913
     if raise_error and results.failures:
         raise _failed(results)
     return results
+
+
+def plan(  # noqa: PLR0913
+    upstreams: UpstreamLike | Sequence[UpstreamLike],
+    tasks: TaskLike | Sequence[TaskLike],
+    *,
+    corpus: str | Path = "mini",
+    root: str | Path | None = None,
+    columns: str | None = None,
+    seeds: int | Sequence[int] = (0,),
+    recipe: str | None = None,
+    head: str | type[Head] | None = None,
+    limit: int | None = None,
+    exact: bool = False,
+    precision: Precision = "float32",
+    frames: AskedFrames = "auto",
+    cache_limit: str = DEFAULT_LIMIT,
+    output: str | Path = "results",
+    cache: str | Path = "cache",
+    device: str | None = None,
+    workers: int | None = None,
+) -> PlannedRun:
+    """What `evaluate` with the same arguments would have to do on this machine: passes, minutes, disk and memory.
+
+    Nothing passes an upstream. The minutes are by what an earlier run measured in this cache, else by what is built in,
+    which can be wrong by a factor of a few; a run corrects them as it goes.
+
+    Raises: BenchmarkError: the evaluation can't start at all.
+    """
+    given = _several(upstreams, "upstream")
+    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
+    with _folders(Path(cache), Path(output), "local") as folders:
+        runner = _runner("local", None, device, workers, folders, given)
+        with _grid(given, tasks, seeds, head, options) as grid:
+            manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
+            return plan_grid(grid, manifest, folders, runner.workers)
 
 
 def load(output: str | Path = "results", *, custom: bool = False, published: bool = False) -> Results:
@@ -201,6 +236,20 @@ def predict(
         checked_head(head)
     predictor = load_predictor(RecordStore(Path(output)), run, upstream, torch.device(devices_here(device)[0]))
     return [predictor.predict(Path(file)) for file in _several(files, "recording")]
+
+
+@contextmanager
+def _grid(
+    given: Sequence[UpstreamLike],
+    tasks: TaskLike | Sequence[TaskLike],
+    seeds: int | Sequence[int],
+    head: str | type[Head] | None,
+    options: tuple[Any, ...],
+) -> Iterator[Grid]:
+    """What is asked for; objects among the upstreams have a specification as long as this is open."""
+    asked, drawn = [checked_task(task, head) for task in _several(tasks, "task")], _several(seeds, "seed")
+    with specifications(given) as specs:
+        yield Grid(tuple(dict.fromkeys(specs)), tuple(asked), tuple(drawn), *options)
 
 
 def _several(given: Any, kind: str) -> list[Any]:

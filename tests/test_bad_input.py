@@ -299,7 +299,8 @@ def test_no_room_for_features(place, tasks_file):
     with small_files():
         called = call(*command)
     assert called.code == 2
-    (line,) = called.err.strip().splitlines()
+    planned, line = called.err.strip().splitlines()
+    assert planned.startswith("plan: 1 cell; 1 upstream to hear ")
     assert line.startswith(f"error: {place / 'cache'}")
     assert line.endswith("free some space or name another folder")
     left = [path for path in (*place.glob("cache/**/*"), *place.glob("results/**/*")) if path.is_file()]

@@ -84,6 +84,11 @@ class Cell:
         return kind_of(self.task, self.recipe)
 
     @property
+    def reads_frames(self) -> bool:
+        """Whether the head needs every frame."""
+        return HEADS.get(self.task.head).needs == "frames"
+
+    @property
     def dtype(self) -> Dtype:
         """How they are kept; what is not kept is float32."""
         if self.frames is None:

@@ -14,7 +14,6 @@ import torch
 from core.audio import SAMPLE_RATE
 from core.digest import digest_of, parsed_json, write_json
 from core.processors import usable_cores
-from downstreams._base import HEADS
 from downstreams._recipe import Candidate
 from frostbench.grid.cell import Cell
 from frostbench.jobs.forecast import Cost, Work
@@ -91,7 +90,7 @@ class Costs:
 
     def evaluating(self, cell: Cell) -> Work:
         """Evaluating a trained head on test."""
-        seconds = TEST_FRAMES if _reads_frames(cell) else TEST_MEANS
+        seconds = TEST_FRAMES if cell.reads_frames else TEST_MEANS
         return self._work(("evaluating on test", _asked(cell), _described(cell.upstream)), 1.0, Cost(seconds, 0.0))
 
     def leaving(self) -> Work:
@@ -103,7 +102,7 @@ class Costs:
         features = PER_FEATURE * upstream.num_layers * upstream.hidden_size
         if recipe.steps == 0:
             return Cost(2.0, 0.0)
-        if not _reads_frames(cell):
+        if not cell.reads_frames:
             return Cost(1.0, PER_UPDATE + features)
         if cell.rows not in self._seconds:
             samples = [clip.samples for clip in cell.rows.all_clips(["train"])]
@@ -135,10 +134,6 @@ def _slowdown() -> float:
     """By what factor what runs here already makes work slower than it is alone."""
     waiting = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return max(1.0, (waiting + 1) / usable_cores())
-
-
-def _reads_frames(cell: Cell) -> bool:
-    return HEADS.get(cell.task.head).needs == "frames"
 
 
 def _asked(cell: Cell) -> str:

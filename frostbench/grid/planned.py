@@ -9,7 +9,7 @@ from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.costs import Costs
 from frostbench.grid.needs import Part, needs_of
 from frostbench.grid.stages import LEAVING
-from frostbench.grid.sweeps import sweeps_of, training_work
+from frostbench.grid.sweeps import quick_first, sweeps_of, training_work
 from frostbench.grid.upstream_checks import unchecked
 from frostbench.jobs.forecast import Stage, Work
 
@@ -32,13 +32,15 @@ def planned_stages(
         stages.append(Stage("checking upstreams", [costs.checking(upstream) for upstream in todo]))
     for wave in waves:
         shares = [costs.extracting(part.upstream, seconds_to_pass(part, folders) / workers) for part in wave]
-        cells = [cell for part in wave for cell in part.cells]
         stages += [
             Stage("extracting features", [share for share in shares if share.amount for _ in range(workers)]),
             Stage("counting operations", [costs.counting(part.upstream) for part in wave]),
-            Stage("training heads", [training_work(runs, folders, costs) for runs in sweeps_of(cells, workers)]),
-            Stage("evaluating on test", [costs.evaluating(cell) for cell in cells]),
         ]
+        for cells in quick_first([cell for part in wave for cell in part.cells]):
+            stages += [
+                Stage("training heads", [training_work(runs, folders, costs) for runs in sweeps_of(cells, workers)]),
+                Stage("evaluating on test", [costs.evaluating(cell) for cell in cells]),
+            ]
     return [*stages, Stage(LEAVING, [costs.leaving()])]
 
 

@@ -7,30 +7,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.audio import SAMPLE_RATE
-from core.digest import write_json
 from core.errors import RecordError
 from core.feature_cache import KINDS, caches_of
-from core.manifest import Manifest, validate
+from core.manifest import Manifest
 from core.records import RecordStore
 from frostbench.cache_overlay import require_whole
 from frostbench.cache_space import folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
 from frostbench.grid.cell import Cell, count_long
 from frostbench.grid.cell_jobs import Folders, delete_candidates, extract_features, run_cell, train_heads
-from frostbench.grid.costs import Costs
 from frostbench.grid.measures import gflops_per_second
-from frostbench.grid.needs import Part, dtypes_of, needs_of, plan_waves, sizes_of
+from frostbench.grid.needs import Part, dtypes_of, needs_of, sizes_of
 from frostbench.grid.plan import Grid, Plan, make_cells
-from frostbench.grid.planned import planned_stages
-from frostbench.grid.short import too_short
+from frostbench.grid.preparing import PlannedRun, Prepared, planned_run, prepare
+from frostbench.grid.recordings import validate_once
 from frostbench.grid.stages import Stages
-from frostbench.grid.sweeps import sweep_name, sweeps_of, training_work
+from frostbench.grid.sweeps import quick_first, sweep_name, sweeps_of, training_work
 from frostbench.grid.upstream_checks import check_upstreams
 from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Executor, Job, Outcome
-from frostbench.jobs.forecast import Work
+from frostbench.jobs.cell_table import CellNews, State
 from frostbench.jobs.progress import Watcher
-from tasks._rows import TaskRows
 from upstreams._extraction.clips import Clip, share_out
 from upstreams._extraction.fill import unfinished
 
@@ -95,9 +92,48 @@ def run_grid(
         watcher.failed(*failure)
     if not pending:
         return report
-    with folders_in_use(folders.cache):
-        _compute(grid, manifest, plan, pending, report, folders, executor, watcher)
+    there = {cell.run for cell in plan.cells} - {cell.run for cell in pending}
+    unreadable = {name for name, _ in damaged}
+    watcher.cells(
+        [
+            _news(cell, "failed")
+            if cell.name in unreadable
+            else _finished(cell, store)
+            if cell.run in there
+            else _news(cell, "waiting")
+            for cell in plan.cells
+        ]
+    )
+    _compute(grid, manifest, plan, pending, report, folders, executor, watcher)
     return report
+
+
+def plan_grid(grid: Grid, manifest: Manifest, folders: Folders, workers: int) -> PlannedRun:
+    """What `run_grid` would do, without doing it.
+
+    Raises: BenchmarkError: the grid can't start at all.
+    """
+    manifest = replace(manifest, memory=folders.cache / "audio")
+    plan = make_cells(grid, manifest, folders.cache / "upstreams")
+    store = RecordStore(folders.results)
+    pending = [cell for cell in plan.cells if cell.run not in store]
+    prepared = prepare(plan, _parts(plan.clips, pending), manifest, folders, grid.cache_limit, workers)
+    return planned_run(plan.cells, prepared, folders, workers)
+
+
+def _news(cell: Cell, state: State) -> CellNews:
+    return CellNews(cell.upstream.name, cell.task.name, cell.seed, state, fold=cell.fold)
+
+
+def _finished(cell: Cell, store: RecordStore) -> CellNews:
+    """What a cell that is recorded came to."""
+    record = store.read(store.path(cell.run))
+    return _news(cell, "done")._replace(value=record.value, unit=record.metric["unit"])
+
+
+def _tell_failed(cells: Sequence[Cell], watcher: Watcher) -> None:
+    for cell in cells:
+        watcher.cell(_news(cell, "failed"))
 
 
 def _damaged(cells: Sequence[Cell], store: RecordStore) -> Iterator[tuple[str, str]]:
@@ -121,28 +157,42 @@ def _compute(
     watcher: Watcher,
 ) -> None:
     """Runs the cells that have no record, wave by wave, and enters into the report what became of them."""
-    parts = _parts(plan.clips, pending, folders.cache)
-    short = too_short(parts)
-    for names, problem in short.items():
+    workers = max(1, executor.workers)
+    prepared = prepare(plan, _parts(plan.clips, pending), manifest, folders, grid.cache_limit, workers)
+    stages = Stages(executor, watcher, prepared.costs, prepared.stages)
+    validate_once(manifest, plan.rows, folders.cache, stages)  # before anything is written for jobs
+    with folders_in_use(folders.cache):
+        _compute_prepared(grid, prepared, plan, pending, report, folders, stages)
+
+
+def _compute_prepared(
+    grid: Grid,
+    prepared: Prepared,
+    plan: Plan,
+    pending: Sequence[Cell],
+    report: Report,
+    folders: Folders,
+    stages: Stages,
+) -> None:
+    """What follows once the recordings are known to be good."""
+    watcher, workers = stages.watcher, max(1, stages.executor.workers)
+    for names, problem in prepared.short.items():
         watcher.failed(names, problem)
-    report.failures.extend(short.items())
-    refused = {name for names in short for name in names.split(", ")}
-    parts = [part for part in parts if part.upstream.name not in refused]
-    waves = plan_waves(parts, grid.cache_limit)
-    needs_before = [needs_of(part, folders.cache) for part in parts]
-    costs = Costs(folders.cache)
-    recordings = work_of_recordings(manifest, plan.rows, folders.cache, costs)
-    planned = planned_stages(recordings, waves, folders, costs, max(1, executor.workers))
-    stages = Stages(executor, watcher, costs, planned)
-    validate_once(manifest, plan.rows, folders.cache, stages)
+    report.failures.extend(prepared.short.items())
+    waves = _portable(prepared.waves, folders.cache)
+    parts = [part for wave in waves for part in wave]
+    able = {part.upstream.digest for part in parts}
+    _tell_failed([cell for cell in pending if cell.upstream.digest not in able], watcher)
     if folders.read_only is not None:
-        require_whole(folders.read_only, [need for needs in needs_before for need in needs])
-    for line in announcements(parts, needs_before, len(waves), grid.frames, grid.cache_limit):
+        require_whole(folders.read_only, [need for needs in prepared.needs for need in needs])
+    watcher.say(planned_run(plan.cells, prepared, folders, workers).line())
+    for line in announcements(parts, prepared.needs, len(waves), grid.frames, grid.cache_limit):
         watcher.say(line)
     with stages.entered():
         checked = check_upstreams([part.upstream for part in parts], folders.cache, stages)
         report.add_failures(checked)
         unfit = {outcome.job.arguments[0].digest for outcome in checked if outcome.error is not None}
+        _tell_failed([cell for cell in pending if cell.upstream.digest in unfit], watcher)
         waves = [[part for part in wave if part.upstream.digest not in unfit] for wave in waves]
         for wave in waves:
             _run_wave(wave, grid.cache_limit, report, folders, stages)
@@ -161,40 +211,58 @@ def _run_wave(wave: Sequence[Part], limit: int | None, report: Report, folders: 
         for need in needs:
             if need.cache.kind != "frames":
                 need.cache.merge()
+        lost = [cell for part in wave if part.upstream.digest in failed for cell in part.cells]
+        _tell_failed(lost, stages.watcher)
         ready = [cell for part in wave if part.upstream.digest not in failed for cell in part.cells]
-        _train(_with_cost_of_upstreams(ready, stages), folders, report, stages)
+        for cells in quick_first(_with_cost_of_upstreams(ready, stages)):
+            _train(cells, folders, report, stages)
 
 
 def _train(cells: Sequence[Cell], folders: Folders, report: Report, stages: Stages) -> None:
     """Trains the heads of cells whose features are there, and evaluates them."""
+    watcher = stages.watcher
     sweeps = sweeps_of(cells, stages.executor.workers)
     said: dict[str, None] = {}
 
     def say_once(line: str) -> None:  # each learning rate is a job of its own, and finds the same
         if line not in said:
             said[line] = None
-            stages.watcher.say(line)
+            watcher.say(line)
 
     jobs = [Job(sweep_name(runs), train_heads, (runs, folders)) for runs in sweeps]
     works = [training_work(runs, folders, stages.costs) for runs in sweeps]
-    outcomes = stages.run("training heads", "updates", jobs, works, say=say_once, made=lambda outcome: outcome.value)
+
+    def begun(job: Job) -> None:
+        for cell, _ in job.arguments[0]:
+            watcher.cell(_news(cell, "running"))
+
+    outcomes = stages.run(
+        "training heads", "updates", jobs, works, say=say_once, made=lambda outcome: outcome.value, begun=begun
+    )
     report.add_failures(outcomes)
     failed = [outcome.job.arguments[0] for outcome in outcomes if outcome.error is not None]
     lost = {cell.run for runs in failed for cell, _ in runs}
+    _tell_failed([cell for cell in cells if cell.run in lost], watcher)
     ready = [cell for cell in cells if cell.run not in lost]
     jobs = [Job(cell.name, run_cell, (cell, folders)) for cell in ready]
-    outcomes = stages.run("evaluating on test", "cells", jobs, [stages.costs.evaluating(cell) for cell in ready])
+    store = RecordStore(folders.results)
+
+    def done(outcome: Outcome) -> None:
+        cell = outcome.job.arguments[0]
+        watcher.cell(_news(cell, "failed") if outcome.error is not None else _finished(cell, store))
+
+    works = [stages.costs.evaluating(cell) for cell in ready]
+    outcomes = stages.run("evaluating on test", "cells", jobs, works, done=done)
     report.computed += sum(outcome.error is None for outcome in outcomes)
     report.add_failures(outcomes)
 
 
-def _parts(clips: GridClips, pending: Sequence[Cell], cache: Path) -> list[Part]:
-    """The cells by upstream, with the clips to extract, and with rows that jobs carry as the name of a file."""
-    kept = {rows: rows.kept_in(cache / "rows") for rows in {cell.rows: None for cell in pending}}
+def _parts(clips: GridClips, pending: Sequence[Cell]) -> list[Part]:
+    """The cells by upstream, with the clips to extract."""
     parts = []
     for upstream in {cell.upstream.digest: cell.upstream for cell in pending}.values():
         cells = [
-            replace(cell, long=count_long(cell.rows, upstream), rows=kept[cell.rows])
+            replace(cell, long=count_long(cell.rows, upstream))
             for cell in pending
             if cell.upstream.digest == upstream.digest
         ]
@@ -204,31 +272,14 @@ def _parts(clips: GridClips, pending: Sequence[Cell], cache: Path) -> list[Part]
     return parts
 
 
-def validate_once(manifest: Manifest, taken: Sequence[TaskRows], cache: Path, stages: Stages) -> None:
-    """Decodes the recordings that the tasks use, unless rows and audio of this digest were found good before.
-
-    Raises: ManifestError: names every recording that is not usable.
-    """
-    part, marker = _used(manifest, taken, cache)
-    work = work_of_recordings(manifest, taken, cache, stages.costs)
-    if work is None:
-        return
-    with stages.here("checking recordings", "recordings", work) as advance:
-        validate(part, advance=lambda: advance(1))
-    write_json(marker, {"corpus": manifest.name, "digest": part.digest, "recordings": len(part.utterances)})
-
-
-def work_of_recordings(manifest: Manifest, taken: Sequence[TaskRows], cache: Path, costs: Costs) -> Work | None:
-    """What it takes to decode the recordings that tasks use; None where they were found good before."""
-    part, marker = _used(manifest, taken, cache)
-    return None if marker.is_file() else costs.checking_recordings(manifest.name, len(part.utterances))
-
-
-def _used(manifest: Manifest, taken: Sequence[TaskRows], cache: Path) -> tuple[Manifest, Path]:
-    """The recordings that tasks use, and the file that says that these were found good."""
-    used = {example.id for rows in taken for examples in rows.examples.values() for example in examples}
-    part = replace(manifest, utterances=tuple(row for row in manifest.utterances if row.id in used))
-    return part, cache / "validated" / f"{part.digest[:32]}.json"
+def _portable(waves: Sequence[Sequence[Part]], cache: Path) -> list[list[Part]]:
+    """The same, with rows that jobs carry as the name of a file."""
+    rows = {cell.rows for wave in waves for part in wave for cell in part.cells}
+    kept = {each: each.kept_in(cache / "rows") for each in rows}
+    return [
+        [replace(part, cells=[replace(cell, rows=kept[cell.rows]) for cell in part.cells]) for part in wave]
+        for wave in waves
+    ]
 
 
 def _extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[Job]:

@@ -37,6 +37,7 @@ class Stages:
         *,
         say: Say = ignore_line,
         made: Callable[[Outcome], float | None] = lambda outcome: None,
+        begun: Callable[[Job], None] = lambda job: None,
         done: Callable[[Outcome], None] = lambda outcome: None,
     ) -> list[Outcome]:
         """Runs the jobs of a stage.
@@ -48,6 +49,7 @@ class Stages:
             works: what each job takes.
             say: called with the lines that jobs tell.
             made: how much of its amount a job computed, where it may be less.
+            begun: called as each job begins.
             done: called as each job ends, after the watcher.
         """
         self.watcher.stage(title, sum(work.amount for work in works), unit)
@@ -60,7 +62,12 @@ class Stages:
             self.watcher.done(outcome)
             done(outcome)
 
-        return self.executor.run(jobs, self.watcher.advance, end, say, self.forecast.follow)
+        def follow(number: int, amount: float | None) -> None:
+            self.forecast.follow(number, amount)
+            if amount is None:
+                begun(jobs[number])
+
+        return self.executor.run(jobs, self.watcher.advance, end, say, follow)
 
     @contextmanager
     def here(self, title: str, unit: str, work: Work) -> Iterator[Callable[[float], None]]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from core.digest import digest_of
-from downstreams._base import HEADS
 from downstreams._recipe import Candidate
 from frostbench.grid.cell import Cell
 from frostbench.grid.cell_jobs import Folders, untrained, updates_of_sweep
@@ -14,6 +13,12 @@ from frostbench.grid.costs import Costs
 from frostbench.jobs.forecast import Work
 
 Sweep = list[tuple[Cell, Candidate]]
+
+
+def quick_first(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells whose heads read means, then those that read frames: the first take seconds, and are seen at once."""
+    groups = ([cell for cell in cells if cell.reads_frames == frames] for frames in (False, True))
+    return [group for group in groups if group]
 
 
 def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:
@@ -39,7 +44,7 @@ def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:
     sweeps: list[tuple[bool, list[tuple[Cell, Candidate]]]] = []
     for runs in groups.values():
         cell = runs[0][0]
-        frames = HEADS.get(cell.task.head).needs == "frames"
+        frames = cell.reads_frames
         size = 1 if frames else math.ceil(len(runs) / workers)
         if cell.recipe.search_steps:  # candidates of a run are compared on the way, and trained together
             size = len(cell.candidates) * math.ceil(size / len(cell.candidates))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
 
@@ -23,9 +23,11 @@ from rich.progress import (
 from rich.text import Text
 
 from frostbench.jobs.base import Outcome
+from frostbench.jobs.cell_table import CellNews, CellTable
 from frostbench.jobs.forecast import Forecast
 
 LINE_SECONDS = 15.0  # between two lines of a log
+LINES_OF_BARS = 6  # on a narrow terminal, with room for the prompt
 CREEP_SECONDS = 3.0  # in which a bar comes most of the way to where it should be
 
 
@@ -46,6 +48,12 @@ class Watcher:
 
     def say(self, line: str) -> None:
         """Something a person should know before it happens."""
+
+    def cells(self, cells: Sequence[CellNews]) -> None:
+        """All cells that were asked for, and where each is at the beginning."""
+
+    def cell(self, news: CellNews) -> None:
+        """A cell is somewhere else now."""
 
     def follow(self, forecast: Forecast) -> None:
         """Several stages will come, whose time left is foreseen."""
@@ -102,15 +110,19 @@ class WholeBar:
 
 
 class Bars(Progress):
-    """Bars of which those of a whole follow its forecast."""
+    """Bars of which those of a whole follow its forecast, below a table of cells where there are any."""
+
+    table: CellTable | None = None
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """See Progress.get_renderables."""
+        if self.table is not None:
+            yield self.table.drawn(self.console.height - LINES_OF_BARS)
         for task in self.tasks:
             whole = task.fields.get("whole")
             if whole is not None and not task.finished:
                 task.completed = whole.share()
-        return super().get_renderables()
+        yield from super().get_renderables()
 
 
 class TerminalWatcher(Watcher):
@@ -145,6 +157,7 @@ class TerminalWatcher(Watcher):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._bars.table = None  # a table of results follows, or what went wrong
         self._bars.stop()
 
     def stage(self, title: str, total: float, unit: str) -> None:
@@ -152,6 +165,8 @@ class TerminalWatcher(Watcher):
         self._title, self._unit, self._total, self._done = title, unit, total, 0.0
         self._started = self._said = time.monotonic()
         if total and self._console.is_terminal:
+            if self._bar is not None and self._forecast is not None:  # of a command with many stages, the current one
+                self._bars.remove_task(self._bar)
             left = None if self._forecast is None else self._forecast.stage_left
             self._bar = self._bars.add_task(title, total=round(total), unit=unit, left=left)
 
@@ -182,6 +197,17 @@ class TerminalWatcher(Watcher):
     def say(self, line: str) -> None:
         """See Watcher.say."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def cells(self, cells: Sequence[CellNews]) -> None:
+        """See Watcher.cells."""
+        self._bars.table = CellTable(cells)
+
+    def cell(self, news: CellNews) -> None:
+        """See Watcher.cell."""
+        if self._bars.table is not None:
+            self._bars.table.take(news)
+        if news.state == "done" and not self._console.is_terminal:
+            self.say(news.line())
 
     def done(self, outcome: Outcome) -> None:
         """See Watcher.done."""
