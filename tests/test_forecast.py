@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import pytest
 
 from frostbench.jobs.forecast import Cost, Forecast, Stage, Work
-from frostbench.jobs.progress import WholeBar
+from frostbench.jobs.local import LocalExecutor
+from frostbench.jobs.progress import Watcher, WholeBar
+from frostbench.pretraining.duration import STARTING, TINY_SECONDS, stages_of
+from frostbench.pretraining.run import pretrain_all
+from upstreams._pretraining.plan import PretrainingSettings, planned
 
 
 class Clock:
@@ -202,3 +206,42 @@ def test_work_that_hangs_is_not_about_to_end():
     forecast.follow(0, None)
     clock.now = 400.0
     assert forecast.left() == pytest.approx(75.0)  # a quarter of its delay
+
+
+def test_pretrainings_are_weighed_by_what_their_methods_cost():
+    """A second of audio costs one method many times what it costs another; all tiny recipes take about as long."""
+    names = ["apc", "simclr", "wav2vec2"]
+    checking, training = stages_of([planned(name, "tiny") for name in names], recordings=100)
+    assert [stage.title for stage in (checking, training)] == ["checking recordings", "pretraining"]
+    amounts = [work.amount for work in training.works]
+    assert max(amounts) > 2 * min(amounts)
+    seconds = [work.cost.per_job + work.cost.per_unit * work.amount for work in training.works]
+    assert seconds == pytest.approx([TINY_SECONDS + STARTING] * 3)
+    (_, half) = stages_of([planned("apc", "tiny", steps=planned("apc", "tiny").recipes[0].steps // 2)], 100)
+    assert half.works[0].cost.per_unit * half.works[0].amount == pytest.approx(TINY_SECONDS / 2, rel=0.01)
+    (_, base) = stages_of([planned("apc", "base")], 100)
+    assert base.works[0].cost.per_unit > 3 * training.works[0].cost.per_unit
+    (_, by_the_clock) = stages_of([planned("apc", "tiny", minutes=3.0)], 100)
+    assert by_the_clock.works[0].cost.per_unit * by_the_clock.works[0].amount == pytest.approx(180)
+
+
+def test_a_pretraining_foretells_its_end(corpus, tmp_path):
+    followed = []
+
+    class Notes(Watcher):
+        def follow(self, forecast):
+            followed.append(forecast)
+
+        def advance(self, amount):
+            followed.append(followed[0].left())
+
+    plans = [planned(name, "tiny", steps=8) for name in ("apc", "mockingjay")]
+    settings = PretrainingSettings(evaluations=0)
+    outcomes = pretrain_all(plans, corpus, tmp_path, settings, LocalExecutor("cpu", 1), Notes())
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    forecast, *lefts = followed
+    assert lefts[-1] < lefts[0]
+    assert forecast.left() == 0
+    assert {kind for kind in forecast.costs() if kind[0] == "pretraining"} == {
+        ("pretraining", "apc, tiny"), ("pretraining", "mockingjay, tiny")
+    }  # fmt: skip

@@ -10,15 +10,16 @@ from core.errors import BenchmarkError
 from core.extras import require_extra
 from core.manifest import Manifest, validate
 from frostbench.jobs.base import Executor, Job, Outcome, ProgressCounter, run_job, set_up_worker
+from frostbench.jobs.forecast import Forecast
 from frostbench.jobs.local import devices_here
 from frostbench.jobs.progress import Watcher
+from frostbench.pretraining.duration import stages_of
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._pretraining.options import parse_options
 from upstreams._pretraining.plan import (
     Pretraining,
     PretrainingSettings,
-    cost_of,
     is_done,
     planned,
     pretrain,
@@ -97,8 +98,16 @@ def pretrain_all(
     require_extra("pretrain", "pretrain")
     jobs = [_job(plan, manifest, folder, settings) for plan in plans]
     with runner:
-        _begin(plans, manifest, watcher)
-        return runner.run(jobs, watcher.advance, watcher.done, watcher.say)
+        forecast = _begin(plans, manifest, watcher, runner.workers)
+        numbers = {id(job): number for number, job in enumerate(jobs)}
+
+        def done(outcome: Outcome) -> None:
+            forecast.ended(numbers[id(outcome.job)], failed=outcome.error is not None)
+            watcher.done(outcome)
+
+        outcomes = runner.run(jobs, watcher.advance, done, watcher.say, forecast.follow)
+        forecast.end()
+        return outcomes
 
 
 def pretrain_together(
@@ -115,16 +124,18 @@ def pretrain_together(
     """
     require_extra("pretrain", "pretrain")
     set_up_worker(1)
-    if is_first_process():
-        _begin(plans, manifest, watcher)
-
-    counter = ProgressCounter(watcher.advance, watcher.say)
+    forecast = _begin(plans, manifest, watcher, 1) if is_first_process() else None
+    counter = ProgressCounter(watcher.advance, watcher.say, None if forecast is None else forecast.follow)
     outcomes = []
     for number, plan in enumerate(plans):
         job = _job(plan, manifest, folder, settings)
         outcomes.append(
             Outcome(job, run_job(number, job, devices_here(device)[0], lambda message: counter.take(*message)))
         )
+        if forecast is not None:
+            forecast.ended(number)
+    if forecast is not None:
+        forecast.end()
     return outcomes
 
 
@@ -142,11 +153,23 @@ def _job(plan: Pretraining, manifest: Manifest, folder: Path, settings: Pretrain
     return Job(f"pretraining {plan.upstream}", pretrain, (plan, manifest, folder, settings))
 
 
-def _begin(plans: Sequence[Pretraining], manifest: Manifest, watcher: Watcher) -> None:
-    """Looks at every recording, and tells how much is to be done."""
+def _begin(plans: Sequence[Pretraining], manifest: Manifest, watcher: Watcher, workers: int) -> Forecast:
+    """Looks at every recording, and tells how much is to be done; gives the forecast of what comes."""
     heard = replace(manifest, utterances=manifest.recordings("train"))
-    watcher.stage("checking recordings", len(heard.utterances), "recordings")
-    validate(heard, advance=lambda: watcher.advance(1))
-    recipes = [recipe for plan in plans for recipe in plan.recipes]
-    unit = "seconds" if recipes[0].minutes else "audio-seconds"
-    watcher.stage("pretraining", sum(map(cost_of, recipes)), unit)
+    stages = checking, pretraining = stages_of(plans, len(heard.utterances))
+    forecast = Forecast(stages, workers)
+    watcher.follow(forecast)
+    forecast.begin(checking.title, checking.works, 1)
+    watcher.stage(checking.title, len(heard.utterances), "recordings")
+    forecast.follow(0, None)
+
+    def advance() -> None:
+        forecast.follow(0, 1)
+        watcher.advance(1)
+
+    validate(heard, advance=advance)
+    forecast.ended(0)
+    forecast.begin(pretraining.title, pretraining.works, workers)
+    unit = "seconds" if plans[0].recipes[0].minutes else "audio-seconds"
+    watcher.stage(pretraining.title, sum(work.amount for work in pretraining.works), unit)
+    return forecast
