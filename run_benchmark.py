@@ -469,7 +469,7 @@ def merge(
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Recordings.")],
+    files: Annotated[list[Path], typer.Argument(help="Recordings; where the task compares them, two by two.")],
     run: Annotated[str, typer.Option(help="The beginning of a run's digest: the name of its record.")],
     upstream: Annotated[str | None, typer.Option(help="Where its upstream lies, if not where it did.")] = None,
     head: Annotated[str | None, typer.Option(help="FILE.py:CLASS of a head of one's own.")] = None,
@@ -477,20 +477,20 @@ def predict(
     output: Output = Path("results"),
     device: Device = None,
 ) -> None:
-    """Let a trained head tell what its task asks of recordings of your own: transcript, keyword, speaker, emotion."""
+    """Let a trained head tell what its task asks of recordings of your own: transcript, keyword, speaker, one voice."""
     if head is not None:
         checked_head(head)
     predictor = load_predictor(RecordStore(output), run, upstream, torch.device(devices_here(device)[0]))
     record = predictor.record
-    answers = [(str(file), predictor.predict(file)) for file in files]
+    answers = predictor.answers(files)
     if json:
-        told = [{"file": file, "prediction": prediction} for file, prediction in answers]
+        told = [answer.to_json() for answer in answers]
         about = {"run": record.run, "task": record.task["name"], "upstream": record.upstream["name"]}
         sys.stdout.write(json_files.dumps({**about, "predictions": told}, ensure_ascii=False, indent=1) + "\n")
         return
     table = Table("file", escape(record.task["label"]))
-    for file, prediction in answers:
-        table.add_row(escape(file), escape(as_text(prediction)))
+    for answer in answers:
+        table.add_row(escape("\n".join(map(str, answer.files))), escape(as_text(answer.prediction)))
     out.print(table)
 
 

@@ -41,6 +41,8 @@ class Metric:
         align: how a prediction is laid beside its reference: "classes" are counted in a confusion matrix, "words" and
             "characters" are aligned; None: neither.
         hub_task: Hugging Face's name of what is measured.
+        threshold: statistics of items (items, statistics) -> the score from which a pair is accepted; None where the
+            metric judges no scores.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Metric:
     value: Callable[..., Floats]
     align: Literal["classes", "words", "characters"] | None = None
     hub_task: str = "audio-classification"
+    threshold: Callable[[Floats], float] | None = None
 
     @property
     def sign(self) -> int:
@@ -242,17 +245,36 @@ def equal_error_rate(trials: Floats, weights: Floats) -> Floats:
 
     Returns: (draws,); NaN where a draw has targets only, or none.
     """
-    order = np.argsort(-trials[:, 0], kind="stable")
-    scores, targets = trials[order, 0], trials[order, 1] > 0
-    last = np.append(scores[1:] != scores[:-1], True)  # of its score
-    drawn = weights[:, order]
-    accepted = [np.cumsum(np.where(kind, drawn, 0.0), axis=1)[:, last] for kind in (targets, ~targets)]
-    hits, alarms = (np.pad(each / each[:, -1:], ((0, 0), (1, 0))) for each in accepted)  # (draws, thresholds + 1)
+    _, hits, alarms = _accepted(trials, weights)
     excess = hits + alarms - 1  # false alarms minus misses; rises from -1 to 1
     after = np.argmax(excess >= 0, axis=1)[:, None]
     left, right = (np.take_along_axis(excess, place, axis=1) for place in (after - 1, after))
     start, stop = (np.take_along_axis(alarms, place, axis=1) for place in (after - 1, after))
     return np.asarray((100 * (start - left / (right - left) * (stop - start)))[:, 0])
+
+
+def equal_error_threshold(trials: Floats) -> float:
+    """The score from which to accept, so that the two rates of errors differ least.
+
+    Args:
+        trials: score, and 1 for a target (items, 2); of both kinds.
+    """
+    scores, hits, alarms = _accepted(trials, np.ones((1, len(trials))))
+    return float(scores[np.argmin(np.abs(hits + alarms - 1)[0, 1:])])
+
+
+def _accepted(trials: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """Different scores, falling, and the shares of targets and of others accepted at none, the first, the second...
+
+    Returns: (thresholds,); (draws, thresholds + 1) twice.
+    """
+    order = np.argsort(-trials[:, 0], kind="stable")
+    scores, targets = trials[order, 0], trials[order, 1] > 0
+    last = np.append(scores[1:] != scores[:-1], True)  # of its score
+    drawn = weights[:, order]
+    accepted = [np.cumsum(np.where(kind, drawn, 0.0), axis=1)[:, last] for kind in (targets, ~targets)]
+    hits, alarms = (np.pad(each / each[:, -1:], ((0, 0), (1, 0))) for each in accepted)
+    return scores[last], hits, alarms
 
 
 SPEECH_TO_TEXT = "automatic-speech-recognition"
@@ -272,4 +294,16 @@ register_metric(
 register_metric(
     Metric("slot_value_cer", "CER", "%", "lower", RATE, "ratio", slot_value_edits, error_rate, "words", SPEECH_TO_TEXT)
 )
-register_metric(Metric("eer", "EER", "%", "lower", SHARE, "corpus", scored_trial, equal_error_rate))
+register_metric(
+    Metric(
+        "eer",
+        "EER",
+        "%",
+        "lower",
+        SHARE,
+        "corpus",
+        scored_trial,
+        equal_error_rate,
+        threshold=equal_error_threshold,
+    )
+)

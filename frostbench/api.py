@@ -222,6 +222,9 @@ def predict(
 ) -> list[Any]:
     """What the head of a run says about recordings: keyword, speaker, transcript, or slot -> value of an intent.
 
+    Of a task that compares recordings it is one prediction for each two that follow each other: an object with `score`,
+    and with `answer` (accept or reject) and `threshold`, where the run's test gives one.
+
     Args:
         files: recordings.
         run: the beginning of the run's digest, or the file of its record.
@@ -231,11 +234,12 @@ def predict(
         device: where to compute; the best there is if left out.
 
     Raises: RecordError: no such run. CheckpointError: the head was changed, or the upstream is another one.
+        ContractError: an odd number of recordings, where they are compared.
     """
     if head is not None:
         checked_head(head)
     predictor = load_predictor(RecordStore(Path(output)), run, upstream, torch.device(devices_here(device)[0]))
-    return [predictor.predict(Path(file)) for file in _several(files, "recording")]
+    return [each.prediction for each in predictor.answers([Path(file) for file in _several(files, "recording")])]
 
 
 @contextmanager

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from core.digest import file_digest
-from core.errors import BenchmarkError, CheckpointError, RecordError
+from core.errors import BenchmarkError, CheckpointError, ContractError, RecordError
 from core.feature_cache import Kind
+from core.metrics import find_metric
 from core.records import NAME_LENGTH, RecordStore, ResultRecord
 from downstreams._downstream import Downstream, downstream_of, load_trained
 from frostbench.instances import built
+from leaderboard.stored_predictions import predictions_of
+from tasks._audio import AudioRecipe, without_pauses
+from tasks._scorers import scores
 from upstreams._base import Precision, Upstream
 from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._facts import UpstreamFacts
 from upstreams._resolve import build_upstream
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is predicted of a recording, or of a pair of them.
+
+    Attributes:
+        files: the recording, or both.
+        prediction: what `Predictor.predict` gives; of a pair its score, and where the run's test has a threshold, that
+            and the answer: accept or reject.
+    """
+
+    files: tuple[Path, ...]
+    prediction: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts: `file` or, of a pair, `files`, and `prediction`."""
+        names = [str(file) for file in self.files]
+        return {**({"files": names} if len(names) > 1 else {"file": names[0]}), "prediction": self.prediction}
 
 
 @dataclass(frozen=True)
@@ -29,21 +54,53 @@ class Predictor:
         record: of the run.
         encoder: the frozen upstream.
         downstream: featurizer and head, in evaluation mode, on the same device.
+        threshold: score from which a pair of recordings is accepted; None where the task compares none, or its metric
+            has no threshold.
     """
 
     record: ResultRecord
     encoder: FrozenUpstream
     downstream: Downstream
+    threshold: float | None = None
+
+    def answers(self, files: Sequence[Path]) -> list[Answer]:
+        """What is predicted of each recording; where the task compares recordings, of each two that follow each other.
+
+        Raises: ContractError: their number is odd, but they are compared. AudioError: one can't be read.
+        """
+        scorer = self.record.task.get("scorer")
+        if scorer is None:
+            return [Answer((file,), self.predict(file)) for file in files]
+        if len(files) % 2:
+            raise ContractError(
+                f"{self.record.task['name']} compares recordings two by two, but {len(files)} "
+                f"{'is' if len(files) == 1 else 'are'} named: name another one"
+            )
+        different = list(dict.fromkeys(files))
+        pairs = list(zip(files[::2], files[1::2], strict=True))
+        places = [(different.index(first), different.index(second)) for first, second in pairs]
+        found = scores(scorer, [self.predict(file) for file in different], places)
+        return [Answer(pair, self._judged(score)) for pair, score in zip(pairs, found, strict=True)]
+
+    def _judged(self, score: float) -> dict[str, Any]:
+        if self.threshold is None:
+            return {"score": score}
+        answer = "accept" if score >= self.threshold else "reject"
+        return {"score": score, "answer": answer, "threshold": self.threshold}
 
     def predict(self, path: Path) -> Any:
         """The keyword, speaker, emotion, transcript, phones, text with slots, or slot -> value of an intent.
 
-        The recording is read whole.
+        The recording is read whole, but for its pauses, where the run took them out; of a task that compares
+        recordings the prediction is what they are compared by.
 
         Raises: AudioError: it can't be read. ContractError: it is too short for the upstream.
         """
         kind: Kind = self.record.features["kind"]
-        clip = Clip("", path, 0, frozenset({kind}), gain_db=self.record.audio["gain_db"])
+        audio = AudioRecipe.from_json(self.record.audio)
+        clip = Clip("", path, 0, frozenset({kind}), gain_db=audio.gain_db)
+        if audio.trim is not None:
+            (clip,) = without_pauses([clip], audio.trim, None)
         (rows,) = self.encoder.rows([clip], [clip.read(self.encoder.sample_rate)], {kind})[kind]
         rows = rows.half().float() if self.record.features["dtype"] == "float16" else rows  # as the head was trained
         lengths = torch.tensor([len(rows)], device=self.encoder.device)
@@ -100,7 +157,24 @@ def load_predictor(
             f"{record.upstream['digest'][:NAME_LENGTH]}): name the same weights with --upstream"
         )
     downstream = downstream_of(description, trained.state).to(device).eval()
-    return Predictor(record, FrozenUpstream(upstream.to(device), device, precision), downstream)
+    return Predictor(
+        record, FrozenUpstream(upstream.to(device), device, precision), downstream, threshold_of(store, record)
+    )
+
+
+def threshold_of(store: RecordStore, record: ResultRecord) -> float | None:
+    """The score from which pairs are accepted, by the run's own test; None where none follows from it.
+
+    Raises: RecordError: the predictions are not those that the record was made from.
+    """
+    if record.task.get("scorer") is None:
+        return None
+    for name in record.values:
+        metric = find_metric(name)
+        if metric is not None and metric.threshold is not None:
+            rows = predictions_of(store, record)
+            return metric.threshold(np.array([row.statistics[name] for row in rows])) if rows else None
+    return None
 
 
 def _named(upstream: object) -> str:
@@ -110,5 +184,8 @@ def _named(upstream: object) -> str:
 def as_text(prediction: Any) -> str:
     """A prediction in one line."""
     if isinstance(prediction, dict):
-        return ", ".join(f"{slot}: {value}" for slot, value in prediction.items())
+        return ", ".join(
+            f"{slot}: {value:.4g}" if isinstance(value, float) else f"{slot}: {value}"
+            for slot, value in prediction.items()
+        )
     return str(prediction)

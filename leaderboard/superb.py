@@ -29,6 +29,9 @@ class SuperbTask:
         corpus: name of the corpus.
         train, valid, test: utterances of the whole corpus; of folds the mean in train and valid, and the sum in test.
         in_both: how many rows beside those may stand in train and in valid alike, as seconds of background do.
+        too_short: how many of train at most the recipe may leave out, as recordings are that lose most of their time
+            with their pauses.
+        trials: of test, where pairs are judged; else 0.
         task: digest of what decides a result besides recipe and data.
         recipe: digest of the recipe's fields.
         audio: digest of what is made of the recordings.
@@ -47,6 +50,8 @@ class SuperbTask:
     recipe: str
     audio: str
     folds: Mapping[str | None, Sequence[int]] = field(default_factory=dict)
+    too_short: int = 0
+    trials: int = 0
 
     def is_of(self, record: ResultRecord) -> bool:
         """Whether a run is of this task, with its recipe, on its corpus, as many utterances as the whole one has."""
@@ -60,8 +65,9 @@ class SuperbTask:
         return (
             record.corpus["name"] == self.corpus
             and digests == (self.task, self.recipe, self.audio)
-            and 0 <= more <= self.in_both
-            and (counts.get("valid"), counts.get("test")) == (valid + more, test)
+            and -self.too_short <= more <= self.in_both
+            and (counts.get("valid"), counts.get("test")) == (valid + max(0, more), test)
+            and counts.get("trials", 0) == self.trials
         )
 
 

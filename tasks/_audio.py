@@ -59,8 +59,8 @@ class AudioRecipe:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> AudioRecipe:
-        """The inverse of `dataclasses.asdict`, after a passage through JSON."""
-        trim = content["trim"]
+        """The inverse of `dataclasses.asdict`, after a passage through JSON; also reads what older versions wrote."""
+        trim = content.get("trim")
         return cls(**{**content, "trim": None if trim is None else Trim(**trim)})
 
 

@@ -166,10 +166,12 @@ def _clip_from_json(content: Sequence[Any], audio: AudioRecipe) -> Clip:
     return Clip(digest, Path(path), samples, frozenset(), start, stop, audio.gain_db, mixture)
 
 
+SPEAKERS = ("voice", "speaker", "speaker_to_verify")  # keys of a row that say who speaks; the first there counts
+
+
 def _speaker(row: Utterance) -> str | None:
-    """The note `voice`, or where speakers are the labels, those."""
-    speaker = row.labels.get("voice", row.labels.get("speaker"))
-    return None if speaker is None else str(speaker)
+    """The note `voice`, or where speakers are the labels, those: without one, an interval would draw rows alone."""
+    return next((str(row.labels[key]) for key in SPEAKERS if row.labels.get(key) is not None), None)
 
 
 def task_rows(

@@ -33,8 +33,8 @@ class Trial(NamedTuple):
 def trials_of(manifest: Manifest, rows: Sequence[Utterance], label: str) -> list[Trial]:
     """The trials of a split, in the order of its rows.
 
-    Rows list them under `trials`; where none does, all pairs of the split are trials, or of more than MOST_DRAWN as
-    many drawn from a fixed seed.
+    Rows list them under `trials`, each as often as it is listed, by whichever of the two; where none does, all pairs of
+    the split are trials, or of more than MOST_DRAWN as many drawn from a fixed seed.
 
     Args:
         manifest: of the whole corpus.
@@ -50,7 +50,8 @@ def trials_of(manifest: Manifest, rows: Sequence[Utterance], label: str) -> list
     listed = [row for row in rows if row.labels.get(KEY) is not None]
     whole = {row.id for row in manifest.with_label(label).split(split)}
     refuse(manifest.source, [problem for row in listed for problem in _problems(row, whole)])
-    named = {_pair(places[row.id], places[other]) for row in listed for other in row.labels[KEY] if other in places}
+    # VoxCeleb1-O has 338 pairs twice, the one way round and the other: a list's value is that of all its lines.
+    named = [_pair(places[row.id], places[other]) for row in listed for other in row.labels[KEY] if other in places]
     pairs = named if listed else _drawn(labels)
     trials = [Trial(first, second, labels[first] == labels[second]) for first, second in sorted(pairs)]
     kinds = {trial.target for trial in trials}

@@ -31,6 +31,7 @@ from tasks.corpora import (
     sbcsae,
     speech_commands,
     voxceleb1,
+    voxceleb1_verification,
 )
 from tasks.corpora._base import CORPORA, open_corpus
 
@@ -102,6 +103,27 @@ def make_voxceleb1(root: Path, parts: tuple[str, str] = ("dev/wav", "test/wav"),
         path = line.split()[1]
         write(root / parts["id10270" in path] / path)
     (root / name).write_text(VOX_LIST)
+    return root
+
+
+TRIALS = """1 id10270/bbb/00001.wav id10270/ccc/00001.wav
+0 id10271/bbb/00001.wav id10270/bbb/00001.wav
+1 id10270/ccc/00001.wav id10270/bbb/00001.wav
+0 id10270/ccc/00001.wav id10271/ccc/00001.wav
+"""
+
+
+def make_verification(
+    root: Path, parts: tuple[str, str] = ("dev/wav", "test/wav"), name: str = "veri_test.txt"
+) -> Path:
+    """Two speakers of train, valid and test, with two recordings in trials each; test has one beside them."""
+    for speaker, video in itertools.product(
+        ("id10001", "id10002", "id10008", "id11212", "id10270", "id10271"), ("bbb", "ccc")
+    ):
+        write(root / parts[speaker in voxceleb1_verification.TEST_PART] / speaker / video / "00001.wav")
+    write(root / parts[1] / "id10270/bbb/00002.wav")
+    (root / parts[0] / "id10001/bbb/._00001.wav").write_bytes(b"left by macOS")
+    (root / name).write_text(TRIALS)
     return root
 
 
@@ -200,6 +222,7 @@ MAKERS = {
     "librispeech": (make_librispeech, "asr"),
     "speech_commands": (make_speech_commands, "ks"),
     "voxceleb1": (make_voxceleb1, "sid"),
+    "voxceleb1_verification": (make_verification, "asv"),
     "fluent_speech_commands": (make_fluent, "ic"),
 }
 
@@ -405,6 +428,76 @@ def test_voxceleb1_names_what_is_missing(tmp_path):
     (tmp_path / "iden_split.txt").write_text("1 id10001/aaa/00001.wav\n" * 2)
     with pytest.raises(ManifestError, match="stands there 2 times"):
         voxceleb1.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["veri_test.txt", "voxceleb1_test_v2.txt", "veri_test2.txt"])
+@pytest.mark.parametrize("parts", [("dev/wav", "test/wav"), ("wav", "wav"), ("vox1_dev_wav/wav", "vox1_test_wav/wav")])
+def test_voxceleb1_verification_rows(parts, name, tmp_path):
+    manifest = voxceleb1_verification.load(make_verification(tmp_path, parts, name))
+    assert counts(manifest) == {"train": 4, "valid": 4, "test": 4} and not manifest.missing
+    rows = {row.id: row for row in manifest.utterances}
+    assert rows["id10270/bbb/00001"].labels == {"speaker_to_verify": "id10270", "trials": ["id10270/ccc/00001"]}
+    assert rows["id10271/ccc/00001"].labels == {"speaker_to_verify": "id10271"}, "a second recording lists none"
+    assert rows["id11212/ccc/00001"].split == "valid" and rows["id10001/bbb/00001"].split == "train"
+    taken = task_rows(manifest, TASKS.get("asv"))
+    assert taken.examples["test"][0].speaker == "id10270", "intervals draw speakers"
+    trials = taken.trials
+    assert [trial.target for trial in trials["test"]] == [True, True, False, False], "as often as the list has them"
+    assert len(trials["valid"]) == 6, "all pairs, where a corpus lists none"
+    official = "37,611" if name == "veri_test2.txt" else "37,720"
+    assert [note.partition(" (")[0] for note in manifest.notes] == [
+        "train: 4 recordings instead of the official 143,101",
+        "valid: 4 recordings instead of the official 5,541",
+        f"test: 4 recordings instead of the official {'4,708' if name == 'veri_test2.txt' else '4,715'}",
+        f"test: 4 trials instead of the official {official}",
+        "train and valid: 4 speakers instead of the official 1,211",
+    ]
+
+
+def test_voxceleb1_verification_holds_forty_speakers_out_of_train():
+    assert len(voxceleb1_verification.VALID) == 40 and not voxceleb1_verification.VALID & voxceleb1.TEST_PART
+
+
+def test_voxceleb1_verification_names_what_is_missing(tmp_path):
+    with pytest.raises(
+        ManifestError, match=r"the list of trials \(veri_test.txt or .* is missing; put .*/veri_test.txt"
+    ):
+        voxceleb1_verification.load(tmp_path)
+    (tmp_path / "veri_test.txt").write_text(TRIALS)
+    with pytest.raises(ManifestError, match="no audio there"):
+        voxceleb1_verification.load(tmp_path)
+    make_verification(tmp_path)
+    (tmp_path / "test/wav/id10271/ccc/00001.wav").unlink()
+    manifest = voxceleb1_verification.load(tmp_path)
+    assert "1 recordings named in veri_test.txt are not there, such as" in manifest.notes[2]
+    assert manifest.notes[3].startswith("test: 3 trials instead of the official 37,720")
+    assert len(task_rows(manifest, TASKS.get("asv")).trials["test"]) == 3
+
+
+@pytest.mark.parametrize("part", ["dev", "test"])
+def test_voxceleb1_verification_recognises_half_of_it(part, tmp_path):
+    make_verification(tmp_path)
+    (tmp_path / part).rename(tmp_path / "elsewhere")
+    (missing,) = voxceleb1_verification.load(tmp_path).missing
+    assert missing.startswith(f"the {part} part is missing; unpack vox1_{part}_wav.zip into")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("1 id10270/bbb/00001.wav\n", "line 1: '1 id10270/bbb/00001.wav' is not '1 id10270/VIDEO"),
+        (f"{TRIALS}\n", "line 5: '' is not"),
+        ("0 id10270/bbb/00001.wav id10270/ccc/00001.wav", "line 1: says 0, but the speakers are id10270, id10270"),
+        ("2 id10270/bbb/00001.wav id10270/ccc/00001.wav", "line 1: '2 id10270"),
+        ("1 00001.wav 00002.wav", "line 1: '1 00001.wav"),
+        ("", "has no trials; fetch"),
+    ],
+)
+def test_voxceleb1_verification_refuses_damaged_lists(lines, said, tmp_path):
+    make_verification(tmp_path)
+    (tmp_path / "veri_test.txt").write_text(lines)
+    with pytest.raises(ManifestError, match=said):
+        voxceleb1_verification.load(tmp_path)
 
 
 def test_fluent_speech_commands_rows(tmp_path):

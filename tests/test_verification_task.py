@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import call
 from sklearn.metrics import roc_curve
 
 import frostbench as fb
+from core.audio import num_samples
 from core.errors import ManifestError
 from core.manifest import Manifest, Utterance
-from core.metrics import get_metric
+from core.metrics import equal_error_threshold, get_metric
 from core.records import RecordStore
 from downstreams._base import FeatureShape
 from downstreams._recipe import Recipe
@@ -26,9 +28,11 @@ from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
+from frostbench.prediction import threshold_of
 from leaderboard.aggregate import leaderboard
 from leaderboard.verification import verify
 from tasks import _trials
+from tasks._audio import AudioRecipe, Trim
 from tasks._base import TASKS
 from tasks._rows import read_rows, task_rows
 from tasks._scorers import scores
@@ -60,7 +64,13 @@ def test_all_pairs_are_compared_once_where_none_are_listed():
 
 
 def test_listed_trials_take_the_place_of_all_and_their_order_does_not_matter():
-    assert of(made("aabb", _0=["3", "1"], _3=["0", "2"])) == [(0, 1, True), (0, 3, False), (2, 3, True)]
+    assert of(made("aabb", _0=["3", "1"], _3=["2"])) == [(0, 1, True), (0, 3, False), (2, 3, True)]
+    assert of(made("aabb", _1=["0"], _2=["3"], _3=["0"])) == [(0, 1, True), (0, 3, False), (2, 3, True)]
+
+
+def test_a_trial_counts_as_often_as_it_is_listed():
+    """338 pairs stand in VoxCeleb1-O once each way round, and its published values count both lines."""
+    assert of(made("aabb", _0=["3", "1", "1"], _3=["0"])) == [(0, 1, True), (0, 1, True), (0, 3, False), (0, 3, False)]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +218,69 @@ def test_a_board_shows_it_with_an_interval_over_voices(ran):
     results = fb.load(folder / "results", custom=True)
     assert len(results.predictions()) == 4 * 66 and len(results.runs()) == 4
     assert verify(RecordStore(folder / "results")) == []
+
+
+def test_predict_compares_recordings_two_by_two(ran, corpus):
+    """As the run did, and accepts them from the score on at which its test has as many errors of both kinds."""
+    folder, records = ran
+    files = {row.id: row.path for row in corpus.with_label("speaker_to_verify").split("test")}
+    record = records[0]
+    run = ("--run", record.run[:16], "--output", folder / "results", "--device", "cpu")
+    rows = [
+        json.loads(line)
+        for line in (folder / "results" / "runs" / record.run[:16] / "predictions.jsonl").read_text().splitlines()
+    ]
+    named = [files[name] for row in rows for name in row["id"].split("|")]
+    told = json.loads(call("predict", "--json", *run, *named).out)["predictions"]
+    assert [each["files"] for each in told[:2]] == [[*map(str, named[:2])], [*map(str, named[2:4])]]
+    assert [each["prediction"]["score"] for each in told] == pytest.approx([row["prediction"] for row in rows])
+    accepted = np.array([each["prediction"]["answer"] == "accept" for each in told])
+    target = np.array([row["reference"] for row in rows])
+    alarms, misses = accepted[~target].mean(), (~accepted[target]).mean()
+    assert min(alarms, misses) <= record.value / 100 <= max(alarms, misses)
+    assert len({each["prediction"]["threshold"] for each in told}) == 1
+    table = call("predict", *run, *named[:2]).out
+    assert "score: " in table and ("accept" in table or "reject" in table)
+    given = fb.predict(named[:2], record.run[:16], output=folder / "results", device="cpu")
+    assert given == [pytest.approx(told[0]["prediction"])]
+    for count, said in ((1, "but 1 is named"), (3, "but 3 are named")):
+        refused = call("predict", *run, *named[:count])
+        assert refused.code == 2 and refused.err.count("\n") == 1
+        assert f"asv compares recordings two by two, {said}: name another one" in refused.err
+
+
+def test_predict_takes_out_the_pauses_that_the_run_took_out(corpus, tmp_path):
+    task = TASKS.get("asv")
+    recipe = replace(task.recipe("fast"), steps=2, eval_every=2, head=SMALL)
+    task = replace(task, recipes={"fast": recipe}, audio={"fast": AudioRecipe(trim=Trim(level=0.05, seconds=0.02))})
+    folders = Folders(tmp_path / "cache", tmp_path / "results")
+    assert run_grid(Grid(("fbank",), (task,), (0,)), corpus, folders, LocalExecutor("cpu", 1)).failures == []
+    (record,) = RecordStore(folders.results).all()
+    whole = {row.id: row for row in corpus.with_label("speaker_to_verify").split("test")}
+    shorter = task_rows(corpus, task).recordings["test"]
+    assert any(clip.samples < num_samples(clip.path) for clip in shorter), "the tones have quieter parts"
+    path = folders.results / "runs" / record.run[:16] / "predictions.jsonl"
+    row = json.loads(path.read_text().splitlines()[0])
+    files = [whole[name].path for name in row["id"].split("|")]
+    (told,) = fb.predict(files, record.run, output=folders.results, device="cpu")
+    assert told["score"] == pytest.approx(row["prediction"])
+
+
+def test_a_run_on_another_machine_accepts_nothing_it_can_not_know(ran):
+    """Of a metric that judges no scores there is no threshold."""
+    folder, records = ran
+    store = RecordStore(folder / "results")
+    assert threshold_of(store, records[0]) is not None
+    assert threshold_of(store, replace(records[0], values={"accuracy": 50.0})) is None
+    assert threshold_of(store, replace(records[0], task={**records[0].task, "scorer": None})) is None
+
+
+def test_the_threshold_of_equal_errors():
+    """Two of three targets above it, one of three others: 1/3 both; of ties all are accepted together."""
+    known = [(0.9, 1), (0.8, 0), (0.7, 1), (0.6, 1), (0.5, 0), (0.4, 0)]
+    assert equal_error_threshold(np.array(known)) == 0.7
+    assert equal_error_threshold(np.array([(0.5, 1), (0.5, 0), (0.2, 0)])) == 0.5
+    assert equal_error_threshold(np.array([(0.9, 1), (0.1, 0)])) == 0.9
 
 
 def test_verify_counts_trials(ran, tmp_path):

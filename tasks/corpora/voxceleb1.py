@@ -12,17 +12,12 @@ from pathlib import Path
 from core.errors import ManifestError
 from core.manifest import Manifest, Utterance
 from tasks.corpora._base import Corpus, register_corpus
-from tasks.corpora._official import checked, count_note, count_notes, existing, find_folder
+from tasks.corpora._official import checked, count_note, count_notes, existing
+from tasks.corpora._voxceleb import META, SPEAKERS, TEST_PART, find_audio, find_list, speaker_folders
 
 LISTS = ("iden_split.txt", "veri_test_class.txt")  # the dataset's name for it, and s3prl's
-LIST_ADDRESS = "www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/iden_split.txt"
 SPLITS_BY_NUMBER = {"1": "train", "2": "valid", "3": "test"}
-# Where the parts may lie: merged, as the archives unpack into folders of their own, or under the archives' names.
-AUDIO = ("wav", "dev/wav", "test/wav", "vox1_dev_wav/wav", "vox1_test_wav/wav", "vox1_dev_wav", "vox1_test_wav")
-# The test part (of the verification task) holds the speakers whose names begin with E, the dev part all others.
-TEST_PART = {f"id{number}" for number in range(10_270, 10_310)}
 OFFICIAL = {"train": 138_361, "valid": 6_904, "test": 8_251}
-OFFICIAL_SPEAKERS = 1_251
 
 
 def load(root: Path) -> Manifest:
@@ -33,37 +28,29 @@ def load(root: Path) -> Manifest:
 
     Raises: ManifestError: the list, or all audio, is missing.
     """
-    homes = (root, root / "VoxCeleb1", root / "voxceleb1")
-    listing = next((home / name for home in homes for name in LISTS if (home / name).is_file()), None)
-    if listing is None:
-        raise ManifestError(
-            f"{root}: the identification split ({' or '.join(LISTS)}) is missing; put {LIST_ADDRESS} into that folder"
-        )
-    home = find_folder(homes, lambda each: bool(_audio_folders(each)))
-    if home is None:
-        raise ManifestError(f"{root}: no audio there, neither wav/ nor dev/wav/ and test/wav/; unpack vox1_*_wav.zip")
+    listing = find_list(root, LISTS, "the identification split")
+    home = find_audio(root)
     listed = _listed(listing, home)
     rows, causes = existing(listed, listing.name)
     missing = _missing_parts(home, listed, rows)
     if missing:
         causes = dict.fromkeys(causes, missing[0].partition(":")[0])  # such as "dev part only"
     notes = count_notes(rows, OFFICIAL, causes)
-    notes += count_note("all splits", len({row.labels["speaker"] for row in rows}), OFFICIAL_SPEAKERS, what="speakers")
+    notes += count_note("all splits", len({row.labels["speaker"] for row in rows}), SPEAKERS, what="speakers")
     return checked("voxceleb1", home, rows, notes, missing)
 
 
 def _listed(listing: Path, home: Path) -> list[Utterance]:
-    folders = _audio_folders(home)
-    speakers = {speaker.name: folder for folder in folders for speaker in folder.glob("id*")}
+    speakers = speaker_folders(home)
     rows = []
     for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
         split, _, path = line.strip().partition(" ")
         if split not in SPLITS_BY_NUMBER or path.count("/") != 2:
             raise ManifestError(
-                f"{listing}, line {number}: '{line}' is not '1 id10001/VIDEO/00001.wav'; fetch {LIST_ADDRESS}"
+                f"{listing}, line {number}: '{line}' is not '1 id10001/VIDEO/00001.wav'; fetch {META}/{LISTS[0]}"
             )
         speaker = path.split("/")[0]
-        file = speakers.get(speaker, folders[0]) / path
+        file = speakers.get(speaker, home) / path
         rows.append(Utterance(path.removesuffix(".wav"), file, SPLITS_BY_NUMBER[split], {"speaker": speaker}))
     return rows
 
@@ -80,10 +67,6 @@ def _missing_parts(home: Path, listed: Sequence[Utterance], rows: Sequence[Utter
         for there, lacking, speakers, present in parts
         if rows and speakers and not present
     ]
-
-
-def _audio_folders(home: Path) -> list[Path]:
-    return [home / name for name in AUDIO if next((home / name).glob("id*"), None) is not None]
 
 
 register_corpus(Corpus(name="voxceleb1", title="VoxCeleb1 with its identification split: SID", load=load))
