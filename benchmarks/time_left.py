@@ -35,11 +35,13 @@ class Log(Watcher):
 
     Attributes:
         looks: (seconds since the start, stage, seconds left by the forecast).
+        seconds: that it took, once it has ended.
     """
 
     def __init__(self) -> None:
         self.looks: list[tuple[float, str, float]] = []
         self.failures: list[str] = []
+        self.seconds = 0.0
         self._stage = ""
         self._ended = threading.Event()
         self._started = time.monotonic()
@@ -60,7 +62,8 @@ class Log(Watcher):
     def end(self) -> float:
         """Stops looking, and returns how many seconds it took."""
         self._ended.set()
-        return time.monotonic() - self._started
+        self.seconds = time.monotonic() - self._started
+        return self.seconds
 
     def _look(self, forecast: Forecast) -> None:
         while not self._ended.wait(EVERY):
