@@ -10,6 +10,7 @@ from core.errors import CheckpointError, UnknownNameError
 from tasks.corpora._base import open_corpus
 from tests.conftest import call
 from upstreams._base import UPSTREAMS
+from upstreams._facts import UpstreamFacts
 from upstreams._pretraining.contract import trainable
 from upstreams._pretraining.plan import planned, pretrain
 from upstreams._pretraining.trainer import Trainer
@@ -41,6 +42,7 @@ def test_a_name_alone_means_the_checkpoint(name):
     alone = build_upstream(name)
     assert alone.display_name == name
     assert alone.training_data == "mini"
+    assert UpstreamFacts.of(name, alone).family == UPSTREAMS.get(name).card.family, "whatever class loads it"
     assert alone.digest() == build_upstream(f"{name}@{shipped_checkpoint(UPSTREAMS.get(name))}").digest()
     untrained = build_upstream(f"{name}@untrained")
     assert untrained.display_name == f"{name} (untrained)"

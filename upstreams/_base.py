@@ -67,6 +67,7 @@ class Upstream(nn.Module, ABC):
         min_samples: the shortest legal input, in samples at its own sample rate.
         label: the name in tables where the card's does not suffice.
         training_data: what the weights were trained on, where the card can't know it.
+        family: how they were trained, where the card can't know it: a loader of checkpoints of several methods.
         remark: what whoever uses it should know of how it was built, in one sentence; empty if nothing.
         checkpoint_digest: sha256 of the file or folder that a plug-in was built from, or of its name where it is none.
         window_samples: inputs are computed in multiples of this; decides how many fit in a batch.
@@ -86,6 +87,7 @@ class Upstream(nn.Module, ABC):
     batch_seconds: float = BATCH_SECONDS
     label: str | None = None
     training_data: str | None = None
+    family: str = ""
     remark: str = ""
     checkpoint_digest: str | None = None
 

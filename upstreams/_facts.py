@@ -76,7 +76,7 @@ class UpstreamFacts:
             extra_frames=0.0 if upstream.utterance_level else _extra_frames(upstream),
             sample_rate=upstream.sample_rate,
             min_samples=-(-upstream.min_samples * SAMPLE_RATE // upstream.sample_rate),
-            family=upstream.card.family,
+            family=upstream.family or upstream.card.family,
             licence=upstream.card.licence,
             training_data=upstream.training_data or upstream.card.training_data,
             remark=upstream.remark,

@@ -146,7 +146,7 @@ class WaveformUpstream(TrainableUpstream):
         loaded = UPSTREAMS.get("hf").from_checkpoint(str(Path(checkpoint).absolute()))
         iteration = "" if notes.get("last", True) else f" iteration {notes.get('iteration', 'unknown')}"
         loaded.label = f"{cls.card.name}{iteration}"
-        loaded.training_data = trained_on(notes)
+        loaded.training_data, loaded.family = trained_on(notes), cls.card.family
         return loaded
 
     @classmethod
