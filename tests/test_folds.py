@@ -16,6 +16,7 @@ from test_mixtures import MOOD, RATE, sine, write
 import frostbench as fb
 from core.errors import ManifestError, RecordError
 from core.manifest import Manifest, read_manifest
+from core.mixtures import Mixture, Source
 from core.records import RecordStore
 from frostbench.grid.cell_jobs import Folders, run_cell
 from frostbench.grid.plan import Grid, make_cells
@@ -74,6 +75,30 @@ def test_each_fold_draws_the_rows_that_choose_anew(sessions):
         assert drawn[fold] == set(order[int(0.8 * len(order)) :])
     common = [{name for name in found if name.startswith("s1")} for found in (drawn["s2"], drawn["s3"])]
     assert common[0] and common[0] != common[1]
+
+
+def test_whatever_a_row_says_of_its_sound_or_label_is_in_every_digest(sessions):
+    """Of the corpus, of what a task takes of it, and of what all folds have in common."""
+
+    def digests(manifest: Manifest) -> tuple[object, ...]:
+        whole = task_rows(manifest, FOLDED, fold="s1")
+        return manifest.digest, whole.digest, whole.divided["undivided"]
+
+    first, *others = sessions.utterances
+    elsewhere = others[-1].path
+    changed = {
+        "audio": replace(first, path=elsewhere),
+        "start": replace(first, start=1),
+        "stop": replace(first, stop=4_000),
+        "id": replace(first, id="other"),
+        "label": replace(first, labels={**first.labels, "mood": "wild"}),
+        "voice": replace(first, labels={**first.labels, "voice": "s1b"}),
+        "mixture": replace(first, mixture=Mixture((Source(first.path), Source(elsewhere)))),
+    }
+    made = {what: digests(replace(sessions, utterances=(row, *others))) for what, row in changed.items()}
+    made["nothing"] = digests(sessions)
+    for kind in zip(*made.values(), strict=True):
+        assert len(set(kind)) == len(made)
 
 
 def test_folds_are_refused_by_name_where_rows_lack_them(sessions):

@@ -162,7 +162,7 @@ def test_the_digest_is_of_the_content(corpus_folder, corpus, tmp_path):
     (copy / "metadata.jsonl").write_text("\n".join(lines[::-1]))
     assert read_manifest(copy).digest == corpus.digest
     row = json.loads(lines[0])
-    for changed in ({"split": "test"}, {"id": "other"}, {"keyword": "go"}, {"start_sample": 1}):
+    for changed in ({"split": "test"}, {"id": "other"}, {"keyword": "go"}, {"start_sample": 1}, {"stop_sample": 1_600}):
         (copy / "metadata.jsonl").write_text("\n".join([json.dumps({**row, **changed}), *lines[1:]]))
         assert read_manifest(copy).digest != corpus.digest
     (copy / "metadata.jsonl").write_text("\n".join(lines))

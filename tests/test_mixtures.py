@@ -25,7 +25,7 @@ from frostbench.jobs.local import LocalExecutor
 from tasks._audio import AudioRecipe
 from tasks._base import Task
 from tasks._rows import clips_of, read_rows, task_rows
-from upstreams._extraction.clips import lay_out
+from upstreams._extraction.clips import Clip, lay_out
 from upstreams._extraction.fill import caches_of, extract
 from upstreams._resolve import build_upstream
 
@@ -85,6 +85,22 @@ def test_pieces_of_one_file_are_added_as_well(folder):
     high = read_audio(folder / "high.flac")
     twice = Mixture((Source(folder / "high.flac", 0, 50), Source(folder / "high.flac", 40, 100, offset=50)))
     assert torch.equal(read_mixture(twice), torch.cat([high[:50], high[40:100]]))
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_places_of_a_mixture_are_those_of_16_khz_at_any_rate(folder, twice):
+    """Of files that are named once or several times, and of pieces of mixtures."""
+    paths = [folder / "low.wav", folder / ("low.wav" if twice else "high.flac")]
+    places = [(1_000, 5_000, 0), (2_000, 4_000, 3_000)]  # start, stop, offset
+    sources = tuple(Source(path, *place) for path, place in zip(paths, places, strict=True))
+    for rate in (8_000, 16_000, 24_000):
+        expected = torch.zeros(5_000 * rate // RATE)
+        for path, place in zip(paths, places, strict=True):
+            start, stop, offset = (number * rate // RATE for number in place)
+            expected[offset : offset + stop - start] += read_audio(path, sample_rate=rate)[start:stop]
+        torch.testing.assert_close(read_mixture(Mixture(sources), rate), expected)
+        clip = Clip("digest", paths[0], 0, frozenset(), 400, 4_400, mixture=Mixture(sources))
+        torch.testing.assert_close(clip.read(rate), expected[400 * rate // RATE : 4_400 * rate // RATE])
 
 
 ROWS = [

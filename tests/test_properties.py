@@ -272,3 +272,16 @@ def test_spec_augment_keeps_shape_and_padding(frames, size, seed):
     assert torch.equal(off, features)
     zeros = (masked[0] == 0).all(dim=1).sum()  # at most two masks of at most four frames, unless all features go
     assert zeros <= 8 or (masked[0] == 0).all(dim=0).sum() > 0
+
+
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 20), st.integers(0, 5), st.integers(0, 9))
+def test_spec_augment_alters_an_utterance_in_a_batch_as_it_does_alone(frames, more, size, warp, seed):
+    """Masks and warps are drawn over its own frames: longer neighbours take none of them."""
+    settings = SpecAugment(warp_frames=warp, time_width=20, feature_width=3)
+    features = 1 + torch.rand(2, frames + more, size)
+    made = []
+    for batch, valid in ((features, [frames, frames + more]), (features[:1, :frames], [frames])):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made.append(augment(batch, torch.tensor(valid), settings)[0, :frames])
+    torch.testing.assert_close(*made)

@@ -619,3 +619,25 @@ def test_seeds_draw_dropout_of_their_own():
             torch.manual_seed(_mixed(seed, step))
             made[seed, step] = tuple(torch.rand(3).tolist())
     assert len(set(made.values())) == 9
+
+
+def test_every_update_of_every_seed_draws_dropout_of_its_own_and_all_rates_of_a_seed_share_it(monkeypatch):
+    """Also between two looks at valid; a difference between rates is the rate's, then."""
+    labels, options = TextLabels.from_train(["ab"], "text"), {"projector_size": 4, "lstm_size": 4, "dropout": 0.3}
+    recipe = replace(RECIPE, steps=6, eval_every=3, head=options)
+    data = {name: frames(count, labels) for name, count in (("train", 9), ("valid", 5))}
+    runs = [TrainingRun(rate, seed) for seed in (0, 1) for rate in (1e-2, 1e-3)]
+    states: dict[int, list[bytes]] = {}
+    forward = Downstream.forward
+
+    def watched(model: Downstream, *batch) -> torch.Tensor:
+        if model.training:
+            states.setdefault(id(model), []).append(torch.get_rng_state().numpy().tobytes())
+        return forward(model, *batch)
+
+    monkeypatch.setattr(Downstream, "forward", watched)
+    models = [Downstream.fresh(run.seed, "ctc", 2, FeatureShape(6, 160), labels, recipe) for run in runs]
+    train_together(models, data, lambda found: float(len(found)), 1, recipe, runs, CPU)
+    drawn = [states[id(model)] for model in models]
+    assert drawn[0] == drawn[1] and drawn[2] == drawn[3]
+    assert len({*drawn[0], *drawn[2]}) == 2 * recipe.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,6 +83,34 @@ def test_clips_are_the_recordings_without_their_pauses(pauses, tmp_path):
     assert (again.clips, again.audio) == (rows.clips, TRIM)
 
 
+def test_pauses_of_pieces_of_one_file_are_those_of_the_same_pieces_as_files(tmp_path):
+    """Also where two of them begin at one place, and with a memory that another command fills."""
+    spoken, plain = wave((0.3, 0), (0.5, 0.1), (0.2, 0), (0.4, 0.1), (0.3, 0)), wave((0.2, 0), (0.6, 0.1))
+    both = np.concatenate([spoken, plain])
+    ends = {"calm": (0, len(spoken)), "glad": (len(spoken), len(both)), "wild": (0, len(both))}
+    made = []
+    for name in ("files", "pieces"):
+        (tmp_path / name).mkdir()
+        rows = []
+        for split in ("train", "valid", "test"):
+            soundfile.write(tmp_path / name / f"{split}.wav", both, RATE, subtype="FLOAT")
+            for mood, (start, stop) in ends.items():
+                file, row = f"{split}.wav", {"id": f"{split}_{mood}", "split": split, "mood": mood}
+                if name == "pieces":
+                    row |= {"start_sample": start, "stop_sample": stop}
+                else:
+                    soundfile.write(tmp_path / name / (file := f"{row['id']}.wav"), both[start:stop], RATE, "FLOAT")
+                rows.append({"file_name": file, **row})
+        (tmp_path / name / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        manifest = replace(read_manifest(tmp_path / name), memory=tmp_path / "memory")
+        for _ in range(2):
+            clips = task_rows(manifest, with_audio(TRIM)).clips
+            made.append([clip.read() for split in ("train", "valid", "test") for (clip,) in clips[split]])
+    assert [len(wav) for wav in made[0]] == [len(wav) for wav in made[2]]
+    for others in made[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(made[0], others, strict=True))
+
+
 def test_crops_are_pieces_of_what_is_left(pauses):
     rows = task_rows(pauses, with_audio(AudioRecipe(trim=Trim(), crop_samples=12_000, crops=2)))
     whole = task_rows(pauses, with_audio(TRIM)).clips["train"][0][0].read()
@@ -109,8 +138,6 @@ def test_a_recording_without_sound_is_named(pauses, tmp_path):
 
 
 def test_each_recording_is_decoded_once_for_its_pauses(pauses, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     remembering = replace(pauses, memory=tmp_path / "memory")
     read, paths = _audio.read_audio, []
     monkeypatch.setattr(_audio, "read_audio", lambda path, *piece: (paths.append(path), read(path, *piece))[1])
