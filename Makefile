@@ -9,7 +9,8 @@ OTHERS := tera vq_apc npc vae best_rq segment_gap wav2vec vq_wav2vec moco inva_s
 	data2vec barlow_twins
 TRAINED := $(filter-out fbank mfcc,$(SHIPPED)) $(OTHERS)
 CHECKPOINT_OF = $(1)@$(CHECKPOINTS)/$(1)-tiny$(if $(filter hubert wav2vec2,$(1)),,.safetensors)
-UNTRAINED := $(addsuffix @untrained,apc mockingjay npc vae hubert best_rq segment_gap cpc wav2vec simclr data2vec)
+# One of each network; the others begin as one of these, such as all that learn from whole recordings as simclr.
+UNTRAINED := $(addsuffix @untrained,apc mockingjay npc vae hubert best_rq cpc wav2vec vq_wav2vec wav2vec2 simclr cmc distil)
 UPSTREAMS = $(foreach name,$(1),--upstream $(name))
 
 .PHONY: benchmark pretrain benchmark-all test check format docs clean s3prl-env
