@@ -98,11 +98,11 @@ def evaluate(  # noqa: PLR0913
         written to `output`.
     """
     RecordStore(Path(output)).require_writable()
-    given = _several(upstreams, "upstream")
+    given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
     options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     with _folders(Path(cache), Path(output), executor) as folders:
         runner = _runner(executor, ray_address, device, workers, folders, given)
-        with _grid(given, tasks, seeds, head, options) as grid:
+        with _grid(given, asked, seeds, options) as grid:
             manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
             with _watching(progress) as watcher:
                 for note in manifest.notes:
@@ -149,11 +149,11 @@ def plan(  # noqa: PLR0913
 
     Raises: BenchmarkError: the evaluation can't start at all.
     """
-    given = _several(upstreams, "upstream")
+    given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
     options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     with _folders(Path(cache), Path(output), "local") as folders:
         runner = _runner("local", None, device, workers, folders, given)
-        with _grid(given, tasks, seeds, head, options) as grid:
+        with _grid(given, asked, seeds, options) as grid:
             manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
             return plan_grid(grid, manifest, folders, runner.workers)
 
@@ -242,18 +242,19 @@ def predict(
     return [each.prediction for each in predictor.answers([Path(file) for file in _several(files, "recording")])]
 
 
+def _asked(tasks: TaskLike | Sequence[TaskLike], head: str | type[Head] | None) -> list[Task]:
+    """The tasks; made before the executor, whose workers import the modules behind what is registered by then."""
+    return [checked_task(task, head) for task in _several(tasks, "task")]
+
+
 @contextmanager
 def _grid(
-    given: Sequence[UpstreamLike],
-    tasks: TaskLike | Sequence[TaskLike],
-    seeds: int | Sequence[int],
-    head: str | type[Head] | None,
-    options: tuple[Any, ...],
+    given: Sequence[UpstreamLike], tasks: Sequence[Task], seeds: int | Sequence[int], options: tuple[Any, ...]
 ) -> Iterator[Grid]:
     """What is asked for; objects among the upstreams have a specification as long as this is open."""
-    asked, drawn = [checked_task(task, head) for task in _several(tasks, "task")], _several(seeds, "seed")
+    drawn = _several(seeds, "seed")
     with specifications(given) as specs:
-        yield Grid(tuple(dict.fromkeys(specs)), tuple(asked), tuple(drawn), *options)
+        yield Grid(tuple(dict.fromkeys(specs)), tuple(tasks), tuple(drawn), *options)
 
 
 def _several(given: Any, kind: str) -> list[Any]:
