@@ -57,17 +57,26 @@ def error_reduction(
 ) -> float | None:
     """Percentage of the baseline's errors that an upstream does not make, averaged over the tasks.
 
+    Where it makes more errors than the baseline, the percentage of its own errors that the baseline does not make
+    counts against it. So each column lies between -100 and 100, and a task on which the baseline hardly errs can't
+    outweigh all others: with one error in 300, twelve would else make -1,100 %.
+
     Args:
         errors: column -> distance to the metric's optimum, such as an error rate, or 100 minus an accuracy.
         baseline: the same of the baseline.
         tasks: the columns of each task, whose mean is taken first.
 
-    Returns: 100 for no error at all, 0 for the baseline, negative for more errors than it; None where a task is missing
-        or the baseline makes no error.
+    Returns: 100 for no error at all, 0 for the baseline, negative for more errors than it; None where a task is
+        missing.
     """
-    if not tasks or any(key not in errors or not baseline.get(key) for keys in tasks for key in keys):
+    if not tasks or any(key not in errors or key not in baseline for keys in tasks for key in keys):
         return None
-    return mean(mean(100 * (baseline[key] - errors[key]) / baseline[key] for key in keys) for keys in tasks)
+    return mean(mean(_reduction(errors[key], baseline[key]) for key in keys) for keys in tasks)
+
+
+def _reduction(errors: float, baseline: float) -> float:
+    most = max(errors, baseline)
+    return 100 * (baseline - errors) / most if most else 0.0
 
 
 def superb_card(tasks: Sequence[str]) -> ScoreCard:
@@ -91,8 +100,8 @@ def reduction_card(columns: Sequence[Column], baseline: str | None) -> ScoreCard
         "error reduction",
         "%",
         f"Mean over {names} of the share of FBANK's errors that an upstream does not make: FBANK has 0, no error at "
-        f"all is 100, more errors than FBANK is negative. Errors are {', or '.join(kinds)}. Where FBANK makes "
-        f"few errors, a few more weigh much.{lacking}",
+        f"all is 100. Where it makes more errors, the share of its own that FBANK does not make counts against it. "
+        f"Errors are {', or '.join(kinds)}.{lacking}",
     )
 
 

@@ -53,10 +53,24 @@ def test_error_reduction():
     fbank = {"ks": 50.0, "asr": 80.0}
     assert error_reduction({"ks": 25.0, "asr": 80.0}, fbank, [["ks"], ["asr"]]) == 25
     assert error_reduction({"ks": 0.0, "asr": 0.0}, fbank, [["ks"], ["asr"]]) == 100
-    assert error_reduction({"ks": 75.0, "asr": 80.0}, fbank, [["ks"], ["asr"]]) == -25
+    assert error_reduction({"ks": 75.0, "asr": 80.0}, fbank, [["ks"], ["asr"]]) == pytest.approx(-100 / 6)
     assert error_reduction(fbank, fbank, [["ks"]]) == 0
     assert error_reduction({"ks": 25.0}, fbank, [["ks"], ["asr"]]) is None
-    assert error_reduction({"ks": 25.0}, {"ks": 0.0}, [["ks"]]) is None
+    assert error_reduction({"ks": 25.0}, {"ks": 0.0}, [["ks"]]) == -100
+    assert error_reduction({"ks": 0.0}, {"ks": 0.0}, [["ks"]]) == 0
+
+
+def test_a_task_on_which_fbank_hardly_errs_does_not_outweigh_the_others():
+    one = 100 / 300
+    fbank, tasks = {"ks": one, "sid": 80.0, "ic": 80.0}, [["ks"], ["sid"], ["ic"]]
+    better = {"ks": 12 * one, "sid": 40.0, "ic": 40.0}
+    assert error_reduction(better, fbank, tasks) == pytest.approx((-100 * 11 / 12 + 50 + 50) / 3)
+    assert error_reduction({**better, "ks": 36 * one}, fbank, tasks) > 0
+    for errors in (0.0, 0.01, one, 5.0, 1e6):
+        for base in (0.0, one, 80.0):
+            ahead = error_reduction({"ks": errors}, {"ks": base}, [["ks"]])
+            assert -100 <= ahead <= 100
+            assert ahead == -error_reduction({"ks": base}, {"ks": errors}, [["ks"]]), "neither side is favoured"
 
 
 def test_published_values_have_sources_and_none_is_from_memory():
