@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from core.audio import read_audio
@@ -19,7 +21,7 @@ from core.manifest import Manifest, Utterance, read_manifest
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
 from upstreams._pretraining import data as data_module
 from upstreams._pretraining.contract import PretrainRecipe
-from upstreams._pretraining.data import Position, TrainingData
+from upstreams._pretraining.data import Position, TrainingData, header_lengths
 
 FRAME = 320
 
@@ -176,6 +178,18 @@ def test_long_recordings_are_read_in_pieces_once_memory_is_full(tmp_path, monkey
     for one, other in zip(kept, first(data(rows, crop=0.5), 6), strict=True):
         assert torch.equal(one.batches[0].wavs, other.batches[0].wavs)
     assert all(stop - start == 8_000 for start, stop in asked)
+
+
+@given(st.integers(500, 3_000), st.sampled_from([8_000, 16_000, 44_100]))
+@example(1_001, 16_000)
+def test_lengths_are_foretold_to_the_sample(samples, rate):
+    """1,001 / 16,000 seconds times 16,000 are 1,000.9999 samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.wav"
+        soundfile.write(path, np.zeros(samples), rate)
+        whole, rest = (Utterance(str(start), path, "train", {}, 0, start) for start in (0, 17))
+        length = len(read_audio(path))
+        assert header_lengths([whole, rest]) == [length, length - 17]
 
 
 def test_a_piece_does_not_hold_on_to_its_file(tmp_path):

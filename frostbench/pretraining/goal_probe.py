@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from core.audio import SAMPLE_RATE, duration_seconds
 from core.feature_cache import Kind
 from core.manifest import Utterance
 from core.metrics import get_metric
@@ -26,6 +25,7 @@ from tasks.corpora._base import open_corpus
 from upstreams._base import Upstream
 from upstreams._extraction.clips import Clip
 from upstreams._extraction.encoding import FrozenUpstream
+from upstreams._pretraining.data import header_lengths
 
 POOLED: Kind = "pooled"
 TASKS_WATCHED = ("ks", "sid")
@@ -85,8 +85,8 @@ def _examples(upstream: Upstream, rows: list[Utterance], labels: Labels, label: 
     device = next((parameter.device for parameter in upstream.parameters()), torch.device("cpu"))
     frozen, kinds = FrozenUpstream(upstream, device), frozenset({POOLED})
     clips = [
-        Clip(row.id, row.path, int(duration_seconds(row.path) * SAMPLE_RATE), kinds, row.start, row.stop)
-        for row in rows
+        Clip(row.id, row.path, samples, kinds, row.start, row.stop)
+        for row, samples in zip(rows, header_lengths(rows), strict=True)
     ]
     means: dict[str, torch.Tensor] = {}
     for batch, found in frozen.stream(frozen.batches(clips)):

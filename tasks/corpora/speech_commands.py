@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torchaudio.datasets import SPEECHCOMMANDS
 
-from core.audio import SAMPLE_RATE, duration_seconds
+from core.audio import SAMPLE_RATE, num_samples
 from core.errors import ManifestError
 from core.manifest import Manifest, Utterance
 from tasks.corpora._base import Corpus, register_corpus
@@ -89,7 +89,7 @@ def _spoken(words: Path) -> Iterator[Utterance]:
 
 def _silent(words: Path) -> Iterator[Utterance]:
     for path in sorted((words / BACKGROUND).glob("*.wav")):
-        samples = round(duration_seconds(path) * SAMPLE_RATE)
+        samples = num_samples(path)
         for number, start in enumerate(range(0, samples - SAMPLE_RATE + 1, SAMPLE_RATE)):
             for split in ("train", "valid"):
                 name = f"{split}/{SILENCE}/{path.stem}-{number:02d}"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from core.audio import SAMPLE_RATE, duration_seconds, read_audio
+from core.audio import SAMPLE_RATE, num_samples, read_audio
 from core.errors import TrainingError
 from core.lengths import bounded_batches, pad
 from core.manifest import Utterance
@@ -266,8 +266,7 @@ def header_lengths(utterances: Sequence[Utterance]) -> list[int]:
     """Samples of every recording at 16 kHz, as its header says."""
 
     def length(utterance: Utterance) -> int:
-        samples = int(duration_seconds(utterance.path) * SAMPLE_RATE)
-        return (utterance.stop or samples) - utterance.start
+        return (utterance.stop or num_samples(utterance.path)) - utterance.start
 
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
         return list(pool.map(length, utterances))
