@@ -20,10 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_pretraining import curve, plan, small_sizes, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from core.errors import CheckpointError, TrainingError
 from upstreams._encoders.mel_gru import MelGRU
-from upstreams._pretraining.optimisers import SCHEDULES, rate_factor
+from upstreams._pretraining.contract import PretrainRecipe
+from upstreams._pretraining.optimisers import OPTIMISERS, SCHEDULES, build_optimiser, rate_factor
 from upstreams._pretraining.plan import PretrainingSettings, pretrain
 from upstreams._pretraining.trainer import variation
 from upstreams.contrastive.wav2vec2 import Wav2Vec2
@@ -307,3 +309,54 @@ def test_replaced_recipes_keep_their_targets():
     """`replace` in these tests changes what it names only."""
     assert [recipe.targets.layer for recipe in plan("hubert", steps=3).recipes] == [None, 1]
     assert replace(plan("apc"), seed=3).recipes == plan("apc").recipes
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_an_optimiser_steps_as_its_recipe_says(name):
+    """Three updates written out; what asks for no gradient stays where it is."""
+    rate, decay, (first, second), epsilon = 0.02, 0.3, (0.7, 0.8), 1e-2
+    recipe = PretrainRecipe(3, 1.0, rate, weight_decay=decay, betas=(first, second), epsilon=epsilon, optimiser=name)
+    learned = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    frozen = nn.Parameter(torch.ones(2, dtype=torch.float64), requires_grad=False)
+    optimiser = build_optimiser([learned, frozen], recipe)
+    place, mean, square = learned.detach().clone(), torch.zeros(2), torch.zeros(2)
+    for step, slope in enumerate(torch.tensor([[0.5, 3.0], [-1.0, 2.0], [0.1, -4.0]], dtype=torch.float64), start=1):
+        learned.grad, frozen.grad = slope.clone(), slope.clone()
+        optimiser.step()
+        if name == "adamw":
+            place = place - rate * decay * place
+        else:
+            slope = slope + decay * place
+        if name == "sgd":
+            mean = first * mean + slope
+            place = place - rate * mean
+            continue
+        mean, square = first * mean + (1 - first) * slope, second * square + (1 - second) * slope.square()
+        root = (square / (1 - second**step)).sqrt()
+        place = place - rate * mean / (1 - first**step) / (root + epsilon)
+    torch.testing.assert_close(learned.detach(), place)
+    assert frozen.tolist() == [1, 1]
+
+
+def test_an_update_is_the_clipped_mean_of_its_micro_batches(corpus, tmp_path, monkeypatch):
+    """A plain step of rate 1 is the gradient: as long as the recipe allows, and no longer for being in parts."""
+    states, whole = [], APC.pretrain_loss
+
+    def loss(self, batch, generator):
+        if batch.step > len(states):
+            states.append([each.detach().clone() for each in self.parameters()])
+        return whole(self, batch, generator)
+
+    monkeypatch.setattr(APC, "pretrain_loss", loss)
+
+    def moved(number: int, **changes) -> float:
+        states.clear()
+        plain = {"optimiser": "sgd", "schedule": "constant", "learning_rate": 1.0, "weight_decay": 0.0, "warmup": 0.0}
+        what = plan("apc", steps=2, **plain, **changes)
+        pretrain(what, corpus, tmp_path / str(number), PretrainingSettings(evaluations=0), device="cpu")
+        return float(nn.utils.get_total_norm([one - other for one, other in zip(*states, strict=True)]))
+
+    free, in_parts = moved(0, clip=0.0), moved(1, clip=0.0, micro_batches=3)
+    assert in_parts == pytest.approx(free, rel=0.5)
+    for number, parts in enumerate((1, 3), start=2):
+        assert moved(number, clip=free / 10, micro_batches=parts) == pytest.approx(free / 10, rel=1e-3)
