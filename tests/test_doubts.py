@@ -85,6 +85,16 @@ def test_a_limit_draws_every_class_equally_often_whatever_the_order_of_the_rows(
     assert {row.id for row in drawn} < {row.id for row in drawn_by_class(rows, "keyword", 50)}, "nested"
 
 
+@pytest.mark.parametrize("values", [10, 1_000], ids=["classes", "texts"])
+def test_a_limit_draws_from_all_rows_of_a_class_and_not_the_first(values):
+    """The first rows of a corpus are those of its first speakers."""
+    size = 1_000 // values
+    rows = [Utterance(str(n), Path("x"), "train", {"label": f"value {n // size}"}) for n in range(1_000)]
+    drawn = drawn_by_class(rows, "label", 200)
+    for places in ([int(row.id) // 100 for row in drawn], [int(row.id) % 100 // 10 for row in drawn]):
+        assert min(places.count(part) for part in range(10)) > 5, "of every tenth of them all, and of a hundred, some"
+
+
 def texts(corpus_folder: Path, folder: Path, text: str, most: int = 1_000) -> Path:
     """The corpus with one text for all of train, or of as many rows; the others keep theirs."""
     rows = [json.loads(line) for line in (corpus_folder / "metadata.jsonl").read_text().splitlines()]

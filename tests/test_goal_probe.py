@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from core.hidden_states import HiddenStates
-from core.manifest import Manifest
+from core.manifest import Manifest, Utterance
 from frostbench.pretraining import goal_probe
 from frostbench.pretraining.goal_probe import GoalProbe
 from upstreams._base import Upstream, UpstreamCard
@@ -40,6 +42,14 @@ def test_it_tells_what_features_are_worth(small):
     assert good["ks"] > 80
     assert nothing["ks"] <= 50  # three words
     assert GoalProbe()(build_upstream("fbank")) == good
+
+
+def test_rows_are_drawn_from_all_of_a_split_always_the_same():
+    rows = tuple(Utterance(str(number), Path("x"), "train", {}) for number in range(1_000))
+    drawn = [int(row.id) for row in goal_probe._drawn(rows, 200)]
+    assert len(set(drawn)) == 200
+    assert all(sum(row // 250 == part for row in drawn) > 10 for part in range(4))
+    assert drawn == [int(row.id) for row in goal_probe._drawn(rows, 200)]
 
 
 def test_test_rows_are_not_touched(small, monkeypatch):

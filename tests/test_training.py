@@ -382,6 +382,21 @@ def test_predictions_come_in_the_order_of_the_examples(monkeypatch):
     assert loss < 0.1
 
 
+@pytest.mark.parametrize("kind", ["utterance_linear", "ctc"])
+def test_the_loss_on_valid_is_the_mean_over_utterances_however_they_are_batched(kind, monkeypatch):
+    """A last, small batch weighs no more: ties of learning rates are decided by it."""
+    labels = LABELS if kind == "utterance_linear" else TextLabels.from_train(["ab"], "text")
+    data = split(7, 3) if kind == "utterance_linear" else frames(7, labels)
+    options = {"projector_size": 4} if kind == "utterance_linear" else {"projector_size": 4, "lstm_size": 4}
+    model = Downstream.fresh(0, kind, 2, FeatureShape(6, 160), labels, replace(RECIPE, head=options))
+    losses = []
+    for size in (1, 3, 256):
+        monkeypatch.setattr("downstreams._training.EVALUATION_BATCH", size)
+        losses.append(predict(model, data, CPU)[1])
+    assert losses[0] == pytest.approx(losses[2], rel=1e-5)
+    assert losses[1] == pytest.approx(losses[2], rel=1e-5)
+
+
 def test_a_stored_head_is_read_whole_or_not_at_all(tmp_path):
     outcome, recipe = trained(), replace(RECIPE, spec_augment=SpecAugment(time_masks=1))
     path = tmp_path / "head.safetensors"
