@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from io import StringIO
 
@@ -203,6 +204,21 @@ def test_a_terminal_shows_the_table_while_it_runs_and_not_after():
         assert "77.7" in console.file.getvalue()
         console.file.truncate(0)
     assert "77.7" not in console.file.getvalue()
+
+
+def test_the_bar_of_the_whole_ends_full(asked):
+    console = Console(width=100, height=30, file=StringIO(), force_terminal=True)
+    with TerminalWatcher(console) as watcher:
+        fb.evaluate(**{**asked, "tasks": asked["tasks"][:1]}, progress=watcher)
+    *_, whole, last = [line for line in plain(console.file.getvalue()).splitlines() if line.strip()]
+    assert "whole run" in whole
+    assert "100 %" in whole
+    assert "2/2 cells" in last
+
+
+def plain(drawn: str) -> str:
+    """What a terminal was told, without colours and movements."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.replace("\r", "\n"))
 
 
 def test_durations_are_in_the_unit_a_person_takes():

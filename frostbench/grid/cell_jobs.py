@@ -172,6 +172,7 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     }
     store.add(_record(cell, values, best, candidates, layer_weights, artifacts, made))
     delete_candidates(cell, folders)
+    advance(1.0)
     return cell.run
 
 

@@ -158,6 +158,9 @@ class TerminalWatcher(Watcher):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.table = None  # a table of results follows, or what went wrong
+        if self._forecast is not None and self._forecast.left() == 0:
+            for task in self._bars.tasks:
+                self._bars.update(task.id, completed=task.total)
         self._bars.stop()
 
     def stage(self, title: str, total: float, unit: str) -> None:
