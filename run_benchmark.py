@@ -34,10 +34,11 @@ from core.manifest import Manifest, summarise
 from core.records import RecordStore
 from core.registry import load_module
 from downstreams._base import HEADS
-from frostbench.api import evaluate, plan
+from frostbench.api import evaluate, features, plan
 from frostbench.byte_sizes import format_bytes
 from frostbench.cache_space import clear, entries
 from frostbench.entries import checked_head, entries_in, subject_of
+from frostbench.feature_files import Format as FeatureFormat
 from frostbench.grid.measures import speed
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
 from frostbench.grid.preparing import PlannedRun
@@ -492,6 +493,62 @@ def predict(
     for answer in answers:
         table.add_row(escape("\n".join(map(str, answer.files))), escape(as_text(answer.prediction)))
     out.print(table)
+
+
+@app.command("features")
+def write_features(  # noqa: PLR0913
+    upstream: Annotated[str, typer.Argument(help="NAME[@CHECKPOINT], hf:ID_OR_FOLDER or FILE.py:CLASS[@CHECKPOINT].")],
+    output: Annotated[Path, typer.Option(help="Folder to write to.")],
+    corpus: Corpus = "mini",
+    root: Root = None,
+    columns: Columns = None,
+    file_format: Annotated[FeatureFormat, typer.Option("--format", help="Of the files.")] = "npz",
+    frames: Annotated[bool, typer.Option("--frames", help="Every frame, instead of the mean over time.")] = False,
+    layers: Annotated[str | None, typer.Option(help="Such as 9 or 3,6,9; all if left out.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="The beginning of a run's digest: the sum of layers that its head learned.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder of results, where the run is.")] = Path("results"),
+    precision: Annotated[Precision, typer.Option(help="In which the upstream computes.")] = "float32",
+    cache_limit: Annotated[str, typer.Option(help="Of all cached features; none is no limit.")] = DEFAULT_LIMIT,
+    cache: Cache = Path("cache"),
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Write the features of a corpus to files for other programs, an array an utterance, named by its id."""
+    with TerminalWatcher(err) as watcher:
+        files = features(
+            upstream,
+            output,
+            corpus=corpus,
+            root=root,
+            columns=columns,
+            file_format=file_format,
+            kind="frames" if frames else "pooled",
+            layers=_numbers(layers),
+            run=run,
+            results=results,
+            precision=precision,
+            cache=cache,
+            cache_limit=cache_limit,
+            device=device,
+            workers=workers,
+            progress=watcher,
+        )
+    for file in files:
+        size = format_bytes(file.stat().st_size)
+        out.print(f"{file}: {size}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    """Of `3,6,9`.
+
+    Raises: BenchmarkError: it is no such list.
+    """
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise BenchmarkError(f"--layers '{text}': write numbers, such as 9 or 3,6,9") from None
 
 
 @cache_app.command("list")

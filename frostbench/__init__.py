@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from downstreams.labels.numbers import NumberLabels
     from downstreams.labels.slots import SlotLabels
     from downstreams.labels.text import TextLabels
-    from frostbench.api import check, evaluate, load, plan, predict, upstream
+    from frostbench.api import check, evaluate, features, load, plan, predict, upstream
     from frostbench.functions import from_function
     from frostbench.results import Results
     from tasks._audio import AudioRecipe, Trim
@@ -74,7 +74,7 @@ _MODULES = {
     "downstreams.labels.numbers": ("NumberLabels",),
     "downstreams.labels.slots": ("SlotLabels",),
     "downstreams.labels.text": ("TextLabels",),
-    "frostbench.api": ("check", "evaluate", "load", "plan", "predict", "upstream"),
+    "frostbench.api": ("check", "evaluate", "features", "load", "plan", "predict", "upstream"),
     "frostbench.functions": ("from_function",),
     "frostbench.results": ("Results",),
     "tasks._audio": ("AudioRecipe", "Trim"),
@@ -116,6 +116,7 @@ __all__ = [
     "UpstreamCard",
     "check",
     "evaluate",
+    "features",
     "from_function",
     "load",
     "mean_over_valid",

@@ -13,12 +13,14 @@ import torch
 from rich.console import Console
 
 from core.checks import CheckResult
+from core.digest import require_writable
 from core.errors import BenchmarkError, ContractError, EvaluationError, RecordError
 from core.records import RecordStore
 from downstreams._base import Head
 from frostbench.byte_sizes import parse_size
 from frostbench.cache_overlay import overlay_of
 from frostbench.entries import checked_head, checked_task, subject_of
+from frostbench.feature_files import Format, Wanted, mix_of, write_features
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
 from frostbench.grid.plan import Grid
@@ -35,6 +37,7 @@ from frostbench.results import Results
 from tasks._base import Task
 from tasks.corpora._base import open_corpus
 from upstreams._base import Precision, Upstream
+from upstreams._known_facts import facts_of
 from upstreams._resolve import build_upstream
 
 logger = logging.getLogger(__name__)
@@ -209,6 +212,67 @@ def upstream(spec: UpstreamLike, device: str = "cpu") -> Upstream:
     """
     found = build_upstream(spec) if isinstance(spec, str) else built(spec).freeze()
     return found.to(device)
+
+
+def features(  # noqa: PLR0913
+    upstream: UpstreamLike,
+    output: str | Path,
+    *,
+    corpus: str | Path = "mini",
+    root: str | Path | None = None,
+    columns: str | None = None,
+    file_format: Format = "npz",
+    kind: Literal["pooled", "frames"] = "pooled",
+    layers: int | Sequence[int] | None = None,
+    run: str | None = None,
+    results: str | Path = "results",
+    precision: Precision = "float32",
+    cache: str | Path = "cache",
+    cache_limit: str = DEFAULT_LIMIT,
+    device: str | None = None,
+    workers: int | None = None,
+    progress: bool | Watcher | None = None,
+) -> list[Path]:
+    """Writes an upstream's features of a corpus to files for other programs: an array an utterance, named by its id.
+
+    Each recording passes once and is kept in the cache, as for a run; memory does not grow with the corpus. For a few
+    waveforms in memory there is `upstream(spec).extract(...)`.
+
+    Args:
+        upstream: specification, or an object or class.
+        output: folder to write to.
+        corpus: see `evaluate`; labels are not needed.
+        root: see `evaluate`.
+        columns: see `evaluate`.
+        file_format: "npz", "safetensors" (several files of a quarter of a gigabyte) or "parquet".
+        kind: "pooled", means over time, float32 (layers, hidden_size), or "frames", float16 (frames, layers,
+            hidden_size).
+        layers: one or several; all if left out.
+        run: beginning of a run's digest: the sum of all layers that its head learned, without the layers' axis.
+        results: folder of results, where the run is.
+        precision: in which the upstream computes.
+        cache: folder of cached features; may be deleted at any time.
+        cache_limit: of all cached features, such as "500GB"; "none" is no limit.
+        device: cpu, cuda, cuda:1, mps; the best there is if left out.
+        workers: processes; one a GPU, or one a core, if left out; 1 runs everything in this one.
+        progress: see `evaluate`.
+
+    Returns: the files, and last `index.json` with ids in order, splits, shapes, and what decided the numbers.
+    Raises: BenchmarkError: unknown upstream, corpus, layer or run, or recordings that can't be read.
+    """
+    folder, given = Path(cache), _several(upstream, "upstream")
+    chosen = None if layers is None else [layers] if isinstance(layers, int) else list(layers)
+    if run is not None and chosen is not None:
+        raise ContractError("the sum of a run's head takes all layers: leave layers out, or the run")
+    limit = parse_size(cache_limit)
+    require_writable(Path(output))
+    with specifications(given) as (spec,), _watching(progress) as watcher:
+        facts = facts_of(spec, precision, folder / "upstreams")
+        mix = None if run is None else mix_of(RecordStore(Path(results)), run, facts)
+        manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, folder)
+        runner = _runner("local", None, device, workers, Folders(folder, Path(results)), given)
+        wanted = Wanted(kind, chosen, mix)
+        return write_features(facts, manifest, wanted, file_format, Path(output), folder, limit, runner, watcher)
 
 
 def predict(

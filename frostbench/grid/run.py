@@ -203,8 +203,8 @@ def _run_wave(wave: Sequence[Part], limit: int | None, report: Report, folders: 
     needs = [need for part in wave for need in needs_of(part, folders.cache)]
     make_room(folders.cache, limit, needs)
     with in_use(needs):
-        jobs = _extraction_jobs(wave, folders.cache, stages.executor.workers)
-        works = [stages.costs.extracting(job.arguments[0], _seconds(job.arguments[1])) for job in jobs]
+        jobs = extraction_jobs(wave, folders.cache, stages.executor.workers)
+        works = [stages.costs.extracting(job.arguments[0], seconds_of(job.arguments[1])) for job in jobs]
         outcomes = stages.run("extracting features", "s of audio", jobs, works)
         failed = {outcome.job.arguments[0].digest for outcome in outcomes if outcome.error is not None}
         report.add_extraction(outcomes)
@@ -282,7 +282,7 @@ def _portable(waves: Sequence[Sequence[Part]], cache: Path) -> list[list[Part]]:
     ]
 
 
-def _extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[Job]:
+def extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[Job]:
     """For every upstream, its unfinished batches dealt out to the workers."""
     jobs = []
     for part in parts:
@@ -294,7 +294,8 @@ def _extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[J
     return jobs
 
 
-def _seconds(batches: Sequence[Sequence[Clip]]) -> float:
+def seconds_of(batches: Sequence[Sequence[Clip]]) -> float:
+    """Of audio, padding not counted."""
     return sum(clip.samples for batch in batches for clip in batch) / SAMPLE_RATE
 
 
