@@ -39,8 +39,9 @@ class ResultRecord:
         run: `run_digest` of the run's inputs; names the record's file and its folder of predictions and head.
         upstream: name, digest, params, num_layers, hidden_size, downsample_rate, precision; newer ones its family.
         task: name, title, head, default_head (its own, which the leaderboard is made of), label, metrics, select (the
-            metric that chooses on valid), scorer (what compares two recordings, where items are pairs), version,
-            and code: digest of the code of head, labels and metrics where they are not ours.
+            metric that chooses on valid), scorer (what compares two recordings, where items are pairs), against (key
+            of the recordings that are searched, where some are), version, and code: digest of the code of head, labels
+            and metrics where they are not ours.
         corpus: name, digest (of the rows that the task takes); where it is divided, folds (the values that are tested
             on) and undivided (digest of the rows whatever their splits).
         recipe: name, digest and every field.
@@ -115,7 +116,8 @@ class ResultRecord:
 def task_digest(task: Mapping[str, Any]) -> str:
     """sha256 of what decides a result besides recipe and data."""
     keys = ["name", "label", "head", "default_head", "metrics", "select", "version", "code"]
-    return digest_of([task[key] for key in keys + ["scorer"] * ("scorer" in task)])
+    searched = [["against", task["against"]]] if "against" in task else []
+    return digest_of([task[key] for key in keys + ["scorer"] * ("scorer" in task)] + searched)
 
 
 def run_digest(  # noqa: PLR0913  # each of them by name

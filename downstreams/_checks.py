@@ -8,6 +8,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -223,7 +224,10 @@ def check_predictions_have_the_form_of_references(name: str) -> None:
             require(
                 _form(prediction) == _form(reference), f"prediction {prediction!r} has not the form of {reference!r}"
             )
-            require(not downstream.head.embeds or _is_vector(prediction, len(reference)), "it is no vector of numbers")
+            require(
+                not downstream.head.embeds or _are_vectors(prediction, reference),
+                "it is no vector of numbers, nor frames",
+            )
 
 
 CHECKS: tuple[Check, ...] = (
@@ -299,8 +303,12 @@ def _form(value: object) -> object:
     return sorted(value) if isinstance(value, dict) else type(value)
 
 
-def _is_vector(value: object, size: int) -> bool:
-    return isinstance(value, list) and len(value) == size and all(isinstance(each, float) for each in value)
+def _are_vectors(value: object, other: object) -> bool:
+    """Whether it is a vector, or one for every frame, as long as those of another recording."""
+    if isinstance(value, list) and not all(isinstance(each, float) for each in value):
+        return False
+    one, two = np.asarray(value), np.asarray(other)
+    return one.dtype.kind == "f" and one.ndim == two.ndim <= 2 and one.shape[-1:] == two.shape[-1:]
 
 
 def _generator(seed: int) -> torch.Generator:

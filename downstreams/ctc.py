@@ -13,6 +13,7 @@ from torch.nn import functional
 from core.lengths import padding_mask
 from downstreams._base import FeatureShape, Head, register_head
 from downstreams._data import Targets
+from downstreams._merging import merged, merged_lengths
 from downstreams._recipe import Recipe
 from downstreams.labels._base import Labels
 from downstreams.labels.text import BLANK, TextLabels, Unit
@@ -92,7 +93,7 @@ class CTC(Head):
 
     def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
         """Valid frames of the logits."""
-        return (lengths + self.stride - 1).div(self.stride, rounding_mode="floor")
+        return merged_lengths(lengths, self.stride)
 
     def untrainable(self, lengths: torch.Tensor, targets: Targets) -> int:
         """See Head.untrainable: a text needs a frame for each symbol, and one more between two that are the same."""
@@ -122,15 +123,8 @@ class CTC(Head):
         return [self.labels.decode(row.tolist()) for row in ids]
 
     def _merged(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Means of `stride` neighbouring frames, or the first; a last, incomplete group has what there is."""
-        if self.stride == 1 or self.drop_frames:
-            return features[:, :: self.stride]
-        mask = padding_mask(lengths, features.shape[1])
-        missing = -features.shape[1] % self.stride
-        valid = functional.pad((~mask).to(features.dtype), (0, missing)).unflatten(1, (-1, self.stride))
-        kept = functional.pad(features.masked_fill(mask[:, :, None], 0), (0, 0, 0, missing))
-        counts = valid.sum(dim=2).clamp(min=1)
-        return kept.unflatten(1, (-1, self.stride)).sum(dim=2) / counts[:, :, None]
+        """Means of `stride` neighbouring frames, or the first of them."""
+        return features[:, :: self.stride] if self.drop_frames else merged(features, lengths, self.stride)
 
 
 class BidirectionalLSTM(nn.Module):

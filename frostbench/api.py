@@ -303,7 +303,10 @@ def predict(
     if head is not None:
         checked_head(head)
     predictor = load_predictor(RecordStore(Path(output)), run, upstream, torch.device(devices_here(device)[0]))
-    return [each.prediction for each in predictor.answers([Path(file) for file in _several(files, "recording")])]
+    named = [files] if isinstance(files, str | Path) else list(files)  # one may stand in several pairs
+    if not named:
+        raise BenchmarkError("no recording is given: name at least one")
+    return [each.prediction for each in predictor.answers([Path(file) for file in named])]
 
 
 def _asked(tasks: TaskLike | Sequence[TaskLike], head: str | type[Head] | None) -> list[Task]:

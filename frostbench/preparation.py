@@ -26,6 +26,8 @@ def examine(manifest: Manifest, watcher: Watcher) -> None:
 def _doubts(manifest: Manifest, task: Task) -> list[str]:
     """What is doubtful of the rows that carry a task's label."""
     label = task.label
+    if task.against is not None:  # nothing is learnt, so nothing can be known beforehand
+        return []
     labelled = [row for row in manifest.utterances if row.labels.get(label) is not None]
     rows = {split: [row for row in labelled if row.split == split] for split in SPLITS}
     if not labelled:

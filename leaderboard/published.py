@@ -36,7 +36,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "DistilHuBERT": ("distilhubert", "distilhubert_base"),
 }
 SAME_PARAMS = 0.02  # wrappers count a mask embedding or a projection more or less
-METRICS = {"acc": "accuracy", "f1": "slot_type_f1"}  # their names -> ours
+METRICS = {"acc": "accuracy", "f1": "slot_type_f1", "mtwv_x100": "mtwv"}  # their names -> ours
 
 
 @dataclass(frozen=True)

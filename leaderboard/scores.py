@@ -18,7 +18,7 @@ REFERENCE_POINTS: Mapping[tuple[str, str], tuple[float, float]] = {
     ("sid", "accuracy"): (20.058174, 90.3),
     ("er", "accuracy"): (48.23672168, 67.62),
     ("asr", "wer"): (23.18, 3.62),
-    ("qbe", "mtwv_x100"): (0.58, 7.36),
+    ("qbe", "mtwv"): (0.58, 7.36),
     ("sf", "slot_type_f1"): (69.64, 89.81),
     ("sf", "slot_value_cer"): (52.94, 21.76),
     ("asv", "eer"): (9.56, 5.11),

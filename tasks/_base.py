@@ -12,6 +12,7 @@ from typing import Any
 from core.code import code_digest
 from core.digest import digest_of
 from core.errors import ContractError, UnknownNameError
+from core.manifest import SPLITS, Manifest
 from core.metrics import get_metric
 from core.records import task_digest
 from core.registry import Registry, load_module, unknown_name
@@ -38,8 +39,11 @@ class Task:
         folds: key by whose values the corpus is divided, such as the session: each is tested on once, with a head that
             was trained on the others, and the result is the mean over them; None goes by the splits of the rows.
         version: raised whenever the meaning changes.
-        scorer: name of what compares two vectors, for a task whose items are pairs of recordings, and whose head embeds
+        scorer: name of what compares two recordings, for a task whose items are pairs of them, and whose head embeds
             them; None judges each recording alone.
+        against: key of the recordings that are searched for those with the label: the list of the labels that one
+            holds. Each is a pair with all of them, and nothing is learnt, so there is no train; None compares the
+            recordings with the label among themselves.
         select: the one of the metrics that chooses step and learning rate on valid; None is the first.
         default_head: the head that was declared, where another one was put in its place.
     """
@@ -55,9 +59,27 @@ class Task:
     folds: str | None = None
     version: int = 1
     scorer: str | None = None
+    against: str | None = None
     select: str | None = None
     audio: Mapping[str, AudioRecipe] = field(default_factory=dict)
     default_head: str | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those whose rows it takes."""
+        return SPLITS if self.against is None else SPLITS[1:]
+
+    def rows_of(self, manifest: Manifest) -> Manifest:
+        """The rows that carry the label, or are searched for it.
+
+        Raises: ManifestError: no row has the label, or is searched.
+        """
+        labelled = manifest.with_label(self.label)
+        if self.against is None:
+            return labelled
+        taken = {row.id for part in (labelled, manifest.with_label(self.against)) for row in part.utterances}
+        rows = (row for row in manifest.utterances if row.id in taken and row.split in self.splits)
+        return replace(manifest, utterances=tuple(rows))
 
     @property
     def selecting(self) -> str:
@@ -90,6 +112,7 @@ class Task:
             "select": self.selecting,
             "default_head": self.default_head or self.head,
             **({} if self.scorer is None else {"scorer": self.scorer}),
+            **({} if self.against is None else {"against": self.against}),
             "code": self._code(),
         }
 

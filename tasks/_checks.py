@@ -11,7 +11,7 @@ from typing import Any
 
 from core import checks
 from core.checks import CheckResult, require
-from core.manifest import SPLITS, Manifest, Utterance, slots_of
+from core.manifest import Manifest, Utterance, slots_of
 from core.metrics import Metric, get_metric
 from core.registry import unknown_name
 from downstreams._base import HEADS
@@ -22,7 +22,7 @@ from tasks._base import TASKS, Task
 from tasks._folds import folds_of, in_fold
 from tasks._rows import task_rows
 from tasks._scorers import SCORERS
-from tasks._trials import trials_of
+from tasks._trials import Trial, references_of, searches_of, trials_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ def check_names_resolve(given: Assignment) -> None:
         head.embeds is (scorer is not None),
         f"{given.task.head} gives {'vectors' if head.embeds else 'none'}: a scorer and a head that embeds go together",
     )
+    against = given.task.against
+    require(
+        against is None or (scorer is not None and not head.trains),
+        f"against is '{against}': what is searched needs a scorer, and a head that learns nothing",
+    )
     require(given.task.selecting in metrics, f"select '{given.task.select}' is none of the metrics {metrics}")
 
 
@@ -76,12 +81,12 @@ def check_recipes_are_sane(given: Assignment) -> None:
 
 
 def check_splits_share_no_recording(given: Assignment) -> None:
-    """No utterance id and no piece of audio is in two splits."""
-    if given.corpus is None:
+    """No utterance id and no piece of audio is in two splits; where nothing is learnt, it may be."""
+    if given.corpus is None or given.task.against is not None:
         return
     seen: dict[object, Utterance] = {}
     digests = given.corpus.audio_digests
-    for row in given.corpus.with_label(given.task.label).utterances:
+    for row in given.task.rows_of(given.corpus).utterances:
         for what in (row.id, (digests[row.id], row.start, row.stop)):
             other = seen.setdefault(what, row)
             require(
@@ -94,7 +99,7 @@ def check_disjoint_holds(given: Assignment) -> None:
     if given.corpus is None or given.task.disjoint is None:
         return
     splits = defaultdict(set)
-    for row in given.corpus.with_label(given.task.label).utterances:
+    for row in given.task.rows_of(given.corpus).utterances:
         if row.labels.get(given.task.disjoint) is not None:
             split = "train" if given.task.folds and row.split == "valid" else row.split
             splits[str(row.labels[given.task.disjoint])].add(split)
@@ -106,7 +111,7 @@ def check_test_labels_occur_in_train(given: Assignment) -> None:
     """Every class of valid and test can be learnt, and every split has rows."""
     if given.corpus is None:
         return
-    rows = {split: given.corpus.with_label(given.task.label).split(split) for split in SPLITS}
+    rows = {split: given.task.rows_of(given.corpus).split(split) for split in given.task.splits}
     if not HEADS.get(given.task.head).label_kind.closed_set:
         return
     classes = {
@@ -154,6 +159,7 @@ def check_digest_is_stable_and_its_own(given: Assignment) -> None:
         ("metrics", ("another",)),
         ("select", "another"),
         ("scorer", "another"),
+        ("against", "another"),
         ("version", -1),
     ):
         changed = replace(task, **{field: value})  # type: ignore[arg-type]
@@ -167,8 +173,10 @@ def check_corpus_is_accepted(given: Assignment) -> None:
     if given.corpus is None:
         return
     examples = task_rows(given.corpus, given.task).examples
-    expected = {split: [row.id for row in given.corpus.with_label(given.task.label).split(split)] for split in SPLITS}
-    require({split: [row.id for row in rows] for split, rows in examples.items()} == expected, "rows were lost")
+    taken = given.task.rows_of(given.corpus)
+    expected = {split: [row.id for row in taken.split(split)] for split in given.task.splits}
+    found = {split: [row.id for row in examples[split]] for split in given.task.splits}
+    require(found == expected, "rows were lost")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -231,19 +239,28 @@ def _problems(task: Task, recipe: Recipe) -> list[str]:
 
 def _references(given: Assignment) -> list[Any]:
     """What test predictions are compared with; without a corpus the label kind's samples."""
+    if given.task.scorer is not None:
+        return references_of(_trials(given), given.task.against is not None)
     head = HEADS.get(given.task.head)
     if given.corpus is None:
         train = test = list(head.label_kind.samples)
     else:
-        rows = given.corpus.with_label(given.task.label)
+        rows = given.task.rows_of(given.corpus)
         train, test = ([row.labels[given.task.label] for row in rows.split(split)] for split in ("train", "test"))
-    if given.task.scorer is not None:
-        if given.corpus is None:
-            return [one == other for place, one in enumerate(test) for other in test[:place]]
-        rows_of_test = given.corpus.with_label(given.task.label).split("test")
-        return [trial.target for trial in trials_of(given.corpus, rows_of_test, given.task.label)]
     labels = head.labels_from_train(train, given.task.label, given.task.recipe(None))
     return [labels.reference(label) for label in test]
+
+
+def _trials(given: Assignment) -> list[Trial]:
+    """Those of test; without a corpus all pairs of the label kind's samples."""
+    task, corpus = given.task, given.corpus
+    if corpus is None:
+        samples = list(enumerate(HEADS.get(task.head).label_kind.samples))
+        return [Trial(first, second, one == other) for second, other in samples for first, one in samples[:second]]
+    rows = task.rows_of(corpus).split("test")
+    if task.against is None:
+        return trials_of(corpus, rows, task.label)
+    return searches_of(corpus, rows, task.label, task.against)
 
 
 def _chance(metric: Metric, references: Sequence[Any], count: int) -> float:

@@ -73,18 +73,18 @@ def _in_two_splits(copies: Sequence[Sequence[Utterance]]) -> Iterator[str]:
 
 
 def _under_two_labels(copies: Sequence[Sequence[Utterance]], label: str) -> Iterator[str]:
-    torn = [group for group in copies if len({str(row.labels[label]) for row in group}) > 1]
+    torn = [group for group in copies if len({str(row.labels.get(label)) for row in group}) > 1]
     if torn:
         first, other = next(
             (first, row)
             for first in torn[0][:1]
             for row in torn[0]
-            if str(row.labels[label]) != str(first.labels[label])
+            if str(row.labels.get(label)) != str(first.labels.get(label))
         )
         more = f", and {len(torn) - 1} more" if len(torn) > 1 else ""
         yield (
-            f"the same audio has two labels: {label} of '{first.id}' is '{first.labels[label]}', of '{other.id}' "
-            f"'{other.labels[label]}'{more}; one of them is wrong"
+            f"the same audio has two labels: {label} of '{first.id}' is '{first.labels.get(label)}', of '{other.id}' "
+            f"'{other.labels.get(label)}'{more}; one of them is wrong"
         )
 
 
@@ -119,7 +119,7 @@ def drawn_by_class(rows: Sequence[Utterance], label: str, limit: int | None) -> 
     seen: dict[str, int] = defaultdict(int)
     rounds = {}
     for place in order:
-        value = str(rows[place].labels[label])
+        value = str(rows[place].labels.get(label))
         rounds[place] = seen[value]
         seen[value] += 1
     chosen = sorted(order, key=rounds.__getitem__)[:limit]  # stable: by chance within a round

@@ -15,9 +15,10 @@ from downstreams.labels._base import LABELS, Labels
 
 Check = Callable[[Metric], None]
 TOLERANCE = 1e-9
-# References that come from no kind of labels alone: trials, and text whose slots are marked.
+# References that come from no kind of labels alone: trials, searches, and text whose slots are marked.
 FURTHER = (
     (True, False, True, True, False, False, True, False),
+    tuple({"search": place % 2, "holds": place in (0, 3, 5)} for place in range(8)),
     ("go to B-city rome E-city", "B-city oslo E-city at B-time nine E-time", "B-time noon E-time", "go"),
 )
 

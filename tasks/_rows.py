@@ -22,7 +22,7 @@ from tasks._audio import AudioRecipe, crops_of, samples_of, without_pauses
 from tasks._base import Task
 from tasks._doubts import doubts, drawn_by_class, refuse_one_class, words_without_spaces
 from tasks._folds import divided, in_fold
-from tasks._trials import Trial, trials_of
+from tasks._trials import Trial, searches_of, trials_of
 from upstreams._extraction.clips import Clip, is_long
 
 
@@ -33,7 +33,7 @@ class Example:
     Attributes:
         id: of the manifest's row.
         keys: cache keys of its clips: one, or several crops of which training draws one at a time.
-        label: what the task asks for.
+        label: what the task asks for; None of a recording that is searched for it.
         speaker: whose voice it is, where the corpus tells; statistics resample whole speakers.
     """
 
@@ -58,7 +58,7 @@ class TaskRows:
         limited: whether rows were left out.
         doubts: what a person should know of the rows before trusting the score.
         fold: that is tested on, where the task has folds.
-        trials: of valid and test, where the task compares recordings with each other.
+        trials: of valid and test, where the task compares recordings with each other, or searches them.
         divided: what all folds have in common, as it is recorded; see `tasks/_folds.py`.
         path: where it is kept; None where it is not.
     """
@@ -201,7 +201,7 @@ def task_rows(
     recordings: Recordings = {
         split: [recording_of(row, digests[row.id], audio) for row in rows] for split, rows in utterances.items()
     }
-    trials = {split: trials_of(manifest, utterances[split], task.label) for split in SPLITS[1:] if task.scorer}
+    trials = {split: _trials(manifest, utterances[split], task) for split in SPLITS[1:] if task.scorer}
     rows_digest = _digest_of(utterances, task.label, digests, trials)
     if audio.trim is not None:
         recordings = {split: without_pauses(made, audio.trim, manifest.memory) for split, made in recordings.items()}
@@ -211,7 +211,7 @@ def task_rows(
     values = [example.label for example in examples["train"]]
     HEADS.get(task.head).labels_from_train(values, task.label, recipe)  # raises where they can't be learned
     spelt = words_without_spaces(utterances["train"], task.label, task.metrics)
-    found = (*doubts(utterances, task.label, digests), *spelt)
+    found = (*doubts(utterances, task.label, digests), *spelt) if task.against is None else ()
     common = divided(manifest, task, limit)
     taken = TaskRows(
         manifest.name, audio, recordings, examples, rows_digest, limit is not None, found, fold, trials, common
@@ -220,16 +220,22 @@ def task_rows(
     return taken
 
 
+def _trials(manifest: Manifest, rows: Sequence[Utterance], task: Task) -> list[Trial]:
+    if task.against is None:
+        return trials_of(manifest, rows, task.label)
+    return searches_of(manifest, rows, task.label, task.against)
+
+
 def _examples(rows: Sequence[Utterance], clips: Sequence[Sequence[Clip]], label: str) -> list[Example]:
     return [
-        Example(row.id, tuple(clip.key for clip in made), row.labels[label], _speaker(row))
+        Example(row.id, tuple(clip.key for clip in made), row.labels.get(label), _speaker(row))
         for row, made in zip(rows, clips, strict=True)
     ]
 
 
 def _digest_of(rows: Rows, label: str, digests: Mapping[str, str], trials: Mapping[str, Sequence[Trial]]) -> str:
     facts: dict[str, Any] = {
-        split: [[row.id, row.labels[label], _speaker(row), digests[row.id], row.start, row.stop] for row in part]
+        split: [[row.id, row.labels.get(label), _speaker(row), digests[row.id], row.start, row.stop] for row in part]
         for split, part in rows.items()
     }
     return digest_of(facts | ({"trials": trials} if trials else {}))
@@ -255,13 +261,16 @@ def _long_enough(rows: Rows, recordings: Recordings, min_samples: int) -> tuple[
 def _chosen(manifest: Manifest, task: Task, limit: int | None) -> dict[str, tuple[Utterance, ...]]:
     """Split -> the rows that a task takes; see `task_rows`."""
     manifest.require_complete()
-    chosen = manifest.with_label(task.label)
+    chosen = task.rows_of(manifest)
     closed_set = HEADS.get(task.head).label_kind.closed_set
     if closed_set:
         refuse(manifest.source, unseen_labels(chosen, task.label))
     if task.disjoint is not None:
         refuse(manifest.source, _shared(chosen, task.disjoint, task.folds is not None))
-    utterances = {split: drawn_by_class(chosen.split(split), task.label, limit) for split in SPLITS}
+    utterances = {
+        split: drawn_by_class(chosen.split(split), task.label, limit) if split in task.splits else ()
+        for split in SPLITS
+    }
     if closed_set:
         refuse_one_class(manifest.source, utterances, task.label)
     if limit is not None:  # cutting may lose classes of train; what is left has to fit together

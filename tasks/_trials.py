@@ -1,4 +1,4 @@
-"""Trials: pairs of recordings of one split, and whether both are of one voice."""
+"""Trials: pairs of recordings of one split, and whether both are of one voice, or one holds what the other says."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Trial(NamedTuple):
     """A pair of recordings.
 
     Attributes:
-        first, second: their places in the split, the first before the second.
-        target: whether they are of one voice.
+        first, second: their places in the split, the first before the second; in a search the second is searched.
+        target: whether they are of one voice, or what is searched for is there.
     """
 
     first: int
@@ -62,6 +62,50 @@ def trials_of(manifest: Manifest, rows: Sequence[Utterance], label: str) -> list
             f"be verified"
         )
     return trials
+
+
+def searches_of(manifest: Manifest, rows: Sequence[Utterance], label: str, against: str) -> list[Trial]:
+    """What each row with the label is searched in: all rows with `against`, but for those of its own voice.
+
+    Args:
+        manifest: of the whole corpus.
+        rows: that are taken of a split.
+        label: what is searched for.
+        against: key of the rows that are searched: the list of the labels that one holds.
+
+    Raises: ManifestError: that is no list; or nothing of what is searched for is anywhere, or all of it everywhere.
+    """
+    searched = [(place, row) for place, row in enumerate(rows) if row.labels.get(against) is not None]
+    wrong = [row for _, row in searched if not isinstance(row.labels[against], list | tuple)]
+    refuse(manifest.source, [f"{row.where}: {against} must be a list of what is said there" for row in wrong])
+    held = {place: frozenset(map(str, row.labels[against])) for place, row in searched}
+    trials = [
+        Trial(first, second, str(query.labels[label]) in held[second])
+        for first, query in enumerate(rows)
+        if query.labels.get(label) is not None
+        for second, row in searched
+        if first != second and not _of_one_voice(query, row)
+    ]
+    kinds = {trial.target for trial in trials}
+    if len(kinds) < 2:
+        found = "everywhere" if True in kinds else "nowhere"
+        raise ManifestError(
+            f"{manifest.source}: what is searched for ({label}) is {found} in split '{rows[0].split}' ({against}), so "
+            f"nothing can be judged"
+        )
+    return trials
+
+
+def references_of(trials: Sequence[Trial], searched: bool) -> list[Any]:
+    """What scores of trials are compared with: whether each is a target, and in a search also which one it is of."""
+    if not searched:
+        return [trial.target for trial in trials]
+    return [{"search": trial.first, "holds": trial.target} for trial in trials]
+
+
+def _of_one_voice(one: Utterance, other: Utterance) -> bool:
+    voice = one.labels.get("voice")
+    return voice is not None and voice == other.labels.get("voice")
 
 
 def _pair(one: int, other: int) -> tuple[int, int]:

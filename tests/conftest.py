@@ -69,7 +69,7 @@ def tones(text: str, voice: int, rate: int, rng: np.random.Generator) -> np.ndar
 
 
 def write_corpus(folder: Path) -> Path:
-    """Rows for KS, IC, ASR, PR, SF and ER whose voices are in one split only, and rows for SID whose texts are."""
+    """Rows for all tasks but SID whose voices are in one split only, and rows for SID whose texts are."""
     rng = np.random.default_rng(0)
     rows = []
     for split, voices in (("train", (0, 1, 2, 3)), ("valid", (4, 5)), ("test", (6, 7))):
@@ -81,6 +81,8 @@ def write_corpus(folder: Path) -> Path:
                 slot = "low" if second == "ba" else "high"
                 row |= {"phones": f"{PHONES[first]} {PHONES[second]}", "marked": f"{first} B-{slot} {second} E-{slot}"}
                 row |= {"emotion": second, "session": f"session {voice % 3}"}
+                if split != "train":
+                    row |= {"contains": [text], **({"query": text} if number < 3 else {})}
                 rows.append((f"{split}_{voice}_{number}", split, voice, text, row))
         share = TEXTS[:3] if split == "train" else TEXTS[3:5] if split == "valid" else TEXTS[4:]
         for voice in range(4):

@@ -28,6 +28,7 @@ from tasks.corpora import (
     fluent_speech_commands,
     iemocap,
     librispeech,
+    quesst14,
     sbcsae,
     speech_commands,
     voxceleb1,
@@ -214,7 +215,39 @@ def make_sbcsae(root: Path) -> Path:
     return root
 
 
+TRUTH = """;; type file chnl tbeg tdur ortho
+LEXEME quesst14_00001 1 0.00 1.00 quesst14_{0}_0001 lex <NA> <NA> <NA>
+LEXEME quesst14_00001 1 0.50 0.60 quesst14_{0}_0001 lex <NA> <NA> <NA>
+LEXEME quesst14_00002 1 0.00 1.00 NO_KEYWORD lex <NA> <NA> <NA>
+LEXEME quesst14_00009 1 0.00 1.00 quesst14_{0}_0009 lex <NA> <NA> <NA>
+"""
+
+
+def make_quesst14(root: Path) -> Path:
+    """Two queries a set and two documents in English, and one of each in another language."""
+    home = root / "quesst14Database"
+    for name, folder, files in (
+        ("utterances", "Audio", ["00001", "00002", "00009"]),
+        ("dev", "dev_queries", ["dev_0001", "dev_0002", "dev_0009"]),
+        ("eval", "eval_queries", ["eval_0001", "eval_0002", "eval_0009"]),
+    ):
+        for file in files:
+            write(home / folder / f"quesst14_{file}.wav")
+        (home / "scoring").mkdir(exist_ok=True)
+        lines = [
+            f"quesst14Database/{folder}/quesst14_{file}.wav {language}\n"
+            for file, language in zip(files, ("nnenglish", "nnenglish", "czech"), strict=True)
+        ]
+        (home / "scoring" / f"language_key_{name}.lst").write_text("".join(lines))
+    for name in ("dev", "eval"):
+        truth = home / "scoring" / f"groundtruth_quesst14_{name}"
+        truth.mkdir()
+        (truth / f"quesst14_{name}.rttm").write_text(TRUTH.format(name))
+    return root
+
+
 MAKERS = {
+    "quesst14": (make_quesst14, "qbe"),
     "common_voice": (make_common_voice, "ood_asr"),
     "sbcsae": (make_sbcsae, "ood_asr"),
     "iemocap": (make_iemocap, "er"),
@@ -238,7 +271,7 @@ def test_a_complete_corpus_is_prepared_and_fits_its_task(name, tmp_path):
     corpus = open_corpus(name, tmp_path)
     fold, *_ = folds_of(corpus, TASKS.get(task))
     data = task_rows(corpus, TASKS.get(task), fold=fold)
-    assert all(data.examples[split] for split in ("train", "valid", "test"))
+    assert all(data.examples[split] for split in TASKS.get(task).splits)
 
 
 def test_the_silence_of_speech_commands_is_a_known_failure(tmp_path):
@@ -498,6 +531,50 @@ def test_voxceleb1_verification_refuses_damaged_lists(lines, said, tmp_path):
     (tmp_path / "veri_test.txt").write_text(lines)
     with pytest.raises(ManifestError, match=said):
         voxceleb1_verification.load(tmp_path)
+
+
+@pytest.mark.parametrize("above", [".", "quesst14Database"])
+def test_quesst14_rows(above, tmp_path):
+    make_quesst14(tmp_path)
+    manifest = quesst14.load(tmp_path / above)
+    assert counts(manifest) == {"valid": 4, "test": 4} and not manifest.missing
+    rows = {row.id: row for row in manifest.utterances}
+    assert rows["quesst14_dev_0001"].labels == {"query": "quesst14_dev_0001"}
+    assert rows["quesst14_eval_0002"].split == "test"
+    assert rows["valid/quesst14_00001"].labels == {"contains": ["quesst14_dev_0001"]}, "once, however often it is said"
+    assert rows["test/quesst14_00001"].labels == {"contains": ["quesst14_eval_0001"]}
+    assert rows["test/quesst14_00001"].path == rows["valid/quesst14_00001"].path
+    assert rows["test/quesst14_00002"].labels["contains"] == ["NO_KEYWORD"], "which nobody searches for"
+    trials = task_rows(manifest, TASKS.get("qbe")).trials["test"]
+    assert [trial.target for trial in trials] == [True, False, False, False]
+    assert [note.partition(" (")[0] for note in manifest.notes] == [
+        f"{split}: 2 {what} instead of the official {official}"
+        for split in ("valid", "test")
+        for what, official in (("queries", "138"), ("documents", "2,438"))
+    ]
+
+
+def test_quesst14_names_what_is_missing(tmp_path):
+    with pytest.raises(ManifestError, match=r"language_key_utterances\.lst is missing: unpack quesst14Database"):
+        quesst14.load(tmp_path)
+    home = make_quesst14(tmp_path) / "quesst14Database"
+    (home / "eval_queries" / "quesst14_eval_0002.wav").unlink()
+    assert "1 recordings named in scoring/*.lst are not there, such as" in quesst14.load(tmp_path).notes[2]
+    (home / "eval_queries" / "quesst14_eval_0001.wav").unlink()
+    assert quesst14.load(tmp_path).missing[0].startswith("test: no queries in ")
+    truth = home / "scoring/groundtruth_quesst14_dev/quesst14_dev.rttm"
+    text = truth.read_text()
+    truth.unlink()
+    assert (
+        quesst14.load(tmp_path).missing[0].startswith("scoring/groundtruth_quesst14_dev/quesst14_dev.rttm is missing")
+    )
+    truth.write_text(f"{text}LEXEME quesst14_00001 1\n")
+    with pytest.raises(ManifestError, match=r"quesst14_dev.rttm, line 6: 'LEXEME quesst14_00001 1' says no document"):
+        quesst14.load(tmp_path)
+    truth.write_text(text)
+    (home / "scoring" / "language_key_dev.lst").write_text("quesst14_dev_0001.wav\n")
+    with pytest.raises(ManifestError, match=r"language_key_dev.lst, line 1: 'quesst14_dev_0001.wav' is no recording"):
+        quesst14.load(tmp_path)
 
 
 def test_fluent_speech_commands_rows(tmp_path):

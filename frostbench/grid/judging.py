@@ -8,7 +8,9 @@ from typing import Any
 
 from downstreams.labels._base import Labels
 from frostbench.grid.cell import Cell
-from tasks._scorers import scores
+from tasks._rows import Example
+from tasks._scorers import scores, standardised
+from tasks._trials import references_of
 
 Speakers = str | list[str] | None
 
@@ -19,10 +21,11 @@ class Items:
 
     Attributes:
         ids: of utterances, or of pairs: both with a bar between them.
-        speakers: whose voice an item is of, of pairs the voices; None where unknown.
+        speakers: whose voice an item is of, of pairs the voices, or else both recordings; None where unknown.
         references: what predictions are compared with.
         pairs: places of two utterances; None where items are utterances.
         scorer: of pairs.
+        searches: number of the search that each pair belongs to; None where pairs stand alone.
     """
 
     ids: Sequence[str]
@@ -30,12 +33,14 @@ class Items:
     references: Sequence[Any]
     pairs: Sequence[tuple[int, int]] | None = None
     scorer: str | None = None
+    searches: Sequence[int] | None = None
 
     def predictions(self, found: Sequence[Any]) -> Sequence[Any]:
         """What a head found of each utterance, or how alike it finds each pair."""
         if self.pairs is None or self.scorer is None:
             return found
-        return scores(self.scorer, found, self.pairs)
+        found = scores(self.scorer, found, self.pairs)
+        return found if self.searches is None else standardised(found, self.searches)
 
 
 def items_of(cell: Cell, split: str, labels: Labels) -> Items:
@@ -46,14 +51,19 @@ def items_of(cell: Cell, split: str, labels: Labels) -> Items:
         return Items([example.id for example in examples], [example.speaker for example in examples], references)
     trials = cell.rows.trials[split]
     both = [(examples[trial.first], examples[trial.second]) for trial in trials]
+    searches = None if cell.task.against is None else [trial.first for trial in trials]
     return Items(
         [f"{one.id}|{other.id}" for one, other in both],
-        [_voices(one.speaker, other.speaker) for one, other in both],
-        [trial.target for trial in trials],
+        [_units(one, other) for one, other in both],
+        references_of(trials, searches is not None),
         [(trial.first, trial.second) for trial in trials],
         cell.task.scorer,
+        searches,
     )
 
 
-def _voices(one: str | None, other: str | None) -> Speakers:
-    return sorted({one, other}) if one is not None and other is not None else None
+def _units(one: Example, other: Example) -> Speakers:
+    """The voices of a pair; where one is unknown both recordings, for other pairs hold them, too."""
+    if one.speaker is None or other.speaker is None:
+        return sorted({one.id, other.id})
+    return sorted({one.speaker, other.speaker})
