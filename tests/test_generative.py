@@ -14,6 +14,7 @@ from torch.nn import functional
 from core.hidden_states import HiddenStates
 from core.lengths import pad
 from upstreams._base import UPSTREAMS
+from upstreams._encoders import kaldi
 from upstreams._pretraining.contract import PretrainRecipe, TrainingBatch
 from upstreams._pretraining.masks import interpolated, mask_bins
 from upstreams._pretraining.quantiser import GumbelQuantiser, SlicedLinear
@@ -287,13 +288,23 @@ def test_the_divergence_weighs_as_much_as_it_is_told_and_rises_over_a_third():
     torch.testing.assert_close(free.loss.detach(), free.figures["error"] + 0.5 * 100 * 8)
 
 
-def test_padding_changes_no_loss_of_a_vae():
-    upstream = built("vae", kl_weight=0.0)
+@pytest.mark.parametrize("name", ["apc", "vq_apc", "npc", "vae"])
+def test_a_loss_is_the_mean_over_valid_frames_whatever_they_are_batched_with(name):
+    """Behind the shorter recording of two stand frames of padding, which count for nothing; so for the divergence."""
+    upstream = built(name, **({"kl_weight": 0.0} if name == "vae" else {}))
     batch = two()
-    longer = batch._replace(wavs=functional.pad(batch.wavs, (0, 4_000)))
-    torch.testing.assert_close(
-        upstream.pretrain_loss(batch, seeded()).loss, upstream.pretrain_loss(longer, seeded()).loss
-    )
+    alone = [
+        TrainingBatch(wav[None, : int(length)], length[None], torch.tensor([0]))
+        for wav, length in zip(batch.wavs, batch.wav_lengths, strict=True)
+    ]
+    together, *each = (upstream.pretrain_loss(one, seeded()) for one in (batch, *alone))
+    frames = kaldi.frame_lengths(batch.wav_lengths) - getattr(upstream.config, "steps_ahead", 0)
+    losses = torch.stack([one.loss for one in each])
+    torch.testing.assert_close(together.loss, (losses * frames).sum() / frames.sum())
+    if name == "vae":
+        frames = upstream.frame_lengths(batch.wav_lengths)
+        divergences = torch.stack([one.figures["kl"] for one in each])
+        torch.testing.assert_close(together.figures["kl"], (divergences * frames).sum() / frames.sum())
 
 
 def test_a_posterior_that_says_nothing_is_named_and_an_untrained_one_is_not():

@@ -355,6 +355,14 @@ def test_one_name_for_several_contents_is_told_apart(tmp_path):
     assert sum(row["task"].startswith("sid#") for row in found) == 2
 
 
+def test_what_is_made_of_recordings_is_part_of_a_recipe(tmp_path):
+    """Of one recipe with other crops, levels or pauses nothing is averaged or compared."""
+    made = [{}, {"crop_samples": 9}, {"crop_samples": 12}, {"gain_db": -3.0}, {"trim": {"level": 0.1, "seconds": 0.2}}]
+    runs = [record(str(seed), seed=seed, audio=audio) for seed, audio in enumerate(made, start=1)]
+    found = rows(to_csv(of(tmp_path, *runs)))
+    assert len({row["recipe"] for row in found}) == len(found) == len(made)
+
+
 def test_two_recipes_do_not_split_a_corpus(tmp_path):
     """Up to protocol 3 a recipe that crops made other clips, hence another digest, of the same corpus."""
     cropped = record("2", corpus={"name": "tiny", "digest": "d"}, recipe={"name": "superb", "digest": "s"})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from itertools import chain
 
 import numpy as np
@@ -453,3 +454,35 @@ def test_another_content_under_a_registered_name_is_custom(corpus, task, recipe,
         assert replace(cell, custom=not custom).run != cell.run
     (limited,) = make_cells(Grid(("mfcc",), (TASKS.get("ks"),), (0,), "superb", 5), corpus).cells
     assert limited.custom is True
+
+
+def other(value: object) -> object:
+    """Another value of the kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, tuple):
+        return value[:-1] or (*value, *value)
+    return {"projector_size": 7} if isinstance(value, Mapping) else "other"
+
+
+KS = TASKS.get("ks")
+SUPERBS, AUDIO = KS.recipe("superb"), KS.audio["superb"]
+FOR_PEOPLE, OF_OTHER_RECIPES = {"title", "paper"}, {"recipes", "audio"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "custom"),
+    [
+        *((replace(KS, **{each.name: other(getattr(KS, each.name))}), each.name not in FOR_PEOPLE)
+          for each in fields(KS) if each.name not in {"name", *OF_OTHER_RECIPES}),
+        *((replace(KS, recipes={"superb": replace(SUPERBS, **{each.name: other(getattr(SUPERBS, each.name))})}), True)
+          for each in fields(SUPERBS) if each.name != "name"),
+        *((replace(KS, audio={"superb": replace(AUDIO, **{each.name: other(getattr(AUDIO, each.name))})}), True)
+          for each in fields(AUDIO)),
+        (replace(KS, recipes={"superb": SUPERBS}, audio={"superb": KS.audio["superb"]}), False),
+    ],
+)  # fmt: skip
+def test_every_field_counts_that_is_not_for_people_or_of_another_recipe(changed, custom):
+    assert changed.is_custom(changed.recipe("superb")) is custom
