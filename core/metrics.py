@@ -13,6 +13,7 @@ import jiwer
 import numpy as np
 import numpy.typing as npt
 
+from core._diarisation import diarisation_errors
 from core.errors import MetricError
 from core.registry import Registry
 
@@ -354,3 +355,4 @@ register_metric(
     )
 )
 register_metric(Metric("mtwv", "MTWV", "%", "higher", SHARE, "corpus", scored_search, maximum_term_weighted_value))
+register_metric(Metric("der", "DER", "%", "lower", RATE, "ratio", diarisation_errors, error_rate))

@@ -89,7 +89,7 @@ class Predictor:
         return {"score": score, "answer": answer, "threshold": self.threshold}
 
     def predict(self, path: Path) -> Any:
-        """The keyword, speaker, emotion, transcript, phones, text with slots, or slot -> value of an intent.
+        """The keyword, speaker, emotion, transcript, phones, text with slots, turns, or slot -> value of an intent.
 
         The recording is read whole, but for its pauses, where the run took them out; of a task that compares
         recordings the prediction is what they are compared by.
@@ -188,4 +188,6 @@ def as_text(prediction: Any) -> str:
             f"{slot}: {value:.4g}" if isinstance(value, float) else f"{slot}: {value}"
             for slot, value in prediction.items()
         )
+    if isinstance(prediction, list):
+        return "\n".join(map(as_text, prediction))
     return str(prediction)

@@ -20,7 +20,7 @@ from downstreams._schedules import SCHEDULES
 from downstreams.labels._base import LABELS, Labels
 from tasks._base import TASKS, Task
 from tasks._folds import folds_of, in_fold
-from tasks._rows import task_rows
+from tasks._rows import task_rows, values_of
 from tasks._scorers import SCORERS
 from tasks._trials import Trial, references_of, searches_of, trials_of
 
@@ -100,9 +100,8 @@ def check_disjoint_holds(given: Assignment) -> None:
         return
     splits = defaultdict(set)
     for row in given.task.rows_of(given.corpus).utterances:
-        if row.labels.get(given.task.disjoint) is not None:
-            split = "train" if given.task.folds and row.split == "valid" else row.split
-            splits[str(row.labels[given.task.disjoint])].add(split)
+        for value in values_of(row, given.task.disjoint):
+            splits[value].add("train" if given.task.folds and row.split == "valid" else row.split)
     shared = sorted(value for value, where in splits.items() if len(where) > 1)
     require(not shared, f"{given.task.disjoint} {shared[:3]} are in several splits")
 

@@ -25,6 +25,8 @@ from tasks._folds import divided, in_fold
 from tasks._trials import Trial, searches_of, trials_of
 from upstreams._extraction.clips import Clip, is_long
 
+Voices = str | tuple[str, ...] | None  # of a row
+
 
 @dataclass(frozen=True)
 class Example:
@@ -34,13 +36,13 @@ class Example:
         id: of the manifest's row.
         keys: cache keys of its clips: one, or several crops of which training draws one at a time.
         label: what the task asks for; None of a recording that is searched for it.
-        speaker: whose voice it is, where the corpus tells; statistics resample whole speakers.
+        speaker: whose voice it is, or whose of a mixture, where the corpus tells; statistics resample whole speakers.
     """
 
     id: str
     keys: tuple[str, ...]
     label: Any
-    speaker: str | None = None
+    speaker: Voices = None
 
 
 @dataclass(frozen=True, eq=False)  # compared and hashed as an object: two of 150,000 rows take a second
@@ -141,7 +143,7 @@ def read_rows(path: Path) -> TaskRows:
         made,
         {split: [_clip_from_json(clip, made) for clip in clips] for split, clips in recordings.items()},
         {
-            split: [Example(name, tuple(keys), label, speaker) for name, keys, label, speaker in rows]
+            split: [Example(name, tuple(keys), label, _voices(speaker)) for name, keys, label, speaker in rows]
             for split, rows in examples.items()
         },
         digest,
@@ -169,9 +171,16 @@ def _clip_from_json(content: Sequence[Any], audio: AudioRecipe) -> Clip:
 SPEAKERS = ("voice", "speaker", "speaker_to_verify")  # keys of a row that say who speaks; the first there counts
 
 
-def _speaker(row: Utterance) -> str | None:
+def _speaker(row: Utterance) -> Voices:
     """The note `voice`, or where speakers are the labels, those: without one, an interval would draw rows alone."""
-    return next((str(row.labels[key]) for key in SPEAKERS if row.labels.get(key) is not None), None)
+    return next((_voices(row.labels[key]) for key in SPEAKERS if row.labels.get(key) is not None), None)
+
+
+def _voices(value: Any) -> Voices:
+    """One voice, or those of a list."""
+    if isinstance(value, list | tuple):
+        return tuple(sorted({str(each) for each in value}))
+    return None if value is None else str(value)
 
 
 def task_rows(
@@ -290,18 +299,23 @@ def _with_known_labels(
     return kept
 
 
+def values_of(row: Utterance, key: str) -> list[str]:
+    """What a row has under a key: nothing, a value, or those of a list."""
+    value = row.labels.get(key)
+    return [] if value is None else [str(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
 def _shared(manifest: Manifest, key: str, folds: bool) -> list[str]:
     """A line for each row whose value of the key is in another split, too; in folds, valid is a part of train."""
     first: dict[str, Utterance] = {}
     problems = []
     for row in manifest.utterances:
-        value = row.labels.get(key)
-        if value is None:
-            continue
-        other = first.setdefault(str(value), row)
-        splits = {other.split, row.split} - ({"valid"} if folds and "test" not in (other.split, row.split) else set())
-        if len(splits) > 1:
-            problems.append(f"{row.where}: {key} '{value}' is in {row.split}, but in {other.split} at {other.where}")
+        for value in values_of(row, key):
+            other = first.setdefault(value, row)
+            both = {other.split, row.split}
+            if len(both - ({"valid"} if folds and "test" not in both else set())) > 1:
+                where = f"{row.split}, but in {other.split} at {other.where}"
+                problems.append(f"{row.where}: {key} '{value}' is in {where}")
     return problems
 
 

@@ -81,6 +81,7 @@ def write_corpus(folder: Path) -> Path:
                 slot = "low" if second == "ba" else "high"
                 row |= {"phones": f"{PHONES[first]} {PHONES[second]}", "marked": f"{first} B-{slot} {second} E-{slot}"}
                 row |= {"emotion": second, "session": f"session {voice % 3}"}
+                row |= {"turns": [first, second]}  # who speaks, until the length is known
                 if split != "train":
                     row |= {"contains": [text], **({"query": text} if number < 3 else {})}
                 rows.append((f"{split}_{voice}_{number}", split, voice, text, row))
@@ -93,6 +94,12 @@ def write_corpus(folder: Path) -> Path:
     for number, (identifier, split, voice, text, labels) in enumerate(rows):
         rate, channels, suffix = FORMATS[number % len(FORMATS)]
         wav = tones(text, voice, rate, rng)
+        if "turns" in labels:
+            half = round(len(wav) / rate / 2, 2)
+            labels["turns"] = [
+                {"start": place * half, "stop": (place + 1) * half, "speaker": word}
+                for place, word in enumerate(labels["turns"])
+            ]
         name = f"audio/{identifier}.{suffix}"
         soundfile.write(folder / name, np.stack([wav] * channels, axis=1), rate, subtype="PCM_16")
         lines.append(json.dumps({"file_name": name, "id": identifier, "split": split, **labels}))

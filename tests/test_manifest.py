@@ -174,7 +174,7 @@ def test_the_digest_is_of_the_content(corpus_folder, corpus, tmp_path):
 def test_splits_and_labels_that_are_not_there_are_refused(corpus):
     with pytest.raises(
         ManifestError,
-        match=r"no row has the label 'mood' \(labels found: emotion, intent, keyword, marked, phones, session, speaker",
+        match=r"no row has the label 'mood' \(labels found: contains, emotion, intent, keyword, marked, phones, query",
     ):
         corpus.with_label("mood")
     only_train = corpus.with_label("keyword")

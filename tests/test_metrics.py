@@ -80,7 +80,7 @@ def test_empty_references_alone_have_no_error_rate():
 def test_unit_and_direction():
     told = {metric.name: (metric.unit, metric.direction, metric.sign, metric.optimum) for metric in METRICS}
     lower, higher = ("%", "lower", -1, 0.0), ("%", "higher", 1, 100.0)
-    rates = dict.fromkeys(("wer", "cer", "per", "slot_value_cer", "eer"), lower)
+    rates = dict.fromkeys(("wer", "cer", "per", "slot_value_cer", "eer", "der"), lower)
     assert told == {**dict.fromkeys(("accuracy", "slot_type_f1", "mtwv"), higher), **rates}
     with pytest.raises(UnknownNameError, match="did you mean 'accuracy'"):
         get_metric("acuracy")

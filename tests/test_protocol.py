@@ -20,6 +20,7 @@ from downstreams._recipe import POWERS_OF_TEN, Recipe, SpecAugment
 from downstreams._spec_augment import augment
 from downstreams.ctc import CTC, BidirectionalLSTM
 from downstreams.labels._base import Labels, labels_from_json
+from downstreams.labels.activities import ActivityLabels
 from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels
 from frostbench.grid.plan import Grid, make_cells
@@ -64,6 +65,7 @@ PUBLISHED = {
         "head": {"projections": True, "frame_samples": 320, "drop_frames": True, "unit": "marked", "end_marks": True},
     },
     "er": {"batch_size": 32, "steps": 30_000, "eval_every": 1_000},
+    "sd": {"batch_size": 32, "steps": 30_000, "eval_every": 500},
     "sf": {
         "batch_size": 32,
         "steps": 200_000,
@@ -96,6 +98,9 @@ def test_superb_recipe_is_the_published_one(name):
         ("asr", ["wer"]),
         ("pr", ["per"]),
         ("er", ["accuracy"]),
+        ("asv", ["eer"]),
+        ("qbe", ["mtwv"]),
+        ("sd", ["der"]),
         ("sf", ["slot_type_f1", "slot_value_cer"]),
     ],
 )
@@ -116,6 +121,7 @@ def slots(*sizes: int) -> SlotLabels:
         ("ic", slots(6, 14, 4), 24, 203_032),
         ("asr", TextLabels(tuple(LETTERS), end_marks=True), 32, 42_828_832),
         ("er", slots(4), 4, 197_892),
+        ("sd", ActivityLabels(2), 2, 2_626_562),
         ("sf", TextLabels((*LETTERS, *SLOT_MARKS), "marked", True), 109, 42_986_605),
         # SUPERB-SG's Spanish vocabulary; a projection behind each LSTM layer.
         (
@@ -421,7 +427,7 @@ def test_the_superb_board_knows_the_tasks_as_they_are_declared(request):
         FILE.write_text(json.dumps(found, indent=2) + "\n")
         superb_tasks.cache_clear()
     assert found == {name: asdict(task) for name, task in superb_tasks().items()}
-    not_superbs = {"ood_asr"}  # SUPERB-SG's, of several corpora
+    not_superbs = {"ood_asr", "sd"}  # SUPERB-SG's, of several corpora; nothing here reads Libri2Mix
     assert set(found) == {task.name for task in TASKS if "superb" in task.recipes} - not_superbs
 
 

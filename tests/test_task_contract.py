@@ -47,7 +47,8 @@ def test_mini_has_room_for_a_better_upstream(mini):
         if task.name in NOT_ON_MINI:
             continue
         rows = task_rows(mini, task)
-        assert len(rows.trials["test"] if task.scorer else rows.examples["test"]) >= 300, task.name
+        least = 120 if task.label == "turns" else 300  # mixtures of two
+        assert len(rows.trials["test"] if task.scorer else rows.examples["test"]) >= least, task.name
     speakers = {row.labels["speaker"] for row in mini.with_label("speaker").utterances}
     keywords = {row.labels["keyword"] for row in mini.with_label("keyword").utterances}
     intents = {tuple(sorted(row.labels["intent"].items())) for row in mini.with_label("intent").utterances}

@@ -12,7 +12,7 @@ from tasks._rows import Example
 from tasks._scorers import scores, standardised
 from tasks._trials import references_of
 
-Speakers = str | list[str] | None
+Speakers = str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,13 @@ def items_of(cell: Cell, split: str, labels: Labels) -> Items:
     )
 
 
+def named(speakers: str | Sequence[str]) -> Sequence[str]:
+    """One, or several."""
+    return (speakers,) if isinstance(speakers, str) else speakers
+
+
 def _units(one: Example, other: Example) -> Speakers:
     """The voices of a pair; where one is unknown both recordings, for other pairs hold them, too."""
     if one.speaker is None or other.speaker is None:
         return sorted({one.id, other.id})
-    return sorted({one.speaker, other.speaker})
+    return sorted({*named(one.speaker), *named(other.speaker)})
