@@ -236,7 +236,7 @@ def _mpeg_frame(content: bytes, place: int) -> _Frame | None:
     return _Frame(place, size, version == 3, head >> 6 & 3 == 3)
 
 
-def stamp_of(path: Path) -> tuple[str, int, int]:
-    """Changes when the file does: what a remembered length belongs to."""
+def stamp_of(path: Path) -> tuple[str, int, int, int]:
+    """Changes when the file does, also when its size and time are set back: what a remembered length belongs to."""
     found = os.stat(path)  # noqa: PTH116  # as fast as it gets: asked for every recording of every plan
-    return str(path), found.st_size, found.st_mtime_ns
+    return str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns

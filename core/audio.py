@@ -117,7 +117,7 @@ def num_samples(path: Path) -> int:
 
 
 @lru_cache(maxsize=1 << 20)
-def _num_samples(path: str, size: int, modified: int) -> int:
+def _num_samples(path: str, size: int, modified: int, changed: int) -> int:
     with _opened(Path(path)) as (file, source):
         if source.length_known:
             samples = resampled_length(file.frames, file.samplerate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -187,3 +188,18 @@ def test_places_at_another_rate_are_the_nearest(samples, rate):
     exact = samples * rate / SAMPLE_RATE
     assert abs(at_rate(samples, rate) - exact) <= 0.5
     assert at_rate(samples, SAMPLE_RATE) == samples
+
+
+@pytest.mark.parametrize("keeps_time", [False, True])
+def test_a_file_that_takes_the_place_of_another_has_its_own_length(keeps_time, tmp_path):
+    """Also of the same size, and put there with the time of the first, as programs that synchronise folders do."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(2_000), SAMPLE_RATE, "PCM_16")
+    first = path.stat()
+    assert num_samples(path) == len(read_audio(path)) == 2_000
+    new = tmp_path / "new.wav"
+    soundfile.write(new, np.zeros(4_000), SAMPLE_RATE, "PCM_U8")
+    assert new.stat().st_size == first.st_size
+    os.utime(new, ns=(first.st_atime_ns, first.st_mtime_ns + (0 if keeps_time else 1)))
+    new.replace(path)
+    assert num_samples(path) == len(read_audio(path)) == 4_000
