@@ -27,6 +27,7 @@ from tasks.corpora import (
     common_voice,
     fluent_speech_commands,
     iemocap,
+    libri2mix,
     librispeech,
     quesst14,
     sbcsae,
@@ -246,7 +247,28 @@ def make_quesst14(root: Path) -> Path:
     return root
 
 
+def make_libri2mix(root: Path) -> Path:
+    """Two mixtures a split, named by a path from their folder and by a whole one."""
+    for place, (split, name) in enumerate(libri2mix.FOLDERS.items()):
+        folder = root / "data" / name
+        one, other, paths = f"{place}1", f"{place}2", [f"../../wav16k/{name} a.wav", str(root / f"wav16k/{name}_b.wav")]
+        for path in (f"{name} a.wav", f"{name}_b.wav"):
+            write(root / "wav16k" / path, 16_000)
+        folder.mkdir(parents=True)
+        (folder / "wav.scp").write_text("".join(f"{split}_{n} {path}\n" for n, path in enumerate(paths)))
+        (folder / "segments").write_text(
+            "".join(
+                f"{speaker}-{n} {split}_{n} {start:.2f} {start + 0.5:.2f}\n"
+                for n in (0, 1)
+                for start, speaker in ((0, one), (0.25, other))
+            )
+        )
+        (folder / "utt2spk").write_text("".join(f"{who}-{n} {who}\n" for who in (one, other) for n in (0, 1)))
+    return root
+
+
 MAKERS = {
+    "libri2mix": (make_libri2mix, "sd"),
     "quesst14": (make_quesst14, "qbe"),
     "common_voice": (make_common_voice, "ood_asr"),
     "sbcsae": (make_sbcsae, "ood_asr"),
@@ -575,6 +597,46 @@ def test_quesst14_names_what_is_missing(tmp_path):
     (home / "scoring" / "language_key_dev.lst").write_text("quesst14_dev_0001.wav\n")
     with pytest.raises(ManifestError, match=r"language_key_dev.lst, line 1: 'quesst14_dev_0001.wav' is no recording"):
         quesst14.load(tmp_path)
+
+
+@pytest.mark.parametrize("below", [".", "data"])
+def test_libri2mix_rows(below, tmp_path):
+    manifest = libri2mix.load(make_libri2mix(tmp_path) / below)
+    assert counts(manifest) == {"train": 2, "valid": 2, "test": 2} and not manifest.missing
+    row = next(row for row in manifest.utterances if row.id == "valid_0")
+    assert row.path.name == "dev a.wav"
+    assert row.labels == {
+        "turns": [{"start": 0.0, "stop": 0.5, "speaker": "11"}, {"start": 0.25, "stop": 0.75, "speaker": "12"}],
+        "voice": ["11", "12"],
+    }
+    assert [note.partition(" (")[0] for note in manifest.notes] == [
+        f"{split}: 2 recordings instead of the official {count:,}" for split, count in libri2mix.OFFICIAL.items()
+    ]
+    assert task_rows(manifest, TASKS.get("sd")).examples["test"][0].speaker == ("21", "22")
+
+
+def test_libri2mix_names_what_is_missing(tmp_path):
+    with pytest.raises(
+        ManifestError, match=r"split train: .*wav\.scp is missing(?s:.*)split test: .*utt2spk is missing"
+    ):
+        libri2mix.load(tmp_path)
+    make_libri2mix(tmp_path)
+    (tmp_path / "wav16k" / "dev_b.wav").unlink()
+    assert "1 recordings named in wav.scp are not there, such as" in libri2mix.load(tmp_path).notes[1]
+    segments = tmp_path / "data" / "test" / "segments"
+    text = segments.read_text()
+    for line, said in (
+        ("21-0 test_0 0.0", "line 1: '21-0 test_0 0.0' has not 4 fields"),
+        ("99-9 test_0 0.0 1.0", "line 1: '99-9' is not in utt2spk; prepare it anew"),
+        ("21-0 test_0 zero 1.0", "line 1: could not convert"),
+    ):
+        segments.write_text(line)
+        with pytest.raises(ManifestError, match=said):
+            libri2mix.load(tmp_path)
+    segments.write_text(text)
+    (tmp_path / "data" / "test" / "wav.scp").write_text("test_0 sox a.wav -t wav - |\n")
+    with pytest.raises(ManifestError, match=r"wav\.scp, line 1: .* is a command"):
+        libri2mix.load(tmp_path)
 
 
 def test_fluent_speech_commands_rows(tmp_path):

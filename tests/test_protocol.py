@@ -427,7 +427,7 @@ def test_the_superb_board_knows_the_tasks_as_they_are_declared(request):
         FILE.write_text(json.dumps(found, indent=2) + "\n")
         superb_tasks.cache_clear()
     assert found == {name: asdict(task) for name, task in superb_tasks().items()}
-    not_superbs = {"ood_asr", "sd"}  # SUPERB-SG's, of several corpora; nothing here reads Libri2Mix
+    not_superbs = {"ood_asr"}  # SUPERB-SG's, of several corpora
     assert set(found) == {task.name for task in TASKS if "superb" in task.recipes} - not_superbs
 
 
