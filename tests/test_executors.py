@@ -13,6 +13,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -344,3 +346,24 @@ def test_what_a_job_says_arrives(workers):
         outcomes = executor.run([Job("a", jobs.say, ()), Job("b", jobs.say, ())], told.append, say=lines.append)
     assert [outcome.value for outcome in outcomes] == ["told", "told"]
     assert (sum(told), lines) == (4.0, ["on cpu", "on cpu"])
+
+
+@pytest.mark.parametrize(("broken", "value"), [(3, 6), (4, None)])
+def test_a_job_is_not_to_blame_for_processes_that_died_before_it(broken, value, monkeypatch):
+    """One that was killed while it was idle is noticed when the next job goes to it: more often than a job is retried."""
+    whole = local._Lane.submit
+    sent = []
+
+    def submit(lane, number, job):
+        sent.append(number)
+        if len(sent) <= broken:
+            future = Future()
+            future.set_exception(BrokenProcessPool("gone"))
+            return future
+        return whole(lane, number, job)
+
+    monkeypatch.setattr(local._Lane, "submit", submit)
+    with LocalExecutor("cpu", 2) as executor:
+        (outcome,) = executor.run([Job("job", jobs.tell, (1, 2, 3))], lambda amount, line="": None)
+    assert (outcome.value, len(sent)) == (value, 4)
+    assert (outcome.error is None) == (value is not None), "no process ever lives: it is given up"

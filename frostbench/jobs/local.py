@@ -39,6 +39,7 @@ from frostbench.jobs.base import (
 )
 
 RETRIES = 1  # of a job whose process was killed: once may be chance, twice is the job
+STARTS = 3  # of a job whose process was gone before it began
 _messages: Any = None  # of a worker process: where its progress goes
 
 
@@ -105,8 +106,15 @@ class LocalExecutor:
             counter = ProgressCounter(advance, say, follow)
             return [_run_here(number, job, self._devices[0], counter, done) for number, job in enumerate(jobs)]
         outcomes: dict[int, Outcome] = {}
-        counter = ProgressCounter(advance, say, follow)
-        waiting, free, kills = deque(range(len(jobs))), deque(self._lanes), Counter[int]()
+        begun: set[int] = set()
+
+        def noted(number: int, amount: float | None) -> None:
+            if amount is None:
+                begun.add(number)
+            follow(number, amount)
+
+        counter = ProgressCounter(advance, say, noted)
+        waiting, free, kills, starts = deque(range(len(jobs))), deque(self._lanes), Counter[int](), Counter[int]()
         running: dict[Future[Any], tuple[int, _Lane]] = {}
         while waiting or running:
             while waiting and free:
@@ -119,8 +127,11 @@ class LocalExecutor:
                 number, lane = running.pop(future)
                 free.append(lane)
                 if isinstance(future.exception(), BrokenProcessPool):
-                    kills[number] += 1
-                    if kills[number] <= RETRIES:
+                    # A process that died while it was idle may be noticed only now: the job is not to blame.
+                    tries, most = (kills, RETRIES) if number in begun else (starts, STARTS)
+                    begun.discard(number)
+                    tries[number] += 1
+                    if tries[number] <= most:
                         waiting.append(number)  # behind the others: there may be more memory when fewer run
                         continue
                 outcomes[number] = outcome_of(jobs[number], partial(_result, future))
