@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 import pytest
 
+from core.audio import duration_seconds
+from core.processors import usable_cores
+from frostbench.grid import costs
+from frostbench.grid.costs import Costs
+from frostbench.grid.plan import Grid, make_cells
 from frostbench.jobs.forecast import Cost, Forecast, Stage, Work
 from frostbench.jobs.local import LocalExecutor
 from frostbench.jobs.progress import Watcher, WholeBar
 from frostbench.pretraining.duration import STARTING, TINY_SECONDS, stages_of
 from frostbench.pretraining.run import pretrain_all
+from tasks._base import resolve_task
 from upstreams._pretraining.plan import PretrainingSettings, planned
 
 
@@ -245,3 +251,17 @@ def test_a_pretraining_foretells_its_end(corpus, tmp_path):
     assert {kind for kind in forecast.costs() if kind[0] == "pretraining"} == {
         ("pretraining", "apc, tiny"), ("pretraining", "mockingjay, tiny")
     }  # fmt: skip
+
+
+def test_what_is_built_in_follows_the_audio_of_a_task(corpus, tasks_file, tmp_path, monkeypatch):
+    """Recordings know their length from their headers alone: a plan that takes them for empty costs nothing."""
+    monkeypatch.setattr(costs, "_running", lambda: 0.0)
+    asr = resolve_task(f"{tasks_file}:ASR")
+    (cell,) = make_cells(Grid(("fbank",), (asr,), (0,)), corpus).cells
+    runs = [(cell, candidate) for candidate in cell.candidates]
+    work = Costs(tmp_path).training(runs, cell.recipe.steps)
+    seconds = [duration_seconds(row.path) for row in corpus.utterances if row.split == "train" and "text" in row.labels]
+    audio = cell.recipe.batch_size * sum(seconds) / len(seconds)
+    assert work.cost.per_unit == pytest.approx(audio * (costs.OTHER_FRAMES + costs.PER_FEATURE * 240), rel=0.02)
+    monkeypatch.setattr(costs, "_running", lambda: 3.0 * usable_cores() - 1)
+    assert Costs(tmp_path).training(runs, 1).cost.per_unit == pytest.approx(3 * work.cost.per_unit)

@@ -17,6 +17,7 @@ from core.processors import usable_cores
 from downstreams._recipe import Candidate
 from frostbench.grid.cell import Cell
 from frostbench.jobs.forecast import Cost, Work
+from tasks._audio import samples_of
 from tasks._rows import TaskRows
 from upstreams._facts import UpstreamFacts
 
@@ -27,18 +28,18 @@ TRUST = 10.0  # seconds: what was measured here before is rarely far from what i
 # Built in, in seconds of one core of two-core machines (AMD EPYC, Intel Xeon), all with one thread. They need to be
 # right within a factor of a few: what is measured corrects them.
 RECORDING = Cost(0.0, 2e-3)  # decoded, and looked at
-CHECKING, COUNTING = Cost(1.0, 0.0), Cost(3.0, 0.0)  # of an upstream
+CHECKING, COUNTING = Cost(0.5, 0.0), Cost(1.0, 0.0)  # of an upstream
 LEAVING = Cost(1.0, 0.0)
 PER_PARAMETER = 1.2e-9  # of a second of audio
 PER_SECOND = 2.5e-3  # of audio, read and kept by an upstream without parameters
-PER_UPDATE, PER_FEATURE = 3e-4, 7e-8  # of a head on means, whose runs share their batches
+PER_UPDATE, PER_FEATURE = 1.5e-4, 4e-8  # of a head on means, whose runs share their batches
 FRAMES = {  # of a second of audio in an update of a head on frames, by head and recipe
-    ("ctc", "fast"): 2e-3,
+    ("ctc", "fast"): 1.4e-3,
     ("ctc", "superb"): 1.8e-2,
 }
 OTHER_FRAMES = 4e-3
 EARLY = 0.75  # share of updates, where patience ends trainings
-TEST_MEANS, TEST_FRAMES = 0.5, 8.0  # of a cell
+TEST_MEANS, TEST_FRAMES = 0.1, 1.0  # of a cell
 
 
 class Costs:
@@ -105,7 +106,7 @@ class Costs:
         if not cell.reads_frames:
             return Cost(1.0, PER_UPDATE + features)
         if cell.rows not in self._seconds:
-            samples = [clip.samples for clip in cell.rows.all_clips(["train"])]
+            samples = [samples_of(clip) for clip in cell.rows.all_clips(["train"])]
             self._seconds[cell.rows] = sum(samples) / len(samples) / SAMPLE_RATE
         seconds = recipe.batch_size * self._seconds[cell.rows]
         seconds = min(seconds, recipe.batch_seconds or seconds)
@@ -132,8 +133,14 @@ class Costs:
 
 def _slowdown() -> float:
     """By what factor what runs here already makes work slower than it is alone."""
-    waiting = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1.0, (waiting + 1) / usable_cores())
+    return max(1.0, (_running() + 1) / usable_cores())
+
+
+def _running() -> float:
+    """How many other processes compute now; where the system does not tell, how many did in the last minute."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/loadavg").read_text(encoding="utf-8").split()[3].split("/")[0]) - 1
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def _asked(cell: Cell) -> str:
