@@ -350,7 +350,7 @@ def test_what_a_job_says_arrives(workers):
 
 @pytest.mark.parametrize(("broken", "value"), [(3, 6), (4, None)])
 def test_a_job_is_not_to_blame_for_processes_that_died_before_it(broken, value, monkeypatch):
-    """One that was killed while it was idle is noticed when the next job goes to it, more often than jobs are retried."""
+    """One that was killed while idle is noticed when the next job goes to it, more often than jobs are retried."""
     whole = local._Lane.submit
     sent = []
 
