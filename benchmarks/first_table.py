@@ -16,7 +16,7 @@ import torch
 
 from benchmarks._material import scratch
 from benchmarks._measure import Ratio, Report, parser
-from benchmarks.time_left import FROM, UNTIL, Log, factor
+from benchmarks.time_left import Log, worst_of
 from core.audio import SAMPLE_RATE, read_audio
 from core.lengths import pad
 from frostbench.grid.cell_jobs import Folders
@@ -81,17 +81,13 @@ def main() -> None:
     passes = _seconds_of("extracting features", first.stages)
     bare = bare_seconds(upstreams, plan) / LocalExecutor("cpu").workers
     since = f"from a tenth of {first.seconds:.0f} s on"
-    worst = max(
-        (factor(left, first.seconds - at) for at, _, left in first.looks
-         if FROM * first.seconds < at < first.seconds - UNTIL), default=1.0
-    )  # fmt: skip
     report.ratios = [
         Ratio("table of the quick tasks / 3 minutes", table / FIRST, 1.0, "at most",
               f"first cell after {first.cells_done[0][0]:.0f} s, all of the quick tasks after {table:.0f} s"),
         Ratio("both runs / 8 minutes", whole / WHOLE, 1.0, "at most", f"{whole:.0f} s"),
         Ratio("passes against bare ones", passes / bare, None, "at most",
               f"{passes:.0f} s, bare {bare:.0f} s (files are decoded, frames kept and written besides)"),
-        Ratio("worst factor of the time left, first run", worst, 1.5, "at most", since),
+        Ratio("worst factor of the time left, first run", worst_of(first)[1], 1.5, "at most", since),
     ]  # fmt: skip
     report.facts |= {"stages": [log.stages for log in logs], "looks": [log.looks for log in logs]}
     report.show()

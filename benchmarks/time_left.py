@@ -106,12 +106,18 @@ def measured(grid: Grid, folder: Path, report: Report, name: str) -> Ratio:
     report.facts[name] = {"seconds": seconds, "looks": log.looks}
     for at, stage, left in log.looks[:: max(1, len(log.looks) // 40)]:
         print(f"{at:6.0f} s  {stage:22} left {left:6.0f} s, in truth {seconds - at:6.0f} s")
-    at, worst = max(
-        ((at, factor(left, seconds - at)) for at, _, left in log.looks if FROM * seconds < at < seconds - UNTIL),
+    at, worst = worst_of(log)
+    return Ratio(f"worst factor, {name}", worst, 1.5, "at most", f"at {at:.0f} of {seconds:.0f} s")
+
+
+def worst_of(log: Log) -> tuple[float, float]:
+    """When the prediction of an ended run was furthest from the truth, and by what factor."""
+    return max(
+        ((at, factor(left, log.seconds - at)) for at, _, left in log.looks
+         if FROM * log.seconds < at < log.seconds - UNTIL),
         key=lambda look: look[1],
         default=(0.0, 1.0),
-    )
-    return Ratio(f"worst factor, {name}", worst, 1.5, "at most", f"at {at:.0f} of {seconds:.0f} s")
+    )  # fmt: skip
 
 
 def factor(predicted: float, true: float) -> float:

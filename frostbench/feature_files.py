@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from core.digest import file_digest, write_json, written_then_renamed
+from core.digest import write_json, written_then_renamed
 from core.errors import CheckpointError, ContractError
 from core.extras import require_extra
 from core.feature_cache import FeatureCache, Kind
 from core.manifest import Manifest, validate
 from core.records import NAME_LENGTH, RecordStore
-from downstreams._downstream import downstream_of, load_trained
 from downstreams._featurizer import Featurizer
 from frostbench.cache_space import in_use, make_room
 from frostbench.grid.costs import Costs
@@ -33,7 +32,7 @@ from frostbench.grid.wanted import WantedClips
 from frostbench.jobs.base import Executor
 from frostbench.jobs.forecast import Stage
 from frostbench.jobs.progress import Watcher
-from frostbench.prediction import find_run
+from frostbench.prediction import find_run, trained_downstream
 from tasks._audio import AudioRecipe
 from tasks._rows import clips_of, recording_of
 from upstreams._facts import UpstreamFacts
@@ -80,11 +79,7 @@ def mix_of(store: RecordStore, run: str, upstream: UpstreamFacts) -> Featurizer:
             f"run {record.run[:NAME_LENGTH]} is one of {record.upstream['name']} (digest "
             f"{record.upstream['digest'][:NAME_LENGTH]}), not of {upstream.name} ({upstream.digest[:NAME_LENGTH]})"
         )
-    path = store.run_folder(record.run) / "head.safetensors"
-    if not path.is_file() or file_digest(path) != record.artifacts[path.name]:
-        raise CheckpointError(f"{path}: missing, or not the head of this run; look at: frostbench verify")
-    trained, description = load_trained(path)
-    return downstream_of(description, trained.state).featurizer.eval()
+    return trained_downstream(store, record).featurizer
 
 
 def write_features(

@@ -138,10 +138,7 @@ def load_predictor(
     Raises: RecordError: no such run. CheckpointError: the head was changed, or the upstream is another one.
     """
     record = find_run(store, run)
-    path = store.run_folder(record.run) / "head.safetensors"
-    if not path.is_file() or file_digest(path) != record.artifacts[path.name]:
-        raise CheckpointError(f"{path}: missing, or not the head of this run; look at: frostbench verify")
-    trained, description = load_trained(path)
+    downstream = trained_downstream(store, record)
     spec = upstream or record.circumstances["upstream_spec"]
     try:
         upstream = build_upstream(spec) if isinstance(spec, str) else built(spec).freeze()
@@ -156,10 +153,20 @@ def load_predictor(
             f"upstream '{_named(spec)}' is another one than the head was trained on ({record.upstream['name']}, digest "
             f"{record.upstream['digest'][:NAME_LENGTH]}): name the same weights with --upstream"
         )
-    downstream = downstream_of(description, trained.state).to(device).eval()
-    return Predictor(
-        record, FrozenUpstream(upstream.to(device), device, precision), downstream, threshold_of(store, record)
-    )
+    encoder = FrozenUpstream(upstream.to(device), device, precision)
+    return Predictor(record, encoder, downstream.to(device), threshold_of(store, record))
+
+
+def trained_downstream(store: RecordStore, record: ResultRecord) -> Downstream:
+    """The featurizer and head that a run trained, in evaluation mode, on the CPU.
+
+    Raises: CheckpointError: the head beside the record is gone, or is another one.
+    """
+    path = store.run_folder(record.run) / "head.safetensors"
+    if not path.is_file() or file_digest(path) != record.artifacts[path.name]:
+        raise CheckpointError(f"{path}: missing, or not the head of this run; look at: frostbench verify")
+    trained, description = load_trained(path)
+    return downstream_of(description, trained.state).eval()
 
 
 def threshold_of(store: RecordStore, record: ResultRecord) -> float | None:

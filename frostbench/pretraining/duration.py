@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from frostbench.grid.costs import RECORDING
 from frostbench.jobs.forecast import Cost, Stage, Work
 from upstreams._pretraining.contract import PretrainRecipe, TrainableUpstream
 from upstreams._pretraining.plan import Pretraining, cost_of
@@ -15,7 +16,6 @@ from upstreams._pretraining.trainer import LOG_EVERY
 # corrects it.
 TINY_SECONDS = 250.0
 STARTING = 5.0  # seconds of a training until its first update
-RECORDING = Cost(0.0, 2e-3)  # decoded, and looked at
 CHECKING, PRETRAINING = "checking recordings", "pretraining"  # stages
 
 
