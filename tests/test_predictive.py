@@ -135,6 +135,25 @@ def test_a_mixed_piece_has_the_drawn_level_and_covers_at_most_half():
     assert share == pytest.approx(0.3, abs=0.08)
 
 
+def test_mixing_heeds_neither_padding_nor_what_others_are_padded_with():
+    signs = torch.randn(4, 4_000, generator=seeded(5)).sign()  # so that each piece has the power of its whole
+    lengths = torch.tensor([4_000, 3_000, 2_200, 1_500])
+    wavs = signs * torch.tensor([0.1, 0.2, 0.4, 0.8])[:, None] * (torch.arange(4_000) < lengths[:, None])
+    levels = []
+    for seed in range(60):
+        found = mixed(wavs, lengths, 1.0, seeded(seed))
+        longer = mixed(nn.functional.pad(wavs, (0, 3_000)), lengths, 1.0, seeded(seed))
+        torch.testing.assert_close(longer, nn.functional.pad(found, (0, 3_000)))
+        for row, length in enumerate(lengths.tolist()):
+            added = (found - wavs)[row]
+            assert not added[length:].any()
+            if added.any():
+                power = added[added != 0].square().mean()
+                levels.append(10 * math.log10(float(wavs[row, :length].square().mean() / power)))
+    assert -5.01 < min(levels) < -4.5 and 4.5 < max(levels) < 5.01
+    assert sum(levels) / len(levels) == pytest.approx(0, abs=0.6)
+
+
 def test_few_targets_and_one_answer_are_named():
     upstream = built("best_rq", codes=100)
     healthy = {"target_perplexity": 40.0, "prediction_perplexity": 9.0}
