@@ -265,7 +265,8 @@ def test_minutes_end_a_training_by_the_clock(corpus, tmp_path):
     notes = pretrain(what, corpus, tmp_path, device="cpu")
     assert 1.2 <= notes["wall_seconds"] < 6
     assert notes["steps"] > 1
-    assert notes["figures"]["learning_rate"] < 0.5 * RECIPE.learning_rate  # it has come down by then
+    # It has come down by then; of a busy machine's few updates it is the mean over all.
+    assert notes["figures"]["learning_rate"] < 0.7 * RECIPE.learning_rate
 
 
 @pytest.mark.parametrize("name", ["apc", "hubert"])
