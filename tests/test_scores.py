@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leaderboard.published import FILE, NAMES, published_as, published_rows
-from leaderboard.scores import error_reduction, superb_score, task_points
+from leaderboard.scores import REFERENCE_POINTS, error_reduction, superb_score, task_points
 
 PAPER = ("pr", "sid", "ks", "qbe", "ic", "asr", "asv", "er", "sd", "sf")
 # The board of September 2022: superb_s as displayed and recomputed.
@@ -47,6 +47,16 @@ def test_fbank_is_the_zero_and_a_missing_task_no_score():
     assert superb_score(ROWS["WavLM Base"].values, ["ks", "unheard"]) is None
     assert superb_score({}, []) is None
     assert task_points({("ks", "accuracy"): 96.66, ("own", "accuracy"): 1.0}) == {"ks": pytest.approx(1000)}
+
+
+@pytest.mark.parametrize(("task", "metric"), REFERENCE_POINTS)
+def test_reference_points_are_what_fbank_and_the_best_of_2021_have(task, metric):
+    """The board's rows of 2021 are all but those of WavLM and later ones; it has two values with a digit more."""
+    floor, best = REFERENCE_POINTS[task, metric]
+    assert floor == pytest.approx(ROWS["FBANK (no CMVN)"].values[task, metric], abs=1e-6)
+    early = [name for name in ROWS if name.startswith(("FBANK", "wav2vec 2.0", "HuBERT"))]
+    values = [ROWS[name].values[task, metric] for name in early if (task, metric) in ROWS[name].values]
+    assert best == pytest.approx((max if best > floor else min)(values), rel=1e-3)
 
 
 def test_error_reduction():
