@@ -25,6 +25,7 @@ def errors_of(prediction: object, reference: object) -> tuple[float, ...]:
 
 BOUNDED = Metric("share", "Share", "", "lower", (0.0, 1.0), "ratio", errors_of, share)
 UNBOUNDED = replace(BOUNDED, bounds=(0.0, None))
+PERCENT = replace(UNBOUNDED, unit="%", value=lambda sums: 100 * share(sums))
 
 
 def trials(errors: np.ndarray, speakers: list[str | None] | None = None, totals: object = 1, bounded: bool = True):
@@ -90,6 +91,29 @@ def test_where_nothing_varies_the_interval_is_not_a_point(wrong):
     assert wrong in (low, high)
     alone = interval(resample(trials(np.full(300, wrong))), 0)
     assert alone.high - alone.low < high - low  # 300 independent utterances tell more than six speakers
+
+
+def wilson(share: float, count: int, quantile: float) -> np.ndarray:
+    """Wilson's interval (JASA 1927), as its two ends are written out."""
+    square = quantile**2 / count
+    half = quantile * np.sqrt(share * (1 - share) / count + square / (4 * count))
+    return (share + square / 2 + np.array([-half, half])) / (1 + square)
+
+
+@pytest.mark.parametrize(("metric", "whole"), [(BOUNDED, 1), (replace(BOUNDED, bounds=(0.0, 4.0)), 4), (PERCENT, 100)])
+def test_where_nothing_varies_it_is_wilsons_of_the_utterances_with_students_quantile(metric, whole):
+    """Each of six speakers errs as often as the others: never, or at every second utterance."""
+    for errors in (np.zeros(60), np.tile([1.0, 0.0], 30)):
+        draws = resample(replace(trials(errors, voices(6, 10)), metric=metric))
+        share = float(draws.values[0]) / whole
+        expected = whole * wilson(share, 60, float(stats.t.ppf(0.975, 5)))
+        assert interval(draws, 0) == pytest.approx((max(0.0, expected[0]), expected[1]), abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", [UNBOUNDED, replace(PERCENT, bounds=(None, None)), replace(UNBOUNDED, unit="s")])
+def test_what_is_no_share_has_its_value_alone_where_nothing_varies(metric):
+    draws = resample(replace(trials(np.tile([1.0, 0.0], 30), voices(6, 10)), metric=metric))
+    assert interval(draws, 0) == (draws.values[0], draws.values[0])
 
 
 def test_one_speaker_is_no_sample_of_speakers():
@@ -159,6 +183,8 @@ def test_unanimous_speakers_make_no_certainty_of_few_utterances():
     draws = resample(trials([[1, 1, 1.0], [0, 0, 0]], ["a", "b", "c"]))
     assert difference(draws, 0, 1).p == 0.25
     assert difference(draws, 0, 0).p == 1
+    draws = resample(trials([[1, 0, 1, 0, 1, 0], [0] * 6], voices(3, 2)))
+    assert difference(draws, 0, 1).p == 0.25, "utterances on which they agree say nothing"
 
 
 def test_a_mean_without_bounds_has_students_interval_of_the_mean():
@@ -261,6 +287,8 @@ def test_names_share_a_letter_if_and_only_if_they_tie(count, marked):
         for other in names:
             tie = one == other or frozenset((one, other)) not in different
             assert bool(set(shown[one]) & set(shown[other])) == tie
+    columns = [{name for name in names if letter in shown[name]} for letter in sorted(set("".join(shown.values())))]
+    assert not any(one < other for one in columns for other in columns), "a letter that says what another does"
 
 
 def test_the_value_of_folds_is_the_mean_of_theirs_and_they_are_drawn_apart():
