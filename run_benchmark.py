@@ -45,7 +45,7 @@ from frostbench.grid.preparing import PlannedRun
 from frostbench.jobs.local import devices_here
 from frostbench.jobs.open import open_executor
 from frostbench.jobs.progress import TerminalWatcher, Watcher
-from frostbench.prediction import as_text, load_predictor
+from frostbench.prediction import as_text, load_predictor, with_waveforms_written
 from frostbench.preparation import examine
 from frostbench.pretraining.goal_probe import GoalProbe
 from frostbench.pretraining.run import (
@@ -475,6 +475,9 @@ def predict(
     upstream: Annotated[str | None, typer.Option(help="Where its upstream lies, if not where it did.")] = None,
     head: Annotated[str | None, typer.Option(help="FILE.py:CLASS of a head of one's own.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    waveforms: Annotated[
+        Path, typer.Option(help="Folder for what enhancement and separation make of the recordings.")
+    ] = Path(),
     output: Output = Path("results"),
     device: Device = None,
 ) -> None:
@@ -483,7 +486,7 @@ def predict(
         checked_head(head)
     predictor = load_predictor(RecordStore(output), run, upstream, torch.device(devices_here(device)[0]))
     record = predictor.record
-    answers = predictor.answers(files)
+    answers = with_waveforms_written(predictor.answers(files), waveforms, record.task["name"])
     if json:
         told = [answer.to_json() for answer in answers]
         about = {"run": record.run, "task": record.task["name"], "upstream": record.upstream["name"]}

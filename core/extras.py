@@ -11,6 +11,7 @@ from core.errors import BenchmarkError
 EXTRAS = {
     "hf-datasets": ("datasets",),
     "onnx": ("onnxruntime",),
+    "pesq": ("pesq",),
     "pretrain": ("accelerate", "sklearn", "tensorboard"),
     "ray": ("ray",),
     "s3prl": ("s3prl",),

@@ -44,6 +44,7 @@ class Utterance:
         stop: sample behind its last, `stop_sample` in a row; None is the end of the recording.
         mixture: what it is the sum of; None is a recording. A mixture of one source at its own place and level is
             that recording again, under another id, split and labels.
+        folder: that names of files in its labels start from; None is the folder of its own file.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Utterance:
     start: int = 0
     stop: int | None = None
     mixture: Mixture | None = None
+    folder: Path | None = None
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -224,7 +226,7 @@ def _utterance(row: Mapping[str, Any], number: int, files: Files, folder: str) -
     path = files.find(named)
     labels = {cleaned(key, "a key"): cleaned(value, key) for key, value in row.items() if key not in RESERVED}
     split = _split_of(row, named.replace("\\", "/"), folder)
-    return Utterance(_identifier(row, named, folder), path, split, labels, number, start, stop)
+    return Utterance(_identifier(row, named, folder), path, split, labels, number, start, stop, folder=files.folder)
 
 
 class _Mixed(NamedTuple):
@@ -244,7 +246,8 @@ class _Mixed(NamedTuple):
                   if key not in RESERVED_IN_MIXTURES}  # fmt: skip
         first, *others = mixture.sources
         split = _split_of(self.row, "", self.folder)
-        whole = Utterance(_identifier(self.row, "", self.folder), first.path, split, labels, self.number)
+        name, home = _identifier(self.row, "", self.folder), self.files.folder
+        whole = Utterance(name, first.path, split, labels, self.number, folder=home)
         if not others and first == Source(first.path, first.start, first.stop):
             return replace(whole, start=first.start, stop=first.stop)
         return replace(whole, mixture=mixture)

@@ -14,6 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from core._diarisation import diarisation_errors
+from core._waveforms import (
+    HIGHEST_PESQ,
+    LOWEST_PESQ,
+    intelligibility,
+    measured,
+    si_sdr_improvement,
+    speech_quality,
+)
 from core.errors import MetricError
 from core.registry import Registry
 
@@ -42,6 +50,7 @@ class Metric:
         align: how a prediction is laid beside its reference: "classes" are counted in a confusion matrix, "words" and
             "characters" are aligned; None: neither.
         hub_task: Hugging Face's name of what is measured.
+        extra: of the installation that it needs (`core/extras.py`); None where the base has all.
         threshold: statistics of items (items, statistics) -> the score from which a pair is accepted; None where the
             metric judges no scores.
     """
@@ -57,6 +66,7 @@ class Metric:
     align: Literal["classes", "words", "characters"] | None = None
     hub_task: str = "audio-classification"
     threshold: Callable[[Floats], float] | None = None
+    extra: str | None = None
 
     @property
     def sign(self) -> int:
@@ -244,6 +254,16 @@ def percentage(means: Floats) -> Floats:
     return np.asarray(100 * means[..., 0])
 
 
+def mean_value(means: Floats) -> Floats:
+    """A mean as it is, but for its last bits: (..., 1) -> (...)."""
+    return np.asarray(np.round(means[..., 0], 9))
+
+
+def mean_percentage(means: Floats) -> Floats:
+    """A mean of shares in percent, but for its last bits: (..., 1) -> (...)."""
+    return np.asarray(np.round(100 * means[..., 0], 9))
+
+
 def equal_error_rate(trials: Floats, weights: Floats) -> Floats:
     """Rate in percent at the threshold where as many targets are refused as others are accepted.
 
@@ -356,3 +376,15 @@ register_metric(
 )
 register_metric(Metric("mtwv", "MTWV", "%", "higher", SHARE, "corpus", scored_search, maximum_term_weighted_value))
 register_metric(Metric("der", "DER", "%", "lower", RATE, "ratio", diarisation_errors, error_rate))
+register_metric(
+    Metric("si_sdri", "SI-SDRi", "dB", "higher", (None, None), "mean", measured("si_sdri", si_sdr_improvement),
+           mean_value, hub_task="audio-to-audio")
+)  # fmt: skip
+register_metric(
+    Metric("stoi", "STOI", "%", "higher", (-100.0, 100.0), "mean", measured("stoi", intelligibility),
+           mean_percentage, hub_task="audio-to-audio")
+)  # fmt: skip
+register_metric(
+    Metric("pesq", "PESQ", "", "higher", (LOWEST_PESQ, HIGHEST_PESQ), "mean", measured("pesq", speech_quality),
+           mean_value, hub_task="audio-to-audio", extra="pesq")
+)  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -153,6 +153,20 @@ def _source(source: Any, files: Files, known: Mapping[str, Source]) -> Source:
     if row is None or "start_sample" in source or "stop_sample" in source:
         raise ManifestError(f"source of {source['of']!r}: must be the id of a recording's row, taken whole")
     return Source(row.path, row.start, row.stop, offset, float(gain))
+
+
+def mixture_to_json(mixture: Mixture) -> list[Any]:
+    """What JSON can hold."""
+    return [
+        mixture.length,
+        [[str(each.path), each.start, each.stop, each.offset, each.gain_db] for each in mixture.sources],
+    ]
+
+
+def mixture_from_json(content: Sequence[Any]) -> Mixture:
+    """The inverse of `mixture_to_json`."""
+    length, sources = content
+    return Mixture(tuple(Source(Path(path), *rest) for path, *rest in sources), length)
 
 
 def mixture_digest(mixture: Mixture, digests: Mapping[Path, str]) -> str:

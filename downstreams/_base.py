@@ -40,6 +40,8 @@ class Head(nn.Module, ABC):
             1, and all layers above are linear in it; "frames" if it needs every frame.
         trains: whether it learns anything; one that doesn't has no parameters and no loss, and its recipe no updates.
         embeds: whether its predictions are vectors, which are compared with each other by a task's scorer.
+        hears: whether it is given the waveforms, too: `forward` and `predict` have those of the batch as a last
+            argument, `wavs`, each (samples,) at 16 kHz. Its targets begin with them, and it predicts waveforms.
         label_kind: the kind of labels it is trained on (`downstreams/labels`).
         options_type: dataclass of its options, with SUPERB's sizes as defaults.
         closed_form: whether it is `projector` -> mean -> `classifier`, all linear, with cross-entropies: its gradients
@@ -50,6 +52,7 @@ class Head(nn.Module, ABC):
     needs: ClassVar[Needs]
     trains: ClassVar[bool] = True
     embeds: ClassVar[bool] = False
+    hears: ClassVar[bool] = False
     label_kind: ClassVar[type[Labels]]
     options_type: ClassVar[type[Any]]
     closed_form: ClassVar[bool] = False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask
 from downstreams._base import HEADS, FeatureShape, Head
 from downstreams._closed_form import ClosedForm, Means, backward_together
-from downstreams._data import Batch
+from downstreams._data import Batch, heard
 from downstreams._downstream import Downstream, downstream_of, load_trained, save_trained
 from downstreams._recipe import Recipe
 from downstreams._training import TrainingRun, predict, train
@@ -27,7 +28,7 @@ from downstreams.labels._base import LabelContext, Labels
 Check = Callable[[str], None]
 NUM_LAYERS = 3
 SHAPE = FeatureShape(hidden_size=12, downsample_rate=160)
-FRAMES = (40, 33, 28, 40, 31, 25, 36, 27)  # of the eight utterances; enough for the longest text at half the rate
+EIGHT = 8  # utterances
 PADDING = 13  # frames behind the longest utterance
 GARBAGE = 1e3  # scale of the values there
 TOLERANCE = 1e-4  # another length is another order of sums
@@ -79,26 +80,23 @@ def check_declaration_complete(name: str) -> None:
     require(not head.trains or head.loss is not Head.loss, "it has no loss: write one, or say trains = False")
     samples = head.label_kind.samples
     require(issubclass(head.label_kind, Labels), f"label kind {head.label_kind.__name__} is no subclass of Labels")
-    require(len(samples) == len(FRAMES), f"{head.label_kind.__name__} needs {len(FRAMES)} samples, not {len(samples)}")
+    require(len(samples) == EIGHT, f"{head.label_kind.__name__} needs {EIGHT} samples, not {len(samples)}")
+    require(head.hears is head.label_kind.heard, "hears is not as its label kind has it: waveforms go together")
 
 
 def check_padding_changes_nothing(name: str) -> None:
     """An utterance has the same logits and prediction alone and in a batch, whatever stands behind its end."""
     for downstream, data in _instances(name):
         downstream.eval()
-        everything = list(range(len(FRAMES)))
-        layers, lengths, _ = _with_garbage(data).batch(everything)
-        many = downstream(layers, lengths)
-        predictions = downstream.head.predict(many, lengths)
+        everything = list(range(EIGHT))
+        many, predictions = _outcome(downstream, _with_garbage(data), everything)
         for index in everything:
-            layers, lengths, _ = data.batch([index])
-            alone = downstream(layers, lengths)
+            alone, (prediction,) = _outcome(downstream, data, [index])
             places = tuple(slice(size) for size in alone.shape[1:])
-            _require_close(
-                alone[0], many[index][places], f"logits of an utterance of {FRAMES[index]} frames", TOLERANCE
-            )
+            what = f"logits of an utterance of {len(data.utterances[index])} frames"
+            _require_close(alone[0], many[index][places], what, TOLERANCE)
             require(
-                downstream.head.embeds or downstream.head.predict(alone, lengths) == [predictions[index]],
+                downstream.head.embeds or _alike(downstream.head, prediction, predictions[index]),
                 "an utterance's prediction changes with the padding: predict must look at valid frames only",
             )
 
@@ -128,9 +126,8 @@ def check_evaluation_is_repeatable(name: str) -> None:
     """Twice the same input gives the same bits when evaluated."""
     for downstream, data in _instances(name):
         downstream.eval()
-        layers, lengths, _ = data.batch(range(len(FRAMES)))
         require(
-            torch.equal(downstream(layers, lengths), downstream(layers, lengths)),
+            torch.equal(_logits(downstream, data), _logits(downstream, data)),
             "evaluation is random: heed self.training",
         )
 
@@ -172,9 +169,8 @@ def check_save_and_load_give_equal_output(name: str) -> None:
         downstream.load_state_dict(dict(trained.state))
         require(loaded.history == trained.history, "the history is another one after loading")
         require(again.description == downstream.description, "the description is another one after loading")
-        layers, lengths, _ = data.batch(range(len(FRAMES)))
         require(
-            torch.equal(downstream.eval()(layers, lengths), again.eval()(layers, lengths)),
+            torch.equal(_logits(downstream.eval(), data), _logits(again.eval(), data)),
             "a loaded head gives other logits: keep all it learns in parameters or buffers",
         )
 
@@ -187,7 +183,7 @@ def check_pooled_path_equals_frame_path(name: str) -> None:
         downstream.double().eval()
         frames = Memory([utterance.double() for utterance in data.utterances], data.targets)
         pooled = Memory(frames.utterances, data.targets, pooled=True)
-        one, other = (downstream(*examples.batch(range(len(FRAMES)))[:2]) for examples in (frames, pooled))
+        one, other = (_logits(downstream, examples) for examples in (frames, pooled))
         _require_close(one, other, "logits on means instead of frames", EXACT)
         if not downstream.head.trains:
             continue
@@ -204,7 +200,7 @@ def check_closed_form_equals_autograd(name: str) -> None:
         downstream.double().eval()
         pooled = Memory([utterance.double() for utterance in data.utterances], data.targets, pooled=True)
         expected = _gradients(downstream, pooled)
-        means = Means.of(pooled.batch(range(len(FRAMES))), downstream.head.labels.sizes)
+        means = Means.of(pooled.batch(range(EIGHT)), downstream.head.labels.sizes)
         with torch.no_grad():
             (loss,) = backward_together([ClosedForm(downstream.featurizer, downstream.head, clip=1.0)], means)
         found = [loss, *(parameter.grad for parameter in downstream.parameters())]
@@ -217,7 +213,7 @@ def check_predictions_have_the_form_of_references(name: str) -> None:
     """One prediction an utterance, in the form that the labels give references."""
     for downstream, data in _instances(name):
         predictions, loss = predict(downstream, data, torch.device("cpu"))
-        require(len(predictions) == len(FRAMES), f"{len(predictions)} predictions for {len(FRAMES)} utterances")
+        require(len(predictions) == EIGHT, f"{len(predictions)} predictions for {EIGHT} utterances")
         require(loss == loss and loss >= 0, f"the loss on untrained weights is {loss}")
         for prediction, sample in zip(predictions, downstream.head.label_kind.samples, strict=True):
             reference = predictions[0] if downstream.head.embeds else downstream.head.labels.reference(sample)
@@ -254,7 +250,7 @@ def _instances(name: str) -> Iterator[tuple[Downstream, Memory]]:
     head = HEADS.get(name)
     samples = head.label_kind.samples
     utterances = [torch.randn(frames, NUM_LAYERS, SHAPE.hidden_size, generator=_generator(frames + 100 * number))
-                  for number, frames in enumerate(FRAMES)]  # fmt: skip
+                  for number, frames in enumerate(head.label_kind.sample_frames)]  # fmt: skip
     for options in head.small_options:
         recipe = Recipe("check", 1, 8, (1e-2,), 1, head=options)
         labels = head.labels_from_train(samples, "label", recipe)
@@ -262,7 +258,7 @@ def _instances(name: str) -> Iterator[tuple[Downstream, Memory]]:
             torch.manual_seed(0)
             downstream = Downstream(name, NUM_LAYERS, SHAPE, labels, recipe)
         nn.init.normal_(downstream.featurizer.weights, generator=_generator(0))  # equal weights would hide a mix-up
-        contexts = [LabelContext(frames, SHAPE.downsample_rate) for frames in FRAMES]
+        contexts = [LabelContext(frames, SHAPE.downsample_rate) for frames in head.label_kind.sample_frames]
         yield downstream, Memory(utterances, list(map(labels.encode, samples, contexts)))
 
 
@@ -279,10 +275,28 @@ def _with_garbage(data: Memory) -> Memory:
     return Memory(data.utterances, data.targets, PADDING)
 
 
+def _logits(downstream: Downstream, data: Memory) -> torch.Tensor:
+    """Those of all utterances."""
+    return _outcome(downstream, data, range(EIGHT))[0]
+
+
+def _outcome(downstream: Downstream, data: Memory, indices: Sequence[int]) -> tuple[torch.Tensor, list[Any]]:
+    """Logits and predictions of a batch."""
+    layers, lengths, targets = data.batch(indices)
+    wavs = heard(downstream.head.labels, targets)
+    logits = downstream(layers, lengths, *wavs)
+    return logits, downstream.head.predict(logits, lengths, *wavs)
+
+
+def _alike(head: Head, one: Any, other: Any) -> bool:
+    """Whether two predictions are the same, waveforms but for rounding."""
+    return head.labels.matches(one, other) if head.hears else bool(one == other)
+
+
 def _gradients(downstream: Downstream, data: Memory) -> dict[str, torch.Tensor]:
     """The loss of all utterances, and its gradient for every parameter."""
-    layers, lengths, targets = data.batch(range(len(FRAMES)))
-    loss = downstream.head.loss(downstream(layers, lengths), lengths, targets)
+    _, lengths, targets = data.batch(range(EIGHT))
+    loss = downstream.head.loss(_logits(downstream, data), lengths, targets)
     names = [f"the gradient of {name}" for name, _ in downstream.named_parameters()]
     found = torch.autograd.grad(loss, list(downstream.parameters()), allow_unused=True)
     gradients = [torch.zeros(1) if gradient is None else gradient for gradient in found]

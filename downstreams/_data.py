@@ -17,7 +17,8 @@ from downstreams._recipe import Recipe
 from downstreams.labels._base import LabelContext, Labels
 
 NO_LIMIT = 1 << 62
-Targets = list[torch.Tensor] | torch.Tensor  # one tensor an utterance, or all stacked where they have one shape
+READ_BYTES = 1 << 29  # of waveforms that stay in memory: two hours of what is heard and a target
+Targets = Sequence[torch.Tensor] | torch.Tensor  # one tensor an utterance, or all stacked where they have one shape
 
 
 Layers = list[torch.Tensor] | torch.Tensor
@@ -43,14 +44,14 @@ class Batch(NamedTuple):
 
 def stacked(targets: Targets) -> torch.Tensor:
     """Targets of one shape as one tensor (batch, ...)."""
-    return targets if isinstance(targets, torch.Tensor) else torch.stack(targets)
+    return targets if isinstance(targets, torch.Tensor) else torch.stack(list(targets))
 
 
 class Examples(Protocol):
     """A split: features and targets."""
 
     @property
-    def targets(self) -> list[torch.Tensor]:
+    def targets(self) -> Sequence[torch.Tensor]:
         """Encoded label of every utterance."""
 
     @property
@@ -73,7 +74,7 @@ class PooledExamples:
 
     features: torch.Tensor
     places: list[list[int]]
-    targets: list[torch.Tensor]
+    targets: Sequence[torch.Tensor]
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -87,7 +88,7 @@ class PooledExamples:
 
     @cached_property
     def _stacked(self) -> torch.Tensor:
-        return torch.stack(self.targets)
+        return torch.stack(list(self.targets))
 
     def batch(self, indices: Sequence[int], generator: torch.Generator | None = None) -> Batch:
         """See Examples.batch."""
@@ -108,7 +109,7 @@ class FrameExamples:
 
     cache: FeatureCache
     keys: Sequence[Sequence[str]]
-    targets: list[torch.Tensor]
+    targets: Sequence[torch.Tensor]
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -152,11 +153,48 @@ def load_examples(
     return PooledExamples(torch.from_numpy(by_layer).movedim(0, 2), places, targets)
 
 
-def encoded(labels: Labels, values: Sequence[Any], frames: Sequence[int], downsample_rate: float) -> list[torch.Tensor]:
-    """Targets of labels, each for an utterance of so many frames."""
-    return [
-        labels.encode(value, LabelContext(count, downsample_rate)) for value, count in zip(values, frames, strict=True)
-    ]
+def encoded(
+    labels: Labels, values: Sequence[Any], frames: Sequence[int], downsample_rate: float
+) -> Sequence[torch.Tensor]:
+    """Targets of labels, each for an utterance of so many frames; waveforms are read when one asks for them."""
+    contexts = [LabelContext(count, downsample_rate) for count in frames]
+    if labels.heard:
+        return ReadTargets(labels, values, contexts)
+    return list(map(labels.encode, values, contexts))
+
+
+class ReadTargets(Sequence[torch.Tensor]):
+    """Targets that are read when one asks for them; the first ones stay in memory, as far as there is room.
+
+    Args:
+        labels: encodes them.
+        values: for each utterance its label.
+        contexts: for each utterance what the encoding depends on besides.
+    """
+
+    def __init__(self, labels: Labels, values: Sequence[Any], contexts: Sequence[LabelContext]) -> None:
+        self._labels, self._values, self._contexts = labels, values, contexts
+        self._read: dict[int, torch.Tensor] = {}
+        self._room = READ_BYTES
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if index in self._read:
+            return self._read[index]
+        target = self._labels.encode(self._values[index], self._contexts[index])
+        if self._room >= target.nbytes:
+            self._room -= target.nbytes
+            self._read[index] = target
+        return target
+
+
+def heard(labels: Labels, targets: Targets) -> tuple[Sequence[torch.Tensor], ...]:
+    """What a head is given besides features: the waveforms of a batch, where its labels are some, else nothing."""
+    return ([target[0] for target in targets],) if labels.heard else ()
 
 
 def training_batches(
@@ -194,7 +232,7 @@ def training_batches(
 
 def _class_weights(examples: Examples) -> torch.Tensor:
     """One over the count of each utterance's class."""
-    _, classes, counts = torch.stack(examples.targets).unique(dim=0, return_inverse=True, return_counts=True)
+    _, classes, counts = torch.stack(list(examples.targets)).unique(dim=0, return_inverse=True, return_counts=True)
     return 1 / counts[classes].double()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,12 @@ class Downstream(nn.Module):
         """Frames of the upstream in so much audio."""
         return max(1, int(seconds * SAMPLE_RATE / self.shape.downsample_rate))
 
-    def forward(self, layers: Layers, lengths: torch.Tensor) -> torch.Tensor:
-        """Logits from the layers of a batch."""
+    def forward(self, layers: Layers, lengths: torch.Tensor, *heard: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Logits from the layers of a batch, and from its waveforms where the head hears them."""
         features = self.featurizer(layers)
         if self.training and self.spec_augment is not None:
             features = augment(features, lengths, self.spec_augment)
-        return self.head(features, lengths)
+        return self.head(features, lengths, *heard)
 
 
 @dataclass(frozen=True)

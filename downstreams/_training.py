@@ -17,7 +17,7 @@ from torch import nn
 from core.errors import TrainingError
 from core.selection import best_on_valid
 from downstreams._closed_form import ClosedForm, Means, clipping_scale, update_together
-from downstreams._data import NO_LIMIT, Batch, Examples, evaluation_batches, training_batches
+from downstreams._data import NO_LIMIT, Batch, Examples, evaluation_batches, heard, training_batches
 from downstreams._downstream import Downstream, Trained
 from downstreams._recipe import Recipe
 from downstreams._schedules import SCHEDULES
@@ -51,6 +51,12 @@ def _on_valid(trained: Trained) -> tuple[float, float]:
 
 
 Score = Callable[[list[Any]], float]
+Keep = Callable[[Any, torch.Tensor], Any]  # prediction, encoded label -> what is kept of the prediction
+
+
+def whole(prediction: Any, target: torch.Tensor) -> Any:
+    """Keeps a prediction as it is."""
+    return prediction
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ def train_together(
     runs: Sequence[TrainingRun],
     device: torch.device,
     advance: Callable[[int], None] = lambda updates: None,
+    keep: Keep = whole,
 ) -> list[Trained]:
     """Trains models in place, update by update side by side, and returns for each the state that was best on valid.
 
@@ -100,12 +107,13 @@ def train_together(
     Args:
         models: one a run, freshly built under its seed.
         data: "train" and "valid".
-        score: the metric on valid's predictions, in the order of the split.
+        score: the metric on what is kept of valid's predictions, in the order of the split.
         sign: 1 where a higher score is better, else -1.
         recipe: everything but learning rate and seed.
         runs: what is to be tried.
         device: where to train.
         advance: called with the updates done since the last call, those of all runs.
+        keep: what is kept of a prediction.
 
     Returns: an outcome a run; one that diverged says so, and ends without the others noticing.
     """
@@ -113,7 +121,7 @@ def train_together(
     learners = [kind(downstream.to(device), recipe, run) for downstream, run in zip(models, runs, strict=True)]
     if not models[0].head.trains:
         for learner in learners:
-            learner.look(data["valid"], score, sign, 0)
+            learner.look(data["valid"], score, sign, 0, keep)
         return [learner.outcome for learner in learners]
     most_frames = models[0].frames_in(recipe.batch_seconds) if recipe.batch_seconds else NO_LIMIT
     streams = {run.seed: _batches(data["train"], recipe, run.seed, most_frames) for run in runs}
@@ -125,7 +133,7 @@ def train_together(
         if step % recipe.eval_every and step != recipe.steps:
             continue
         for learner in going:
-            learner.look(data["valid"], score, sign, step)
+            learner.look(data["valid"], score, sign, step, keep)
         advance(len(going) * (step % recipe.eval_every or recipe.eval_every))
         going = [learner for learner in going if not learner.is_over(step)]
         if step == recipe.search_steps:
@@ -187,7 +195,7 @@ class _Learner(ABC):
     def _rate(self, step: int) -> float:
         return self.run.learning_rate * self._schedule(step, self.recipe.steps, self.recipe.warmup_steps)
 
-    def look(self, valid: Examples, score: Score, sign: int, step: int) -> None:
+    def look(self, valid: Examples, score: Score, sign: int, step: int, keep: Keep) -> None:
         """Evaluates on valid, and keeps the state if it is the best so far."""
         self.steps = step
         train_loss = torch.stack(self._losses).mean().item() if self._losses else 0.0
@@ -195,7 +203,7 @@ class _Learner(ABC):
         if not math.isfinite(train_loss):
             self._diverged = step
             return
-        predictions, valid_loss = predict(self.downstream, valid, self._device)
+        predictions, valid_loss = predict(self.downstream, valid, self._device, keep)
         if not math.isfinite(valid_loss):
             self._diverged = step
             return
@@ -244,7 +252,9 @@ class _ByAutograd(_Learner):
         self.downstream.train()
         with torch.random.fork_rng([self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(_mixed(self.run.seed, step))
-            loss = self.downstream.head.loss(self.downstream(batch.layers, batch.lengths), batch.lengths, batch.targets)
+            wavs = heard(self.downstream.head.labels, batch.targets)
+            logits = self.downstream(batch.layers, batch.lengths, *wavs)
+            loss = self.downstream.head.loss(logits, batch.lengths, batch.targets)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         clip_gradients(self.downstream, self.recipe.clip)
@@ -287,8 +297,12 @@ class _InClosedForm(_Learner):
 
 
 @torch.no_grad()
-def predict(downstream: Downstream, examples: Examples, device: torch.device) -> tuple[list[Any], float]:
-    """Predictions in the order of the examples, and the mean loss; leaves the downstream in evaluation mode.
+def predict(
+    downstream: Downstream, examples: Examples, device: torch.device, keep: Keep = whole
+) -> tuple[list[Any], float]:
+    """What is kept of predictions, in the order of the examples, and the mean loss.
+
+    Leaves the downstream in evaluation mode.
 
     A head that learns nothing has no loss: it is 0.
     """
@@ -297,9 +311,11 @@ def predict(downstream: Downstream, examples: Examples, device: torch.device) ->
     total = 0.0
     for indices in evaluation_batches(examples, EVALUATION_BATCH, downstream.frames_in(EVALUATION_SECONDS)):
         layers, lengths, targets = examples.batch(indices).to(device)
-        logits = downstream(layers, lengths)
+        wavs = heard(downstream.head.labels, targets)
+        logits = downstream(layers, lengths, *wavs)
         if downstream.head.trains:
             total += downstream.head.loss(logits, lengths, targets).item() * len(indices)
-        for index, prediction in zip(indices, downstream.head.predict(logits, lengths), strict=True):
-            predictions[index] = prediction
+        found = downstream.head.predict(logits, lengths, *wavs)
+        for index, prediction, target in zip(indices, found, targets, strict=True):
+            predictions[index] = keep(prediction, target)
     return predictions, total / len(predictions)

@@ -286,6 +286,7 @@ def predict(
 ) -> list[Any]:
     """What the head of a run says about recordings: keyword, speaker, transcript, or slot -> value of an intent.
 
+    Of enhancement and separation it is an array, float32 (sources, samples) at 16 kHz.
     Of a task that compares recordings it is one prediction for each two that follow each other: an object with `score`,
     and with `answer` (accept or reject) and `threshold`, where the run's test gives one.
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 
-from core.digest import file_digest
+from core.audio import SAMPLE_RATE
+from core.digest import file_digest, written_then_renamed
 from core.errors import BenchmarkError, CheckpointError, ContractError, RecordError
 from core.feature_cache import Kind
 from core.metrics import find_metric
@@ -91,6 +94,8 @@ class Predictor:
     def predict(self, path: Path) -> Any:
         """The keyword, speaker, emotion, transcript, phones, text with slots, turns, or slot -> value of an intent.
 
+        Of enhancement and separation it is the waveforms, float32 (sources, samples) at 16 kHz.
+
         The recording is read whole, but for its pauses, where the run took them out; of a task that compares
         recordings the prediction is what they are compared by.
 
@@ -104,9 +109,37 @@ class Predictor:
         (rows,) = self.encoder.rows([clip], [clip.read(self.encoder.sample_rate)], {kind})[kind]
         rows = rows.half().float() if self.record.features["dtype"] == "float16" else rows  # as the head was trained
         lengths = torch.tensor([len(rows)], device=self.encoder.device)
+        heard = ([clip.read()],) if self.downstream.head.hears else ()
         with torch.no_grad():
-            logits = self.downstream(rows[None].to(self.encoder.device), lengths)
-        return self.downstream.head.predict(logits, lengths)[0]
+            logits = self.downstream(rows[None].to(self.encoder.device), lengths, *heard)
+        return self.downstream.head.predict(logits, lengths, *heard)[0]
+
+
+def with_waveforms_written(answers: Sequence[Answer], folder: Path, task: str) -> list[Answer]:
+    """The answers, of which waveforms are files now, and each prediction is the list of their names.
+
+    Args:
+        answers: of one run.
+        folder: where the files go: 32-bit float WAV at 16 kHz, called after the recording and the task.
+        task: its name.
+
+    Raises: ContractError: two recordings are called alike. OSError: one can't be written.
+    """
+    if not any(isinstance(answer.prediction, np.ndarray) for answer in answers):
+        return list(answers)
+    named = Counter(answer.files[0].stem for answer in answers)
+    if len(named) < len(answers):
+        raise ContractError(f"several recordings are called '{named.most_common(1)[0][0]}': predict them one by one")
+    written = []
+    for answer in answers:
+        count = len(answer.prediction)
+        ends = [task if count == 1 else f"{task}{number}" for number in range(1, count + 1)]
+        paths = [folder / f"{answer.files[0].stem}.{end}.wav" for end in ends]
+        for path, wav in zip(paths, answer.prediction, strict=True):
+            with written_then_renamed(path) as temporary:
+                soundfile.write(temporary, wav, SAMPLE_RATE, subtype="FLOAT")
+        written.append(Answer(answer.files, list(map(str, paths))))
+    return written
 
 
 def find_run(store: RecordStore, run: str) -> ResultRecord:

@@ -148,20 +148,22 @@ def _scores(
         tasks = list(dict.fromkeys(column.task for column in columns.values()))
         points = {name: scores.superb_score(_values(found, columns), tasks) for name, found in cells.items()}
         return scores.superb_card(tasks), points
-    optima = {key: column.optimum for key, column in columns.items() if column.optimum is not None}
-    errors = {name: {key: abs(optima[key] - cell.mean) for key, cell in found.items() if key in optima}
-              for name, found in cells.items()}  # fmt: skip
+    judged = {key: column for key, column in columns.items() if column.error(0.0) is not None}
+    errors = {
+        name: {key: error for key, cell in found.items() if (error := columns[key].error(cell.mean)) is not None}
+        for name, found in cells.items()
+    }
     # By what was typed, too: s3prl's upstream of this name removes the mean.
     baselines = [name for name, record in facts.items() if _typed(record) == record.upstream["name"] == scores.BASELINE]
-    baseline = baselines[0] if len(baselines) == 1 and set(errors[baselines[0]]) == set(optima) else None
+    baseline = baselines[0] if len(baselines) == 1 and set(errors[baselines[0]]) == set(judged) else None
     by_task: dict[str, list[str]] = defaultdict(list)
-    for key in optima:
+    for key in judged:
         by_task[columns[key].task].append(key)
     points = {
         name: scores.error_reduction(found, errors[baseline], list(by_task.values())) if baseline else None
         for name, found in errors.items()
     }
-    return scores.reduction_card([columns[key] for key in optima], baseline), points
+    return scores.reduction_card(list(judged.values()), baseline), points
 
 
 def _typed(record: ResultRecord) -> str:

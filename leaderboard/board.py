@@ -247,6 +247,12 @@ class Column:
         """The best value there is; None where there is none."""
         return optimum(self.direction, self.bounds)
 
+    def error(self, value: float) -> float | None:
+        """How far a value is from the optimum; of decibels without one, the energy of what is wrong, by any unit."""
+        if self.optimum is not None:
+            return abs(self.optimum - value)
+        return 10 ** ((-value if self.direction == "higher" else value) / 10) if self.unit == "dB" else None
+
 
 @dataclass(frozen=True)
 class Row:

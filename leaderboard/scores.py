@@ -62,7 +62,8 @@ def error_reduction(
     outweigh all others: with one error in 300, twelve would else make -1,100 %.
 
     Args:
-        errors: column -> distance to the metric's optimum, such as an error rate, or 100 minus an accuracy.
+        errors: column -> distance to the metric's optimum, such as an error rate, or 100 minus an accuracy; of decibels
+            the energy that they stand for.
         baseline: the same of the baseline.
         tasks: the columns of each task, whose mean is taken first.
 
@@ -94,7 +95,7 @@ def superb_card(tasks: Sequence[str]) -> ScoreCard:
 def reduction_card(columns: Sequence[Column], baseline: str | None) -> ScoreCard:
     """What is shown with the mean relative error reduction."""
     names = ", ".join(dict.fromkeys(column.task.upper() for column in columns))
-    kinds = dict.fromkeys(_error_in_words(column) for column in columns if column.optimum is not None)
+    kinds = dict.fromkeys(map(_error_in_words, columns))
     lacking = "" if baseline else f" No row here: {BASELINE} was not run on all of them."
     return ScoreCard(
         "error reduction",
@@ -108,6 +109,8 @@ def reduction_card(columns: Sequence[Column], baseline: str | None) -> ScoreCard
 def _error_in_words(column: Column) -> str:
     """Such as `100 - Acc` or `WER`."""
     title = column.metric_title
+    if column.optimum is None:
+        return f"10^(-{title} / 10)" if column.direction == "higher" else f"10^({title} / 10)"
     if not column.optimum:
         return title
     return f"{column.optimum:g} - {title}" if column.direction == "higher" else f"{title} - {column.optimum:g}"

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 
+import numpy as np
+
 from core import checks
 from core.checks import CheckResult, require
 from core.manifest import Manifest, Utterance, slots_of
@@ -17,7 +19,7 @@ from core.registry import unknown_name
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from downstreams._schedules import SCHEDULES
-from downstreams.labels._base import LABELS, Labels
+from downstreams.labels._base import ANY_CONTEXT, LABELS, Labels
 from tasks._base import TASKS, Task
 from tasks._folds import folds_of, in_fold
 from tasks._rows import task_rows, values_of
@@ -34,6 +36,7 @@ class Assignment:
 
 
 Check = Callable[[Assignment], None]
+MOST_HEARD = 20  # waveforms of test that measures of speech are tried on
 
 
 def check_declaration_complete(given: Assignment) -> None:
@@ -132,9 +135,13 @@ def check_perfect_predictions_score_the_optimum(given: Assignment) -> None:
 
 
 def check_a_constant_scores_chance_or_worse(given: Assignment) -> None:
-    """Whoever says the most frequent thing every time is no better than its share."""
+    """Whoever says the most frequent thing every time is no better than its share; or gives back what is heard."""
     references = _references(given)
     metric = get_metric(given.task.metrics[0])
+    if HEADS.get(given.task.head).label_kind.heard:
+        value = metric.compute([np.repeat(each[:1], len(each) - 1, axis=0) for each in references], references)
+        require(value != metric.optimum, "what is heard is what it is to be made of: nothing is left to do")
+        return
     common, count = Counter(map(str, references)).most_common(1)[0]
     constant = next(reference for reference in references if str(reference) == common)
     value = metric.compute([constant] * len(references), references)
@@ -229,6 +236,7 @@ def _problems(task: Task, recipe: Recipe) -> list[str]:
         (bool(audio.crop_samples) == bool(audio.crops), "crop_samples and crops go together"),
         (audio.trim is None or min(audio.trim.level, audio.trim.seconds) > 0, "trim needs a level and seconds above 0"),
         (not audio.cuts or not head.label_kind.timed, "recordings are cut, but labels say when something happens"),
+        (not (audio.crop_samples and head.hears), "recordings are cut, but not what they are to be made of"),
         (not recipe.balanced or head.label_kind.closed_set, "balanced needs classes"),
         (not recipe.spec_augment or head.needs == "frames", "spec_augment needs a head on frames"),
         *((name in known, str(unknown_name(f"option of {task.head}", name, known))) for name in recipe.head),
@@ -243,6 +251,10 @@ def _references(given: Assignment) -> list[Any]:
     head = HEADS.get(given.task.head)
     if given.corpus is None:
         train = test = list(head.label_kind.samples)
+    elif head.label_kind.heard:
+        examples = task_rows(given.corpus, given.task).examples
+        known = head.label_kind.from_train([row.label for row in examples["train"]], given.task.label)
+        return [known.encode(row.label, ANY_CONTEXT).numpy() for row in examples["test"][:MOST_HEARD]]
     else:
         rows = given.task.rows_of(given.corpus)
         train, test = ([row.labels[given.task.label] for row in rows.split(split)] for split in ("train", "test"))

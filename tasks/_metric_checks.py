@@ -117,7 +117,11 @@ def _accepted(metric: Metric) -> Iterator[list[Any]]:
 
 def _references(labels: type[Labels]) -> list[Any]:
     known = labels.from_train(labels.samples, "label")
-    return [known.reference(sample) for sample in labels.samples]
+    references = [known.reference(sample) for sample in labels.samples]
+    if not labels.heard:
+        return references
+    shortest = min(signals.shape[1] for signals in references)  # each is compared with the others
+    return [signals[:, :shortest] for signals in references]
 
 
 def _half_wrong(references: list[Any]) -> list[Any]:

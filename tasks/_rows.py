@@ -13,15 +13,18 @@ from typing import Any
 
 from core.digest import canonical_json, digest_of, written_then_renamed
 from core.errors import CacheError, ManifestError
+from core.extras import require_extra
 from core.feature_cache import Kind
 from core.manifest import SPLITS, Manifest, Utterance, refuse, unseen_labels
-from core.mixtures import Mixture, Source
+from core.metrics import get_metric
+from core.mixtures import mixture_from_json, mixture_to_json
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
 from tasks._audio import AudioRecipe, crops_of, samples_of, without_pauses
 from tasks._base import Task
 from tasks._doubts import doubts, drawn_by_class, refuse_one_class, words_without_spaces
 from tasks._folds import divided, in_fold
+from tasks._signals import Signals, signals_of
 from tasks._trials import Trial, searches_of, trials_of
 from upstreams._extraction.clips import Clip, is_long
 
@@ -156,15 +159,13 @@ def read_rows(path: Path) -> TaskRows:
 
 
 def _clip_to_json(clip: Clip) -> list[Any]:
-    mixture = None if clip.mixture is None else [
-        clip.mixture.length, [[str(s.path), s.start, s.stop, s.offset, s.gain_db] for s in clip.mixture.sources]
-    ]  # fmt: skip
+    mixture = None if clip.mixture is None else mixture_to_json(clip.mixture)
     return [clip.audio_digest, str(clip.path), clip.samples, clip.start, clip.stop, mixture]
 
 
 def _clip_from_json(content: Sequence[Any], audio: AudioRecipe) -> Clip:
     digest, path, samples, start, stop, mixed = content
-    mixture = mixed and Mixture(tuple(Source(Path(file), *rest) for file, *rest in mixed[1]), mixed[0])
+    mixture = mixed and mixture_from_json(mixed)
     return Clip(digest, Path(path), samples, frozenset(), start, stop, audio.gain_db, mixture)
 
 
@@ -205,18 +206,22 @@ def task_rows(
     """
     recipe = task.recipe(None) if recipe is None else recipe
     audio = task.audio_of(recipe)
+    for metric in map(get_metric, task.metrics):
+        if metric.extra is not None:
+            require_extra(metric.extra, f"task {task.name}: metric {metric.name}")
     utterances: Rows = _chosen(in_fold(manifest, task, fold), task, limit)
     digests = manifest.audio_digests
     recordings: Recordings = {
         split: [recording_of(row, digests[row.id], audio) for row in rows] for split, rows in utterances.items()
     }
     trials = {split: _trials(manifest, utterances[split], task) for split in SPLITS[1:] if task.scorer}
-    rows_digest = _digest_of(utterances, task.label, digests, trials)
+    signals = _signals(manifest, utterances, task, audio)
+    rows_digest = _digest_of(utterances, task.label, digests, trials, signals)
     if audio.trim is not None:
         recordings = {split: without_pauses(made, audio.trim, manifest.memory) for split, made in recordings.items()}
     utterances, recordings = _long_enough(utterances, recordings, audio.min_samples)
     clips = clips_by_split(recordings, audio)
-    examples = {split: _examples(rows, clips[split], task.label) for split, rows in utterances.items()}
+    examples = {split: _examples(rows, clips[split], task.label, signals) for split, rows in utterances.items()}
     values = [example.label for example in examples["train"]]
     HEADS.get(task.head).labels_from_train(values, task.label, recipe)  # raises where they can't be learned
     spelt = words_without_spaces(utterances["train"], task.label, task.metrics)
@@ -235,16 +240,39 @@ def _trials(manifest: Manifest, rows: Sequence[Utterance], task: Task) -> list[T
     return searches_of(manifest, rows, task.label, task.against)
 
 
-def _examples(rows: Sequence[Utterance], clips: Sequence[Sequence[Clip]], label: str) -> list[Example]:
+def _signals(manifest: Manifest, rows: Rows, task: Task, audio: AudioRecipe) -> Mapping[str, Signals]:
+    """What the labels name, where they name waveforms."""
+    if not HEADS.get(task.head).label_kind.heard:
+        return {}
+    return signals_of(manifest, [row for part in rows.values() for row in part], task.label, audio.gain_db)
+
+
+def _examples(
+    rows: Sequence[Utterance], clips: Sequence[Sequence[Clip]], label: str, signals: Mapping[str, Signals]
+) -> list[Example]:
     return [
-        Example(row.id, tuple(clip.key for clip in made), row.labels.get(label), _speaker(row))
+        Example(
+            row.id,
+            tuple(clip.key for clip in made),
+            signals[row.id].label if signals else row.labels.get(label),
+            _speaker(row),
+        )
         for row, made in zip(rows, clips, strict=True)
     ]
 
 
-def _digest_of(rows: Rows, label: str, digests: Mapping[str, str], trials: Mapping[str, Sequence[Trial]]) -> str:
+def _digest_of(
+    rows: Rows,
+    label: str,
+    digests: Mapping[str, str],
+    trials: Mapping[str, Sequence[Trial]],
+    signals: Mapping[str, Signals],
+) -> str:
+    def meaning(row: Utterance) -> Any:
+        return signals[row.id].digests if signals else row.labels.get(label)
+
     facts: dict[str, Any] = {
-        split: [[row.id, row.labels.get(label), _speaker(row), digests[row.id], row.start, row.stop] for row in part]
+        split: [[row.id, meaning(row), _speaker(row), digests[row.id], row.start, row.stop] for row in part]
         for split, part in rows.items()
     }
     return digest_of(facts | ({"trials": trials} if trials else {}))

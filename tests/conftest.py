@@ -22,6 +22,7 @@ import soundfile
 import torch
 
 from core.audio import SAMPLE_RATE
+from core.extras import EXTRAS
 from core.manifest import Manifest, read_manifest
 from core.metrics import METRICS
 from downstreams._base import HEADS
@@ -35,6 +36,13 @@ hypothesis.settings.load_profile("suite")
 FUZZ = int(
     os.environ.get("FROSTBENCH_FUZZ", "0")
 )  # examples of each fuzz test, drawn anew; 0 are a few, always the same
+
+
+def skip_without_extra(metric: str) -> None:
+    """Skips where a metric needs an extra that `make` does not install."""
+    extra = METRICS.get(metric).extra
+    if extra is not None:
+        pytest.importorskip(EXTRAS[extra][0], reason=f"the extra {extra} is not installed")
 
 
 def fuzzed(examples: int) -> hypothesis.settings:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import itertools
+import random
+import shutil
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import skip_without_extra
 from typer.testing import CliRunner
 
 from core.audio import SAMPLE_RATE
@@ -28,10 +31,12 @@ from tasks.corpora import (
     fluent_speech_commands,
     iemocap,
     libri2mix,
+    libri2mix_separation,
     librispeech,
     quesst14,
     sbcsae,
     speech_commands,
+    voicebank_demand,
     voxceleb1,
     voxceleb1_verification,
 )
@@ -267,7 +272,28 @@ def make_libri2mix(root: Path) -> Path:
     return root
 
 
+def make_separation(root: Path) -> Path:
+    """Two mixtures a split with their sources."""
+    for place, name in enumerate(libri2mix_separation.FOLDERS.values()):
+        for number in (0, 1):
+            mixture = f"{place}1-2-000{number}_{place}3-4-000{number}.wav"
+            for part in ("mix_clean", "s1", "s2"):
+                write(root / "Libri2Mix/wav16k/min" / name / part / mixture, 16_000 + number)
+    return root
+
+
+def make_voicebank(root: Path, ending: str = "") -> Path:
+    """Noisy and clean at 48 kHz: one voice of train, the two of valid, one of test."""
+    for part, voices in (("trainset_28spk_wav", ("p227", "p226", "p287")), ("testset_wav", ("p232",))):
+        for voice in voices:
+            for kind in ("noisy", "clean"):
+                write(root / f"{kind}_{part}{ending}" / f"{voice}_001.wav", 24_000)
+    return root
+
+
 MAKERS = {
+    "libri2mix_separation": (make_separation, "ss"),
+    "voicebank_demand": (make_voicebank, "se"),
     "libri2mix": (make_libri2mix, "sd"),
     "quesst14": (make_quesst14, "qbe"),
     "common_voice": (make_common_voice, "ood_asr"),
@@ -291,6 +317,8 @@ def test_a_complete_corpus_is_prepared_and_fits_its_task(name, tmp_path):
     assert "all" in result.output and "incomplete: " not in result.output
     assert ("note: " in result.output) is (name != "sbcsae"), "whose official counts nobody has published"
     corpus = open_corpus(name, tmp_path)
+    for metric in TASKS.get(task).metrics:
+        skip_without_extra(metric)
     fold, *_ = folds_of(corpus, TASKS.get(task))
     data = task_rows(corpus, TASKS.get(task), fold=fold)
     assert all(data.examples[split] for split in TASKS.get(task).splits)
@@ -613,6 +641,72 @@ def test_libri2mix_rows(below, tmp_path):
         f"{split}: 2 recordings instead of the official {count:,}" for split, count in libri2mix.OFFICIAL.items()
     ]
     assert task_rows(manifest, TASKS.get("sd")).examples["test"][0].speaker == ("21", "22")
+
+
+@pytest.mark.parametrize("below", [".", "Libri2Mix", "Libri2Mix/wav16k", "Libri2Mix/wav16k/min"])
+def test_libri2mix_separation_rows(below, tmp_path):
+    manifest = libri2mix_separation.load(make_separation(tmp_path) / below)
+    assert counts(manifest) == {"train": 2, "valid": 2, "test": 2} and not manifest.missing
+    row = manifest.split("valid")[0]
+    assert row.path.parts[-3:] == ("dev", "mix_clean", "11-2-0000_13-4-0000.wav")
+    assert row.labels == {
+        "targets": ["s1/11-2-0000_13-4-0000.wav", "s2/11-2-0000_13-4-0000.wav"],
+        "voice": ["11", "13"],
+    }
+    assert [note.partition(" (")[0] for note in manifest.notes] == [
+        f"{split}: 2 recordings instead of the official {count:,}"
+        for split, count in libri2mix_separation.OFFICIAL.items()
+    ]
+    rows = task_rows(manifest, TASKS.get("ss"))
+    assert rows.examples["test"][0].speaker == ("21", "23")
+    for (_, ((path, *piece),)), part in zip(rows.examples["test"][0].label["signals"][1:], ("s1", "s2"), strict=True):
+        assert Path(path).parts[-3:] == ("test", part, "21-2-0000_23-4-0000.wav") and piece == [0, None, 0, 0.0]
+
+
+def test_libri2mix_separation_takes_a_thousand_of_dev_as_superb_sg_does():
+    names = [f"{number:04}" for number in range(3_000)]
+    shuffled = list(names)
+    random.seed(7)
+    random.shuffle(shuffled)
+    assert libri2mix_separation._drawn(names) == sorted(shuffled[:1_000])
+
+
+def test_libri2mix_separation_names_what_is_missing(tmp_path):
+    with pytest.raises(ManifestError, match=r"split train: .*mix_clean is missing(?s:.*)split test: .*s2 is missing"):
+        libri2mix_separation.load(tmp_path)
+    home = make_separation(tmp_path) / "Libri2Mix/wav16k/min"
+    (home / "test/s2/21-2-0001_23-4-0001.wav").unlink()
+    assert "1 mixtures of" in libri2mix_separation.load(tmp_path).notes[2]
+    write(home / "test/s2/21-2-0000_23-4-0000.wav", 15_000)
+    with pytest.raises(ManifestError, match=r"'s2/21-2-0000_23-4-0000.wav' has 15,000 samples .* heard 16,000"):
+        task_rows(libri2mix_separation.load(tmp_path), TASKS.get("ss"))
+    shutil.rmtree(home / "dev/s1")
+    assert libri2mix_separation.load(tmp_path).missing[0].startswith(f"split valid: {home / 'dev/s1'} is missing")
+
+
+@pytest.mark.parametrize("ending", ["", "_16k"])
+def test_voicebank_demand_rows(ending, tmp_path):
+    manifest = voicebank_demand.load(make_voicebank(tmp_path, ending))
+    assert counts(manifest) == {"train": 1, "valid": 2, "test": 1} and not manifest.missing
+    row = manifest.split("test")[0]
+    assert row.id == "p232_001" and row.path.parent.name == f"noisy_testset_wav{ending}"
+    assert row.labels == {"clean": f"clean_testset_wav{ending}/p232_001.wav", "voice": "p232"}
+    assert {row.labels["voice"] for row in manifest.split("valid")} == {"p226", "p287"}
+    assert [note.partition(" (")[0] for note in manifest.notes] == [
+        f"{split}: {count} recordings instead of the official {official:,}"
+        for count, (split, official) in zip((1, 2, 1), voicebank_demand.OFFICIAL.items(), strict=True)
+    ]
+
+
+def test_voicebank_demand_names_what_is_missing(tmp_path):
+    with pytest.raises(ManifestError, match=r"train: .*noisy_trainset(?s:.*)test: .*clean_testset_wav is missing"):
+        voicebank_demand.load(tmp_path)
+    make_voicebank(tmp_path)
+    write(tmp_path / "noisy_testset_wav/p232_002.wav", 24_000)
+    assert "1 recordings of" in voicebank_demand.load(tmp_path).notes[2]
+    shutil.rmtree(tmp_path / "clean_trainset_28spk_wav")
+    (missing,) = voicebank_demand.load(tmp_path).missing
+    assert missing.startswith(f"train: {tmp_path / 'clean_trainset_28spk_wav'} is missing")
 
 
 def test_libri2mix_names_what_is_missing(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import skip_without_extra
 
 from core.checks import run_check
 from core.metrics import METRICS
@@ -16,6 +17,7 @@ CASES = [(name, check) for name in METRICS.names() for check in CHECKS]
 
 @pytest.mark.parametrize(("name", "check"), CASES, ids=[f"{name}-{check.__name__}" for name, check in CASES])
 def test_contract(name, check):
+    skip_without_extra(name)
     assert run_check(check, METRICS.get(name)).error is None
 
 

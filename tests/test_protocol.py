@@ -23,6 +23,7 @@ from downstreams.labels._base import Labels, labels_from_json
 from downstreams.labels.activities import ActivityLabels
 from downstreams.labels.slots import SlotLabels
 from downstreams.labels.text import TextLabels
+from downstreams.labels.waveforms import WaveformLabels
 from frostbench.grid.plan import Grid, make_cells
 from leaderboard.superb import FILE, superb_tasks
 from tasks._audio import AudioRecipe
@@ -66,6 +67,8 @@ PUBLISHED = {
     },
     "er": {"batch_size": 32, "steps": 30_000, "eval_every": 1_000},
     "sd": {"batch_size": 32, "steps": 30_000, "eval_every": 500},
+    "se": {"batch_size": 8, "steps": 150_000, "eval_every": 1_250},
+    "ss": {"batch_size": 8, "steps": 150_000, "eval_every": 2_000},
     "sf": {
         "batch_size": 32,
         "steps": 200_000,
@@ -101,6 +104,8 @@ def test_superb_recipe_is_the_published_one(name):
         ("asv", ["eer"]),
         ("qbe", ["mtwv"]),
         ("sd", ["der"]),
+        ("se", ["pesq", "stoi", "si_sdri"]),  # the last beside those of the board
+        ("ss", ["si_sdri"]),
         ("sf", ["slot_type_f1", "slot_value_cer"]),
     ],
 )
@@ -122,6 +127,7 @@ def slots(*sizes: int) -> SlotLabels:
         ("asr", TextLabels(tuple(LETTERS), end_marks=True), 32, 42_828_832),
         ("er", slots(4), 4, 197_892),
         ("sd", ActivityLabels(2), 2, 2_626_562),
+        ("ss", WaveformLabels(2), 2 * 257, 51_427_330),
         ("sf", TextLabels((*LETTERS, *SLOT_MARKS), "marked", True), 109, 42_986_605),
         # SUPERB-SG's Spanish vocabulary; a projection behind each LSTM layer.
         (
@@ -138,7 +144,8 @@ def test_heads_have_exactly_the_published_parameters(name, labels, outputs, para
     task = TASKS.get(name)
     with torch.device("meta"):
         downstream = Downstream(task.head, 13, BASE, labels, task.recipe("superb"))
-    assert downstream.head.classifier.out_features == outputs == sum(labels.sizes)
+    bins = getattr(downstream.head, "bins", 1)  # of a mask
+    assert downstream.head.classifier.out_features == outputs == sum(labels.sizes) * bins
     assert sum(parameter.numel() for parameter in downstream.head.parameters()) == parameters
     assert [name for name, _ in downstream.named_parameters() if not name.startswith("head.")] == ["featurizer.weights"]
     assert downstream.featurizer.weights.numel() == 13

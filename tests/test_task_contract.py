@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import skip_without_extra
 
 from core.manifest import Manifest
 from core.metrics import METRICS, get_metric
@@ -17,16 +18,20 @@ from tasks.corpora._base import CORPORA, open_corpus
 
 CASES = [(name, check) for name in TASKS.names() for check in _checks.CHECKS]
 NOT_ON_MINI = {"er"}  # synthetic voices have no emotions
-CASE_IDS = [f"{name}-{check.__name__}" for name, check in CASES]
+NOT_ON_TINY = {"se", "ss"}  # whose recordings are too short for measures of speech: test_waveform_tasks.py has others
+ON_TINY = [case for case in CASES if case[0] not in NOT_ON_TINY]
+CASE_IDS = [f"{name}-{check.__name__}" for name, check in ON_TINY]
 
 
-@pytest.mark.parametrize(("name", "check"), CASES, ids=CASE_IDS)
+@pytest.mark.parametrize(("name", "check"), ON_TINY, ids=CASE_IDS)
 def test_contract(name, check, corpus):
     assert _checks.run_check(check, TASKS.get(name), corpus).error is None
 
 
 @pytest.mark.parametrize(("name", "check"), [case for case in CASES if case[0] not in NOT_ON_MINI])
 def test_contract_on_mini(name, check, mini):
+    for metric in TASKS.get(name).metrics:
+        skip_without_extra(metric)
     assert _checks.run_check(check, TASKS.get(name), mini).error is None
 
 
@@ -46,8 +51,8 @@ def test_mini_has_room_for_a_better_upstream(mini):
     for task in TASKS:
         if task.name in NOT_ON_MINI:
             continue
-        rows = task_rows(mini, task)
-        least = 120 if task.label == "turns" else 300  # mixtures of two
+        rows = task_rows(mini, replace(task, metrics=tuple(name for name in task.metrics if name != "pesq")))
+        least = {"turns": 120, "targets": 120, "clean": 100}.get(task.label, 300)  # of mixtures
         assert len(rows.trials["test"] if task.scorer else rows.examples["test"]) >= least, task.name
     speakers = {row.labels["speaker"] for row in mini.with_label("speaker").utterances}
     keywords = {row.labels["keyword"] for row in mini.with_label("keyword").utterances}

@@ -40,13 +40,27 @@ class Labels(ABC):
         kind: its name in the registry.
         closed_set: whether a value that train lacks can't be predicted, so that valid and test must not hold one.
         timed: whether a label says when something happens; its recording can't be cut then.
+        heard: whether a label is waveforms: what was heard, and what it is to be made of. They are read when a batch
+            asks for them, and of a prediction the values of metrics are kept in its place.
         samples: eight labels, for the head contract.
+        sample_frames: valid frames, of 10 ms, of the utterances that the samples belong to.
     """
 
     kind: ClassVar[str]
     closed_set: ClassVar[bool] = False
     timed: ClassVar[bool] = False
+    heard: ClassVar[bool] = False
     samples: ClassVar[tuple[Any, ...]]
+    sample_frames: ClassVar[tuple[int, ...]] = (
+        40,
+        33,
+        28,
+        40,
+        31,
+        25,
+        36,
+        27,
+    )  # the longest text fits at half the rate
 
     @classmethod
     @abstractmethod

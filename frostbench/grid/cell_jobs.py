@@ -24,7 +24,7 @@ from downstreams._recipe import Candidate, updates_of
 from downstreams._training import TrainingRun, choose, predict, train_together
 from downstreams.labels._base import Labels
 from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
-from frostbench.grid.judging import Items, items_of
+from frostbench.grid.judging import Items, items_of, kept_of
 from frostbench.grid.live import LiveExamples
 from frostbench.grid.measures import layer_norms
 from frostbench.grid.upstream_checks import passed_checks
@@ -99,6 +99,7 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
         [TrainingRun(tried.learning_rate, cell.seed, tried.layer) for cell, tried in todo],
         torch.device(device),
         advance,
+        kept_of([metric], labels),
     )
     seconds = (time.monotonic() - started) / len(todo)
     for (cell, tried), downstream, candidate in zip(todo, models, candidates, strict=True):
@@ -149,11 +150,11 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     downstream.load_state_dict(dict(best.state))
     layer_weights = downstream.featurizer.layer_weights().tolist()
     norms = layer_norms(data["valid"], downstream.featurizer.normalise)
+    metrics = [get_metric(name) for name in cell.task.metrics]
     # The one look at test: everything has been decided.
-    found, _ = predict(downstream.to(device), data["test"], torch.device(device))
+    found, _ = predict(downstream.to(device), data["test"], torch.device(device), kept_of(metrics, labels))
     items = items_of(cell, "test", labels)
     predictions = items.predictions(found)
-    metrics = [get_metric(name) for name in cell.task.metrics]
     values = {metric.name: metric.compute(predictions, items.references) for metric in metrics}
     store = RecordStore(folders.results)
     rows = _prediction_rows(items, predictions, metrics)

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from core.metrics import Metric
+from downstreams._training import Keep, whole
 from downstreams.labels._base import Labels
 from frostbench.grid.cell import Cell
 from tasks._rows import Example
@@ -41,6 +45,18 @@ class Items:
             return found
         found = scores(self.scorer, found, self.pairs)
         return found if self.searches is None else standardised(found, self.searches)
+
+
+def kept_of(metrics: Sequence[Metric], labels: Labels) -> Keep:
+    """What is kept of a prediction: itself, or of waveforms, which would take gigabytes, the value of each metric."""
+    if not labels.heard:
+        return whole
+
+    def scored(prediction: Any, target: torch.Tensor) -> dict[str, float]:
+        signals = target.numpy()
+        return {metric.name: metric.statistics(prediction, signals)[0] for metric in metrics}
+
+    return scored
 
 
 def items_of(cell: Cell, split: str, labels: Labels) -> Items:

@@ -30,7 +30,7 @@ class LiveExamples:
 
     encoder: FrozenUpstream
     clips: Sequence[Clip]
-    targets: list[torch.Tensor]
+    targets: Sequence[torch.Tensor]
     kind: Kind
     crop_samples: int = 0
 

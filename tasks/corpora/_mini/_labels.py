@@ -323,4 +323,4 @@ def _noisy(rows: Sequence[Row], noises: Sequence[Row], split: str, out: Path) ->
                 source = {"file_name": noise["file_name"], "stop_sample": samples - offset, **source}
             sources.append(source)
             offset += size
-        yield {"id": identifier, "split": split, "mixture": sources, "voice": row["voice"], "targets": [0]}
+        yield {"id": identifier, "split": split, "mixture": sources, "voice": row["voice"], "clean": 0}

@@ -35,7 +35,7 @@ from _texts import SPEEDS, SPLITS, Line, keyed_generator, script, vocabulary
 HERE = Path(__file__).parent
 SUFFIX = ".opus"
 GROUPS = tuple(SPEEDS)
-LABELS = ("keyword", "speaker", "intent", "text", "speaker_to_verify", "query", "turns", "targets")
+LABELS = ("keyword", "speaker", "intent", "text", "speaker_to_verify", "query", "turns", "targets", "clean")
 STRESS = "\N{MODIFIER LETTER VERTICAL LINE}\N{MODIFIER LETTER LOW VERTICAL LINE}"
 BITRATE = 22_000  # bit/s, nominal; short and noisy recordings get about 30, so 85 minutes are about 20 MB
 Row = dict[str, object]
@@ -171,7 +171,13 @@ def check(out: Path) -> None:
 
 
 def _check_splits(rows: list[Row]) -> None:
-    for label, unit in (("keyword", "voice"), ("text", "voice"), ("targets", "voice"), ("speaker", "prompt")):
+    for label, unit in (
+        ("keyword", "voice"),
+        ("text", "voice"),
+        ("targets", "voice"),
+        ("clean", "voice"),
+        ("speaker", "prompt"),
+    ):
         values = [(row[unit], row["split"]) for row in rows if label in row and row[unit]]
         seen = {(value, split) for many, split in values for value in (many if isinstance(many, list) else [many])}
         assert len(seen) == len({value for value, _ in seen}), f"a {unit} of the {label} rows is in two splits"
