@@ -115,7 +115,7 @@ PRETRAIN = ("pretrain", "apc", "--corpus", "{}/corpus", "--output", "{}/new", "-
 CASES = {
     "unknown upstream": (nothing, (*RUN, "--upstream", "fbnak"), "unknown upstream 'fbnak': did you mean 'fbank'?"),
     "unknown kind": (nothing, (*RUN, "--upstream", "hff:x"), "unknown kind of upstream 'hff:' in 'hff:x': write NAME"),
-    "unknown task": (nothing, (*FBANK, "--task", "kss"), "unknown task 'kss': did you mean 'ks'?"),
+    "unknown task": (nothing, (*FBANK, "--task", "kks"), "unknown task 'kks': did you mean 'ks'?"),
     "unknown corpus": (nothing, (*FBANK, "--corpus", "minni"), "unknown corpus 'minni': did you mean 'mini'?"),
     "unknown recipe": (nothing, (*FBANK, "--recipe", "fat"), "unknown recipe of ks 'fat': did you mean 'fast'?"),
     "unknown device": (nothing, (*FBANK, "--device", "cuda:77"), "device 'cuda:77' can't be used here"),

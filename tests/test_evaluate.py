@@ -191,7 +191,7 @@ class Short(Blocks):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((["fbank"], ["kss"]), "unknown task 'kss': did you mean 'ks'"),
+        ((["fbank"], ["kks"]), "unknown task 'kks': did you mean 'ks'"),
         ((["fban"], ["ks"]), "unknown upstream 'fban': did you mean 'fbank'"),
         (([], ["ks"]), "no upstream is given"),
         ((["fbank"], []), "no task is given"),

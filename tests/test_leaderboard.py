@@ -557,7 +557,7 @@ def test_published_rows_need_no_results(tmp_path):
     assert (suite.superb, suite.rows, [column.task for column in suite.columns]) == (
         True,
         (),
-        ["asr", "asv", "er", "ic", "ks", "pr", "qbe", "sd", "sf", "sf", "sid"],
+        ["asr", "asv", "er", "ic", "ks", "pr", "qbe", "sd", "se", "se", "se", "sf", "sf", "sid", "ss"],
     )
     assert "WavLM Large (published)" in drawn(board)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import made_boards
 import pytest
 
+from core.metrics import get_metric
+from leaderboard.board import Column
 from leaderboard.published import FILE, NAMES, published_as, published_rows
-from leaderboard.scores import REFERENCE_POINTS, error_reduction, superb_score, task_points
+from leaderboard.scores import REFERENCE_POINTS, error_reduction, reduction_card, superb_score, task_points
 
 PAPER = ("pr", "sid", "ks", "qbe", "ic", "asr", "asv", "er", "sd", "sf")
 # The board of September 2022: superb_s as displayed and recomputed.
@@ -68,6 +73,23 @@ def test_error_reduction():
     assert error_reduction({"ks": 25.0}, fbank, [["ks"], ["asr"]]) is None
     assert error_reduction({"ks": 25.0}, {"ks": 0.0}, [["ks"]]) == -100
     assert error_reduction({"ks": 0.0}, {"ks": 0.0}, [["ks"]]) == 0
+
+
+def test_decibels_count_as_energies():
+    def column(metric: str) -> Column:
+        known = get_metric(metric)
+        return replace(made_boards.column("ss"), metric_title=known.title, unit=known.unit, direction=known.direction,
+                       bounds=known.bounds)  # fmt: skip
+
+    assert column("si_sdri").error(0.0) == 1
+    assert column("si_sdri").error(10.0) == pytest.approx(0.1)
+    assert replace(column("si_sdri"), direction="lower").error(10.0) == pytest.approx(10)
+    assert column("pesq").error(4.0) == pytest.approx(0.643888474)
+    assert column("wer").error(12.0) == 12 and column("accuracy").error(12.0) == 88
+    assert replace(column("si_sdri"), unit="").error(1.0) is None
+    assert (
+        "10^(-SI-SDRi / 10), or 100 - Acc" in reduction_card([column("si_sdri"), column("accuracy")], None).explanation
+    )
 
 
 def test_a_task_on_which_fbank_hardly_errs_does_not_outweigh_the_others():

@@ -90,6 +90,8 @@ class WaveformLabels(Labels):
 
     def matches(self, prediction: Any, reference: Any) -> bool:
         """Whether estimates are far nearer to their targets than what was heard, or as good as equal to others."""
+        if prediction.shape[1] != reference.shape[1]:
+            return False
         if len(prediction) == len(reference):
             order = best_order(prediction, reference)
             return bool(np.allclose(prediction[list(order)], reference, atol=1e-3))
