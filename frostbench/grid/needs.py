@@ -14,6 +14,7 @@ from frostbench.byte_sizes import UNITS, format_bytes
 from frostbench.cache_space import Need
 from frostbench.grid.cell import Cell, Frames
 from frostbench.grid.wanted import Amount, WantedClips
+from upstreams._extraction.clips import Clip
 from upstreams._facts import UpstreamFacts
 
 DEFAULT_LIMIT = "50GB"  # an hour takes 3.6 GB by a base-size transformer in float16, 0.6 GB by apc's tiny size
@@ -86,6 +87,15 @@ def needs_of(part: Part, folder: Path) -> list[Need]:
             size, coming = (bytes_of(part.upstream, each, kind, dtype) for each in (amount, lacking))
             needs.append(Need(part.upstream.name, cache, keys, size, coming))
     return needs
+
+
+def lacking_clips(part: Part, needs: Sequence[Need]) -> list[Clip]:
+    """The clips of which the cache lacks something that one upstream needs."""
+    lacking: dict[str, Clip] = {}
+    for need in needs:
+        by_key = part.wanted.by_kind[need.cache.kind]
+        lacking |= {key: by_key[key] for key in (need.cache.lacking(need.keys) if need.coming else ())}
+    return list(lacking.values())
 
 
 def plan_waves(parts: Sequence[Part], limit: int | None) -> list[list[Part]]:

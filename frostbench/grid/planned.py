@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from core.audio import SAMPLE_RATE
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.costs import Costs
-from frostbench.grid.needs import Part, needs_of
+from frostbench.grid.needs import Part, lacking_clips, needs_of
 from frostbench.grid.stages import LEAVING
 from frostbench.grid.sweeps import quick_first, sweeps_of, training_work
 from frostbench.grid.upstream_checks import unchecked
+from frostbench.grid.wanted import keeps_means
 from frostbench.jobs.forecast import Stage, Work
 
 
@@ -31,12 +32,14 @@ def planned_stages(
     if todo:
         stages.append(Stage("checking upstreams", [costs.checking(upstream) for upstream in todo]))
     for wave in waves:
-        shares = [costs.extracting(part.upstream, seconds_to_pass(part, folders) / workers) for part in wave]
-        stages += [
-            Stage("extracting features", [share for share in shares if share.amount for _ in range(workers)]),
-            Stage("counting operations", [costs.counting(part.upstream) for part in wave]),
-        ]
-        for cells in quick_first([cell for part in wave for cell in part.cells]):
+        groups = quick_first([cell for part in wave for cell in part.cells])
+        shares = [(part, _seconds_in_turns(part, folders)) for part in wave]
+        for number, cells in enumerate(groups):
+            passing = [(part, sum(turns) if len(groups) == 1 else turns[number]) for part, turns in shares]
+            works = [costs.extracting(part.upstream, seconds / workers) for part, seconds in passing if seconds]
+            stages.append(Stage("extracting features", [work for work in works for _ in range(workers)]))
+            if number == 0:
+                stages.append(Stage("counting operations", [costs.counting(part.upstream) for part in wave]))
             stages += [
                 Stage("training heads", [training_work(runs, folders, costs) for runs in sweeps_of(cells, workers)]),
                 Stage("evaluating on test", [costs.evaluating(cell) for cell in cells]),
@@ -44,7 +47,9 @@ def planned_stages(
     return [*stages, Stage(LEAVING, [costs.leaving()])]
 
 
-def seconds_to_pass(part: Part, folders: Folders) -> float:
-    """Seconds of audio that have to pass an upstream, by the share of the features that is not in the cache."""
-    lacking = max((need.coming / need.size for need in needs_of(part, folders.cache) if need.size), default=0.0)
-    return lacking * sum(clip.samples for clip in part.wanted.clips if clip.kinds) / SAMPLE_RATE
+def _seconds_in_turns(part: Part, folders: Folders) -> tuple[float, float]:
+    """Seconds of audio that have to pass an upstream: of the clips of which means are kept, and of the others."""
+    lacking = lacking_clips(part, needs_of(part, folders.cache))
+    means = [clip.samples for clip in lacking if keeps_means(clip)]
+    others = [clip.samples for clip in lacking if not keeps_means(clip)]
+    return sum(means) / SAMPLE_RATE, sum(others) / SAMPLE_RATE

@@ -13,9 +13,9 @@ from frostbench.cache_space import Need
 from frostbench.grid.cell import Cell
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.costs import Costs
-from frostbench.grid.needs import Part, needs_of, plan_waves
+from frostbench.grid.needs import Part, lacking_clips, needs_of, plan_waves
 from frostbench.grid.plan import Plan
-from frostbench.grid.planned import planned_stages, seconds_to_pass
+from frostbench.grid.planned import planned_stages
 from frostbench.grid.recordings import work_of_recordings
 from frostbench.grid.short import too_short
 from frostbench.jobs.forecast import Forecast, Stage
@@ -146,13 +146,12 @@ def prepare(
     return Prepared(able, short, waves, [needs_of(part, folders.cache) for part in able], stages, costs)
 
 
-def planned_run(cells: Sequence[Cell], prepared: Prepared, folders: Folders, workers: int) -> PlannedRun:
+def planned_run(cells: Sequence[Cell], prepared: Prepared, workers: int) -> PlannedRun:
     """A prepared run, for people.
 
     Args:
         cells: all that were asked for.
         prepared: what is to be done.
-        folders: of features and trained candidates.
         workers: jobs at a time.
     """
     pending = sum(len(part.cells) for part in prepared.parts)
@@ -166,7 +165,7 @@ def planned_run(cells: Sequence[Cell], prepared: Prepared, folders: Folders, wor
         there=len(cells) - pending - len(refused),
         refused=dict(prepared.short),
         workers=workers,
-        upstreams=[_listening(part, needs, folders) for part, needs in parts],
+        upstreams=[_listening(part, needs) for part, needs in parts],
         stages=stages if pending else {},
         seconds=Forecast(prepared.stages, workers).left() if pending else 0.0,
         disk=sum(need.coming for _, needs in parts for need in needs),
@@ -186,13 +185,10 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _listening(part: Part, needs: Sequence[Need], folders: Folders) -> Listening:
-    lacking: dict[str, int] = {}
-    for need in needs:
-        by_key = part.wanted.by_kind[need.cache.kind]
-        lacking |= {key: by_key[key].samples for key in (need.cache.lacking(need.keys) if need.coming else ())}
+def _listening(part: Part, needs: Sequence[Need]) -> Listening:
+    lacking = lacking_clips(part, needs)
     coming = sum(need.coming for need in needs)
-    seconds = sum(lacking.values()) / SAMPLE_RATE if needs else seconds_to_pass(part, folders)
+    seconds = sum(clip.samples for clip in lacking) / SAMPLE_RATE
     return Listening(part.upstream.name, len(lacking), seconds, coming, sum(need.size for need in needs) - coming)
 
 

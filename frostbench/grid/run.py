@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from core.feature_cache import KINDS, caches_of
 from core.manifest import Manifest
 from core.records import RecordStore
 from frostbench.cache_overlay import require_whole
-from frostbench.cache_space import folders_in_use, in_use, make_room
+from frostbench.cache_space import Need, folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
 from frostbench.grid.cell import Cell, count_long
 from frostbench.grid.cell_jobs import Folders, delete_candidates, extract_features, run_cell, train_heads
@@ -24,7 +24,7 @@ from frostbench.grid.recordings import validate_once
 from frostbench.grid.stages import Stages
 from frostbench.grid.sweeps import quick_first, sweep_name, sweeps_of, training_work
 from frostbench.grid.upstream_checks import check_upstreams
-from frostbench.grid.wanted import GridClips
+from frostbench.grid.wanted import GridClips, keeps_means
 from frostbench.jobs.base import Executor, Job, Outcome
 from frostbench.jobs.cell_table import CellNews, State
 from frostbench.jobs.progress import Watcher
@@ -118,7 +118,7 @@ def plan_grid(grid: Grid, manifest: Manifest, folders: Folders, workers: int) ->
     store = RecordStore(folders.results)
     pending = [cell for cell in plan.cells if cell.run not in store]
     prepared = prepare(plan, _parts(plan.clips, pending), manifest, folders, grid.cache_limit, workers)
-    return planned_run(plan.cells, prepared, folders, workers)
+    return planned_run(plan.cells, prepared, workers)
 
 
 def _news(cell: Cell, state: State) -> CellNews:
@@ -185,7 +185,7 @@ def _compute_prepared(
     _tell_failed([cell for cell in pending if cell.upstream.digest not in able], watcher)
     if folders.read_only is not None:
         require_whole(folders.read_only, [need for needs in prepared.needs for need in needs])
-    watcher.say(planned_run(plan.cells, prepared, folders, workers).line())
+    watcher.say(planned_run(plan.cells, prepared, workers).line())
     for line in announcements(parts, prepared.needs, len(waves), grid.frames, grid.cache_limit):
         watcher.say(line)
     with stages.entered():
@@ -199,23 +199,37 @@ def _compute_prepared(
 
 
 def _run_wave(wave: Sequence[Part], limit: int | None, report: Report, folders: Folders, stages: Stages) -> None:
-    """Everything of a group of upstreams whose features fit into the cache together."""
+    """Everything of a group of upstreams whose features fit into the cache together.
+
+    Heads on means come first: what they need is extracted, they are trained, and only then follow the recordings that
+    heads on frames alone want.
+    """
     needs = [need for part in wave for need in needs_of(part, folders.cache)]
     make_room(folders.cache, limit, needs)
+    groups = quick_first([cell for part in wave for cell in part.cells])
+    costs: dict[str, float | None] = {}
     with in_use(needs):
-        jobs = extraction_jobs(wave, folders.cache, stages.executor.workers)
-        works = [stages.costs.extracting(job.arguments[0], seconds_of(job.arguments[1])) for job in jobs]
-        outcomes = stages.run("extracting features", "s of audio", jobs, works)
-        failed = {outcome.job.arguments[0].digest for outcome in outcomes if outcome.error is not None}
-        report.add_extraction(outcomes)
-        for need in needs:
-            if need.cache.kind != "frames":
-                need.cache.merge()
-        lost = [cell for part in wave if part.upstream.digest in failed for cell in part.cells]
-        _tell_failed(lost, stages.watcher)
-        ready = [cell for part in wave if part.upstream.digest not in failed for cell in part.cells]
-        for cells in quick_first(_with_cost_of_upstreams(ready, stages)):
-            _train(cells, folders, report, stages)
+        for number, cells in enumerate(groups):
+            jobs = extraction_jobs(wave, folders.cache, stages.executor.workers, means_alone=cells is not groups[-1])
+            failed = _extract(jobs, needs, report, stages)
+            left = [cell for group in groups[number:] for cell in group]
+            _tell_failed([cell for cell in left if cell.upstream.digest in failed], stages.watcher)
+            wave = [part for part in wave if part.upstream.digest not in failed]
+            costs = costs or _costs_of_upstreams(wave, stages)
+            able = {part.upstream.digest for part in wave}
+            ready = [_with_costs(cell, costs) for cell in cells if cell.upstream.digest in able]
+            _train(ready, folders, report, stages)
+
+
+def _extract(jobs: Sequence[Job], needs: Sequence[Need], report: Report, stages: Stages) -> set[str]:
+    """Fills the cache; returns the digests of the upstreams that failed."""
+    works = [stages.costs.extracting(job.arguments[0], seconds_of(job.arguments[1])) for job in jobs]
+    outcomes = stages.run("extracting features", "s of audio", jobs, works)
+    report.add_extraction(outcomes)
+    for need in needs:
+        if need.cache.kind != "frames":
+            need.cache.merge()
+    return {outcome.job.arguments[0].digest for outcome in outcomes if outcome.error is not None}
 
 
 def _train(cells: Sequence[Cell], folders: Folders, report: Report, stages: Stages) -> None:
@@ -282,13 +296,22 @@ def _portable(waves: Sequence[Sequence[Part]], cache: Path) -> list[list[Part]]:
     ]
 
 
-def extraction_jobs(parts: Sequence[Part], cache: Path, workers: int) -> list[Job]:
-    """For every upstream, its unfinished batches dealt out to the workers."""
+def extraction_jobs(parts: Sequence[Part], cache: Path, workers: int, *, means_alone: bool = False) -> list[Job]:
+    """For every upstream, its unfinished batches dealt out to the workers.
+
+    Args:
+        parts: the upstreams.
+        cache: folder of features.
+        workers: jobs at a time.
+        means_alone: leave out the batches of which only frames are kept.
+    """
     jobs = []
     for part in parts:
         dtypes = dtypes_of(part.frames)
         caches = caches_of(cache, part.upstream.digest, KINDS, dtypes)
         batches = unfinished(part.wanted.batches(part.upstream.window_samples, part.upstream.batch_seconds), caches)
+        if means_alone:
+            batches = [batch for batch in batches if any(map(keeps_means, batch))]
         for share in share_out(batches, workers):
             jobs.append(Job(part.upstream.name, extract_features, (part.upstream, share, dtypes, cache)))
     return jobs
@@ -299,13 +322,14 @@ def seconds_of(batches: Sequence[Sequence[Clip]]) -> float:
     return sum(clip.samples for batch in batches for clip in batch) / SAMPLE_RATE
 
 
-def _with_cost_of_upstreams(cells: Sequence[Cell], stages: Stages) -> list[Cell]:
-    """Each upstream is measured once; where that fails, as with an unknown kind of network, nothing is recorded."""
-    upstreams = {cell.upstream.digest: cell.upstream for cell in cells}
-    jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams.values()]
-    works = [stages.costs.counting(upstream) for upstream in upstreams.values()]
+def _costs_of_upstreams(parts: Sequence[Part], stages: Stages) -> dict[str, float | None]:
+    """Digest -> what is measured of each upstream once; an unknown kind of network has None."""
+    upstreams = [part.upstream for part in parts]
+    jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams]
+    works = [stages.costs.counting(upstream) for upstream in upstreams]
     outcomes = stages.run("counting operations", "upstreams", jobs, works)
-    costs = dict(zip(upstreams, (outcome.value for outcome in outcomes), strict=True))
-    return [
-        replace(cell, upstream=replace(cell.upstream, gflops_per_second=costs[cell.upstream.digest])) for cell in cells
-    ]
+    return {upstream.digest: outcome.value for upstream, outcome in zip(upstreams, outcomes, strict=True)}
+
+
+def _with_costs(cell: Cell, costs: Mapping[str, float | None]) -> Cell:
+    return replace(cell, upstream=replace(cell.upstream, gflops_per_second=costs[cell.upstream.digest]))

@@ -33,15 +33,22 @@ class Amount:
         return cls(len(lengths), sum(lengths))
 
 
+def keeps_means(clip: Clip) -> bool:
+    """Whether something is kept of a clip that a head on means reads."""
+    return bool(clip.kinds - {"frames"})
+
+
 class WantedClips:
     """Clips with the kinds of features that are kept of each; what follows from them is computed once.
 
     Args:
         clips: each once, with its length and kinds.
+        first: keys of those that pass before the others; None are those of which more than frames is kept.
     """
 
-    def __init__(self, clips: Sequence[Clip]) -> None:
+    def __init__(self, clips: Sequence[Clip], first: frozenset[str] | None = None) -> None:
         self.clips = clips
+        self.first = frozenset(clip.key for clip in clips if keeps_means(clip)) if first is None else first
         self._batches: dict[tuple[int, float], list[list[Clip]]] = {}
 
     @cached_property
@@ -61,10 +68,11 @@ class WantedClips:
         return {kind: frozenset(clips) for kind, clips in self.by_kind.items()}
 
     def batches(self, window_samples: int, batch_seconds: float) -> list[list[Clip]]:
-        """See `lay_out`."""
+        """See `lay_out`; no batch has clips that pass first and others, and those that pass first come first."""
         sizes = window_samples, batch_seconds
         if sizes not in self._batches:
-            self._batches[sizes] = lay_out(self.clips, *sizes)
+            groups = ([clip for clip in self.clips if (clip.key in self.first) == first] for first in (True, False))
+            self._batches[sizes] = [batch for clips in groups for batch in lay_out(clips, *sizes)]
         return self._batches[sizes]
 
 
@@ -100,9 +108,8 @@ class GridClips:
             nothing: frozenset[Kind] = frozenset()
             kept = [(clip, wanted.get(clip.key, nothing)) for clip in self.all.clips]
             is_all = all(clip.kinds == kinds for clip, kinds in kept)
-            self._kept[asked] = (
-                self.all if is_all else WantedClips([replace(clip, kinds=kinds) for clip, kinds in kept])
-            )
+            changed = [replace(clip, kinds=kinds) for clip, kinds in kept]
+            self._kept[asked] = self.all if is_all else WantedClips(changed, self.all.first)
         return self._kept[asked]
 
     def _clips(self, tasks: Collection[str]) -> list[Clip]:

@@ -94,7 +94,7 @@ def share_out(batches: Sequence[list[Clip]], workers: int) -> list[list[list[Cli
     """Shares of about the same length of audio, one for each worker, none of them empty."""
     shares: list[list[list[Clip]]] = [[] for _ in range(workers)]
     seconds = [0.0] * workers
-    for batch in batches:  # the longest first, as they were laid out
+    for batch in sorted(batches, key=lambda batch: -batch[0].samples):  # the longest first
         least = seconds.index(min(seconds))
         shares[least].append(batch)
         seconds[least] += max(clip.samples for clip in batch) * len(batch)

@@ -75,7 +75,7 @@ def extract(
 def _together(batches: Sequence[list[Clip]], count: int) -> list[list[Clip]]:
     """Neighbours of about the same length as one batch; very long clips stay alone: they pass in pieces."""
     long = [batch for batch in batches if is_long(batch[0].samples)]
-    others = batches[len(long) :]  # behind them: the longest come first
+    others = sorted((batch for batch in batches if not is_long(batch[0].samples)), key=lambda batch: -batch[0].samples)
     return long + [list(chain(*others[start : start + count])) for start in range(0, len(others), count)]
 
 
