@@ -90,7 +90,7 @@ def test_a_row_is_planned_once_for_each_task_not_for_each_upstream_and_seed(corp
     assert len(report.cells) == 18
     train = sum(len(task_rows(corpus, task).examples["train"]) for task in quick)
     # The line above makes them once more.
-    assert counts == {"crops_of": 2 * train, "digest_of": 4, "lay_out": 1}
+    assert counts == {"crops_of": 2 * train, "digest_of": 4, "lay_out": 2}
     assert len({id(cell.rows) for cell in report.cells}) == 2
 
 
