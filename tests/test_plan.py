@@ -25,10 +25,12 @@ class Notes(Watcher):
         self.first: list[CellNews] = []
         self.news: list[tuple[str, str, str]] = []
         self.stages: list[str] = []
+        self.amounts: list[tuple[str, float]] = []
         self.values: dict[tuple[str, str], float | None] = {}
 
     def stage(self, title, total, unit):
         self.stages.append(title)
+        self.amounts.append((title, total))
 
     def cells(self, cells):
         self.first = list(cells)
@@ -140,6 +142,23 @@ def test_quick_tasks_are_done_before_those_that_read_frames(asked):
     fb.evaluate(**asked, seeds=(0, 1), progress=again)
     assert sorted(news.state for news in again.first) == ["done"] * 4 + ["waiting"] * 4
     assert {(news.upstream, news.task): news.value for news in again.first if news.state == "done"} == recorded
+
+
+def test_recordings_of_which_no_means_are_kept_pass_when_the_quick_heads_are_done(asked, corpus_folder, tmp_path):
+    changed = shutil.copytree(corpus_folder, tmp_path / "corpus") / "metadata.jsonl"
+    rows = [json.loads(line) for line in changed.read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        if number % 3 == 0:
+            row.pop("keyword", None)
+    changed.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    notes = Notes()
+    asked = {**asked, "corpus": tmp_path / "corpus"}
+    planned = fb.plan(**asked)
+    results = fb.evaluate(**asked, seeds=0, progress=notes)
+    first, then = (amount for title, amount in notes.amounts if title == "extracting features")
+    assert 0.5 * first < 2 * then < 1.5 * first, "a third"
+    assert first + then == pytest.approx(sum(each.seconds for each in planned.upstreams))
+    assert {each.upstream: each.clips for each in planned.upstreams} == results.passed, "each passes once"
 
 
 def test_a_cell_whose_training_fails_is_shown_as_failed(asked, corpus_folder, tmp_path):

@@ -119,7 +119,6 @@ def test_clips_that_are_worked_out_once_are_those_of_each_question_by_itself(cor
     names = [task.name for task in tasks]
     together = GridClips(taken, None, False)
     means = {clip.key for clip in together.all.clips if clip.kinds != {"frames"}}
-    assert 0 < len(means) < len(together.all.clips)
     shared = set()
     for asked in (names, names[:1], names[1:], []):
         for frames in ("recompute", "float16", None, "int8", "recompute"):
