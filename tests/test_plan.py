@@ -147,8 +147,8 @@ def test_quick_tasks_are_done_before_those_that_read_frames(asked):
 def test_recordings_of_which_no_means_are_kept_pass_when_the_quick_heads_are_done(asked, corpus_folder, tmp_path):
     changed = shutil.copytree(corpus_folder, tmp_path / "corpus") / "metadata.jsonl"
     rows = [json.loads(line) for line in changed.read_text(encoding="utf-8").splitlines()]
-    for number, row in enumerate(rows):
-        if number % 3 == 0:
+    for row in rows:
+        if row.get("voice") in ("v3", "v5", "v7"):  # one of each split
             row.pop("keyword", None)
     changed.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     notes = Notes()
@@ -156,7 +156,7 @@ def test_recordings_of_which_no_means_are_kept_pass_when_the_quick_heads_are_don
     planned = fb.plan(**asked)
     results = fb.evaluate(**asked, seeds=0, progress=notes)
     first, then = (amount for title, amount in notes.amounts if title == "extracting features")
-    assert 0.5 * first < 2 * then < 1.5 * first, "a third"
+    assert 0.4 < then / first < 0.8, "18 recordings of 48"
     assert first + then == pytest.approx(sum(each.seconds for each in planned.upstreams))
     assert {each.upstream: each.clips for each in planned.upstreams} == results.passed, "each passes once"
 
