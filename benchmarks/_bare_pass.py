@@ -55,7 +55,7 @@ def _pass(model: Path, recordings: Sequence[Path], precision: str, processes: in
 def _work(recordings: Sequence[Path], model: Path, precision: str, threads: int, ready: Any, done: Any) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    loop = BareLoop(model, precision)
+    loop = BareLoop(model, precision, torch.device("cpu"))
     wavs = sorted((read_audio(path) for path in recordings), key=len)
     batch_size = loop.best_batch_size(wavs[:: max(1, len(wavs) // 16)])
     ready.wait()

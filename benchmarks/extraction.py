@@ -22,11 +22,11 @@ from core.feature_cache import Kind
 from core.lengths import pad, padding_mask
 from core.manifest import Manifest
 from frostbench.jobs.base import set_up_worker
-from upstreams._base import Upstream
+from upstreams._base import Precision, Upstream
 from upstreams._extraction.fill import caches_of, extract, lay_out
 from upstreams._resolve import build_upstream
 
-BATCH_SIZES = (1, 2, 4, 8, 16)
+BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (4, 8, 16, 32, 64)}
 NAIVE_BATCH = 8
 
 
@@ -40,11 +40,14 @@ def main() -> None:
         manifest = speech_corpus(folder / "corpus", mixed_lengths(recordings))
         upstream = build_upstream(f"hf:{save_hubert(folder / 'hubert', options.size)}")
         wavs = [read_audio(row.path) for row in manifest.utterances]
-        bare = BareLoop(folder / "hubert", options.precision)
+        device = torch.device(options.device)
+        bare = BareLoop(folder / "hubert", options.precision, device)
         batch_size = bare.best_batch_size(wavs[:: 2 if options.quick else 3])
         ordered = sorted(wavs, key=len)
         sides = {
-            "frostbench": frostbench_side(upstream, manifest, options.kind, folder / "caches"),
+            "frostbench": frostbench_side(
+                upstream, manifest, options.kind, folder / "caches", device, options.precision
+            ),
             "bare": lambda: bare.run(ordered, batch_size),
             "naive": lambda: bare.run([read_audio(row.path) for row in manifest.utterances], NAIVE_BATCH),
         }
@@ -69,6 +72,7 @@ def _options() -> argparse.Namespace:
     asked.add_argument("--threads", type=int, default=1, help="of torch, on both sides")
     asked.add_argument("--kind", choices=("pooled", "frames"), default="pooled", help="what Frostbench keeps")
     asked.add_argument("--size", choices=("768x12", "256x4"), default="768x12", help="of HuBERT")
+    asked.add_argument("--device", choices=tuple(BATCH_SIZES), default="cpu", help="of both sides")
     asked.add_argument("--recordings", type=int, default=24, help="of 2 to 12 s each")
     return asked.parse_args()
 
@@ -79,30 +83,33 @@ class BareLoop:
     Args:
         folder: of `save_pretrained`.
         precision: float32, or bfloat16 by autocast.
+        device: where it computes.
     """
 
-    def __init__(self, folder: Path, precision: str) -> None:
+    def __init__(self, folder: Path, precision: str, device: torch.device) -> None:
         import transformers
 
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self.model = transformers.HubertModel.from_pretrained(folder).eval()
-        self.precision = precision
+        self.model = transformers.HubertModel.from_pretrained(folder).eval().to(device)
+        self.precision, self.device = precision, device
 
     @torch.no_grad()
     def run(self, wavs: Sequence[torch.Tensor], batch_size: int) -> None:
         """One pass in the order given."""
         for start in range(0, len(wavs), batch_size):
             padded, lengths = pad(wavs[start : start + batch_size])
-            mask = (~padding_mask(lengths, padded.shape[1])).long()
+            mask = (~padding_mask(lengths, padded.shape[1])).long().to(self.device)
             with self._casting():
-                self.model(padded, attention_mask=mask, output_hidden_states=True)
+                self.model(padded.to(self.device), attention_mask=mask, output_hidden_states=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def best_batch_size(self, wavs: Sequence[torch.Tensor]) -> int:
         """The fastest of a few, tried on these recordings in order of length."""
         ordered = sorted(wavs, key=len)
         self.run(ordered[:1], 1)  # the first call is slower
-        sizes = [size for size in BATCH_SIZES if size <= len(ordered)]
+        sizes = [size for size in BATCH_SIZES[self.device.type] if size <= len(ordered)]
         seconds = medians(by_turns({str(size): self._trial(ordered, size) for size in sizes}, 1))
         return min(sizes, key=lambda size: seconds[str(size)])
 
@@ -110,17 +117,20 @@ class BareLoop:
         return lambda: self.run(wavs, batch_size)
 
     def _casting(self) -> AbstractContextManager[object]:
-        return torch.autocast("cpu", torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
 
 
-def frostbench_side(upstream: Upstream, manifest: Manifest, kind: Kind, folder: Path) -> Callable[[], None]:
+def frostbench_side(
+    upstream: Upstream, manifest: Manifest, kind: Kind, folder: Path, device: torch.device, precision: Precision
+) -> Callable[[], None]:
     """A pass of Frostbench over the whole corpus into a new cache each time."""
     asked = clips(manifest, kind)
+    batches = lay_out(asked, upstream.window_samples)
     numbers = count()
 
     def side() -> None:
         caches = caches_of(folder / str(next(numbers)), upstream.digest(), {kind})
-        passed = extract(upstream, lay_out(asked, upstream.window_samples), caches, torch.device("cpu"))
+        passed = extract(upstream, batches, caches, device, precision=precision)
         assert passed == len(asked), "a new cache lacks everything"
 
     return side
