@@ -125,11 +125,11 @@ def frostbench_side(
 ) -> Callable[[], None]:
     """A pass of Frostbench over the whole corpus into a new cache each time."""
     asked = clips(manifest, kind)
-    batches = lay_out(asked, upstream.window_samples)
+    batches, source = lay_out(asked, upstream.window_samples), upstream.digest()
     numbers = count()
 
     def side() -> None:
-        caches = caches_of(folder / str(next(numbers)), upstream.digest(), {kind})
+        caches = caches_of(folder / str(next(numbers)), source, {kind})
         passed = extract(upstream, batches, caches, device, precision=precision)
         assert passed == len(asked), "a new cache lacks everything"
 

@@ -140,10 +140,10 @@ def _families(board: Board, series: Mapping[str, Series]) -> Figure:
 
 
 def _span(board: Board, column: Column) -> tuple[float, ...]:
-    """Worst and best value of a column; empty where all are equal."""
+    """Worst and best value of a column; empty where all are equal, or nobody has one."""
     values = [row.cells[column.key].mean for row in board.rows if column.key in row.cells]
     values += [row.values[column.key] for row in board.published if column.key in row.values]
-    low, high = min(values), max(values)
+    low, high = min(values, default=0.0), max(values, default=0.0)
     if low == high:
         return ()
     return (low, high) if column.direction == "higher" else (high, low)

@@ -309,6 +309,13 @@ def test_one_batch_above_the_bound_is_still_read(monkeypatch):
     assert [batch for batch, _ in read_ahead(batches)] == batches
 
 
+def test_the_batch_after_one_above_the_bound_is_read_while_that_is_worked_on(monkeypatch):
+    batches, read = counting_clips(monkeypatch, 12, seconds=1_000)  # as those for a GPU
+    for number, (batch, _) in enumerate(read_ahead(batches)):
+        time.sleep(0.05)
+        assert len(read) == min(12, 4 * (number + 2)), "that one, and no more"
+
+
 def test_a_recording_that_can_not_be_read_stops_the_extraction(clips, tmp_path):
     gone = replace(clips[0], path=tmp_path / "gone.wav")
     with pytest.raises(AudioError, match=r"gone.wav: no such file"):

@@ -144,8 +144,8 @@ def rows_of(states: HiddenStates, kinds: Collection[Kind]) -> dict[Kind, list[to
     """
     kept: dict[Kind, list[torch.Tensor]] = {}
     if "frames" in kinds:
-        layers, lengths = [layer.cpu() for layer in states.layers], states.lengths.tolist()
-        kept["frames"] = [torch.stack([layer[row, :n] for layer in layers], dim=1) for row, n in enumerate(lengths)]
+        together = torch.stack(states.layers, dim=2).cpu()  # where they are: one copy from a GPU, not one a layer
+        kept["frames"] = [together[row, :frames] for row, frames in enumerate(states.lengths.tolist())]
     if "pooled" in kinds:
         kept["pooled"] = _means(states.layers, states.lengths)
     if "pooled_normalised" in kinds:
@@ -156,7 +156,8 @@ def rows_of(states: HiddenStates, kinds: Collection[Kind]) -> dict[Kind, list[to
 
 def _means(layers: Sequence[torch.Tensor], lengths: torch.Tensor) -> list[torch.Tensor]:
     """Over each row's own frames: a sum over padding as well would be rounded as the longest row of the batch is."""
-    return [
-        torch.stack([layer[row, :frames].mean(dim=0) for layer in layers])[None].cpu()
+    means = [
+        torch.stack([layer[row, :frames].mean(dim=0) for layer in layers])
         for row, frames in enumerate(lengths.tolist())
     ]
+    return list(torch.stack(means)[:, None].cpu())

@@ -10,25 +10,39 @@ from typing import Any
 import torch
 
 from core.audio import SAMPLE_RATE
+from core.processors import usable_cores
 from upstreams._extraction.clips import Clip
 
-READERS = 4  # threads that decode and resample; on a CPU they mostly wait
-AHEAD_SECONDS = 120.0  # of audio that is decoded ahead, 8 MB; or one batch, if that is longer
+READERS, MOST_READERS = 4, 16  # threads that decode and resample, one a core between; on a CPU they mostly wait
+AHEAD_SECONDS = 120.0  # of audio that is decoded ahead, 8 MB; or one batch, if that is longer, besides the one in work
 
 
 def read_ahead(
     batches: Sequence[list[Clip]], sample_rate: int = SAMPLE_RATE
 ) -> Iterator[tuple[list[Clip], list[torch.Tensor]]]:
     """The batches with their waveforms: while one is worked on, threads decode the next ones, up to a bound."""
-    with ThreadPoolExecutor(READERS) as readers:
+    with ThreadPoolExecutor(max(READERS, min(MOST_READERS, usable_cores()))) as readers:
         ahead: deque[Any] = deque()
         room = AHEAD_SECONDS * SAMPLE_RATE
         coming = deque(batches)
         while coming or ahead:
-            while coming and (room > 0 or not ahead):
-                batch = coming.popleft()
-                room -= sum(clip.samples for clip in batch)
-                ahead.append((batch, [readers.submit(clip.read, sample_rate) for clip in batch]))
+            room = _begin(coming, ahead, room, readers, sample_rate)
             batch, futures = ahead.popleft()
-            room += sum(clip.samples for clip in batch)
+            # Again before it is given: a batch for a GPU fills the bound alone, and the next shall be read meanwhile.
+            room = _begin(coming, ahead, room + _samples(batch), readers, sample_rate)
             yield batch, [future.result() for future in futures]
+
+
+def _begin(
+    coming: deque[list[Clip]], ahead: deque[Any], room: float, readers: ThreadPoolExecutor, sample_rate: int
+) -> float:
+    """Hands batches to the readers while there is room, at least one; returns what room is left, in samples."""
+    while coming and (room > 0 or not ahead):
+        batch = coming.popleft()
+        room -= _samples(batch)
+        ahead.append((batch, [readers.submit(clip.read, sample_rate) for clip in batch]))
+    return room
+
+
+def _samples(batch: Sequence[Clip]) -> int:
+    return sum(clip.samples for clip in batch)
