@@ -311,7 +311,7 @@ def test_one_batch_above_the_bound_is_still_read(monkeypatch):
 
 def test_the_batch_after_one_above_the_bound_is_read_while_that_is_worked_on(monkeypatch):
     batches, read = counting_clips(monkeypatch, 12, seconds=1_000)  # as those for a GPU
-    for number, (batch, _) in enumerate(read_ahead(batches)):
+    for number, _ in enumerate(read_ahead(batches)):
         time.sleep(0.05)
         assert len(read) == min(12, 4 * (number + 2)), "that one, and no more"
 
