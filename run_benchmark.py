@@ -277,7 +277,9 @@ def run(  # noqa: PLR0913
     upstream: Annotated[
         list[str], typer.Option(help="NAME[@CHECKPOINT], hf:ID_OR_FOLDER or FILE.py:CLASS[@CHECKPOINT]; several.")
     ],
-    task: Annotated[list[str], typer.Option(help="Name of a task, or FILE.py:NAME; several.")],
+    task: Annotated[
+        list[str], typer.Option(help="Name of a task, or FILE.py:NAME; several. Or all: what the corpus serves.")
+    ],
     corpus: Corpus = "mini",
     root: Root = None,
     columns: Columns = None,

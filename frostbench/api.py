@@ -34,7 +34,8 @@ from frostbench.jobs.progress import TerminalWatcher, Watcher
 from frostbench.plugins import WithPlugins, plugin_modules
 from frostbench.prediction import load_predictor
 from frostbench.results import Results
-from tasks._base import Task
+from frostbench.served import Served, served_by, tasks_of_all
+from tasks._base import TASKS, Task
 from tasks.corpora._base import open_corpus
 from upstreams._base import Precision, Upstream
 from upstreams._known_facts import facts_of
@@ -74,7 +75,7 @@ def evaluate(  # noqa: PLR0913
     Args:
         upstreams: specifications as on the command line (`fbank`, `hf:ORG/NAME`, `FILE.py:CLASS`), or objects and
             classes that inherit `Upstream`. With an object everything runs in this process, and nothing is pickled.
-        tasks: names, `FILE.py:NAME`, or `Task` objects.
+        tasks: names, `FILE.py:NAME`, or `Task` objects; "all" are the built-in ones that the corpus has rows for.
         corpus: name of a corpus, folder with a metadata.jsonl, that file, `hf:ORG/NAME[:CONFIG]` or `hf:FOLDER`.
         root: folder where a corpus known by name lies.
         columns: labels of an `hf:` dataset, such as "text=sentence,speaker=id".
@@ -105,12 +106,12 @@ def evaluate(  # noqa: PLR0913
     options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     with _folders(Path(cache), Path(output), executor) as folders:
         runner = _runner(executor, ray_address, device, workers, folders, given)
-        with _grid(given, asked, seeds, options) as grid:
-            manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
-            with _watching(progress) as watcher:
-                for note in manifest.notes:
-                    watcher.say(f"note: {note}")
-                report = run_grid(grid, manifest, folders, runner, watcher)
+        manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
+        served = served_by(manifest, asked) if tasks_of_all(tasks) else Served(asked, {})
+        with _grid(given, served.tasks, seeds, options) as grid, _watching(progress) as watcher:
+            for note in (*manifest.notes, *(f"{name} is left out: {why}" for name, why in served.left_out.items())):
+                watcher.say(f"note: {note}")
+            report = run_grid(grid, manifest, folders, runner, watcher)
     results = Results(
         folders.results,
         tuple(cell.run for cell in report.cells),
@@ -156,8 +157,9 @@ def plan(  # noqa: PLR0913
     options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     with _folders(Path(cache), Path(output), "local") as folders:
         runner = _runner("local", None, device, workers, folders, given)
-        with _grid(given, asked, seeds, options) as grid:
-            manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
+        manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
+        served = served_by(manifest, asked) if tasks_of_all(tasks) else Served(asked, {})
+        with _grid(given, served.tasks, seeds, options) as grid:
             return plan_grid(grid, manifest, folders, runner.workers)
 
 
@@ -312,7 +314,8 @@ def predict(
 
 def _asked(tasks: TaskLike | Sequence[TaskLike], head: str | type[Head] | None) -> list[Task]:
     """The tasks; made before the executor, whose workers import the modules behind what is registered by then."""
-    return [checked_task(task, head) for task in _several(tasks, "task")]
+    named = TASKS.names() if tasks_of_all(tasks) else _several(tasks, "task")
+    return [checked_task(task, head) for task in named]
 
 
 @contextmanager

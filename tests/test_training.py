@@ -431,9 +431,9 @@ def test_test_is_not_touched_before_the_end(grid, corpus, tmp_path, monkeypatch)
         looked.append(sorted(data))
         return real_train(models, data, *rest)
 
-    def watched_predict(downstream, examples, device):
+    def watched_predict(downstream, examples, *rest):
         looked.append(len(examples.targets))
-        return real_predict(downstream, examples, device)
+        return real_predict(downstream, examples, *rest)
 
     monkeypatch.setattr(cell_jobs, "train_together", watched_train)
     monkeypatch.setattr(cell_jobs, "predict", watched_predict)

@@ -52,8 +52,11 @@ def voice(number: int, take: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("sources"))
+
+
+def write_sources(root: Path) -> Path:
     """Of voices in one split each: recordings, their sums two by two, and noisy files beside clean ones."""
-    root = tmp_path_factory.mktemp("sources")
     rng = np.random.default_rng(0)
     rows = []
     for split, voices in (("train", (0, 1, 2, 3)), ("valid", (4, 5)), ("test", (6, 7))):
@@ -74,6 +77,10 @@ def folder(tmp_path_factory) -> Path:
                 rows.append({
                     "id": f"mix-{one}-{other}-{take}", "split": split, "mixture": sources,
                     "voice": [f"v{one}", f"v{other}"], "targets": [0, 1],
+                    "turns": [
+                        {"start": 0.0, "stop": 0.9, "speaker": f"v{one}"},
+                        {"start": 0.1, "stop": 1.0, "speaker": f"v{other}"},
+                    ],
                 })  # fmt: skip
     (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return root

@@ -16,7 +16,7 @@ from core.mixtures import mixture_from_json, read_mixture
 from downstreams.labels._base import LabelContext, Labels, register_labels
 
 HOP_LENGTH = 160  # 10 ms at 16 kHz: samples of a frame
-RIGHT_DB = 6.0  # by which an estimate that counts as right is nearer to its target than what was heard
+RIGHT_DB = 3.0  # half of what is wrong is gone: an estimate that counts as right
 
 
 def _tones(number: int, frames: int) -> Waveforms:
@@ -89,7 +89,7 @@ class WaveformLabels(Labels):
         return label if isinstance(label, np.ndarray) else list(label["names"])
 
     def matches(self, prediction: Any, reference: Any) -> bool:
-        """Whether estimates are far nearer to their targets than what was heard, or as good as equal to others."""
+        """Whether estimates are nearer to their targets than what was heard, or as good as equal to others."""
         if prediction.shape[1] != reference.shape[1]:
             return False
         if len(prediction) == len(reference):
