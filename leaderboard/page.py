@@ -17,6 +17,7 @@ from leaderboard._heat_map import SHADES
 from leaderboard._marks import Series, marker, tip
 from leaderboard._svg import element, printable, signed
 from leaderboard.board import Board, Column, Leaderboard, ResultCell, Row
+from leaderboard.domains import domain_of, headings_of, in_domains
 from leaderboard.families import families_of
 from leaderboard.figures import Figure, figures_of, series_of
 
@@ -88,6 +89,7 @@ class BoardView:
         transcripts: (column, its rows with mistakes).
         settings: what runs have in common: (name, value) of versions, commit and machine.
         setting: run digest -> place in the settings.
+        domains: of many columns, what they ask of speech: (domain, how many neighbours); else empty.
     """
 
     board: Board
@@ -100,6 +102,7 @@ class BoardView:
     transcripts: tuple[tuple[Column, tuple[tuple[Row, ResultCell], ...]], ...]
     settings: tuple[tuple[tuple[str, str], ...], ...]
     setting: Mapping[str, int]
+    domains: tuple[tuple[str, int], ...] = ()
 
 
 def page(leaderboard: Leaderboard) -> str:
@@ -112,7 +115,11 @@ def page(leaderboard: Leaderboard) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        compact=compact, number=lambda value: signed(value, ".1f"), duration=duration, marker=_legend_marker
+        compact=compact,
+        number=lambda value: signed(value, ".1f"),
+        duration=duration,
+        marker=_legend_marker,
+        domain=lambda column: domain_of(column.task),
     )
     script = _asset("page.js")
     content = environment.get_template("page.html").render(
@@ -145,6 +152,7 @@ def duration(seconds: float) -> str:
 
 
 def _view(board: Board, key: str) -> BoardView:
+    board = in_domains(board)
     series = series_of(board)
     figures = figures_of(board)
     transcripts = [
@@ -159,6 +167,7 @@ def _view(board: Board, key: str) -> BoardView:
         board=board,
         key=key,
         lines=tuple(_lines(board, series)),
+        domains=tuple(headings_of(board.columns)),
         families=tuple(families_of(board.rows)),
         series=series,
         figures={figure.name: figure for figure in figures if not figure.name.startswith("confusion")},

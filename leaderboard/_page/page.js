@@ -98,7 +98,7 @@
     heading.setAttribute("aria-sort", order);
     arrange(heading.closest("table"));
   };
-  for (const heading of all(".board thead th")) heading.firstElementChild.addEventListener("click", () => sort(heading));
+  for (const heading of all(".board thead [data-first]")) heading.firstElementChild.addEventListener("click", () => sort(heading));
   for (const control of all("[data-grouped]")) {
     control.addEventListener("change", () => arrange(control.closest(".view").querySelector(".board")));
   }
@@ -117,6 +117,11 @@
     view.querySelector(".nothing").hidden = gone.size < all("tr[data-u]", view).length;
     const off = new Set(all("[data-column]:not(:checked)", view).map((box) => box.dataset.column));
     for (const part of all("[data-task]", view)) part.classList.toggle("gone", off.has(part.dataset.task));
+    for (const domain of all("[data-domain]", view)) {
+      const shown = all(`[data-of="${domain.dataset.domain}"]:not(.gone)`, view).length;
+      domain.classList.toggle("gone", !shown);
+      domain.colSpan = Math.max(1, shown);
+    }
   };
   for (const view of views) view.querySelector(".controls").addEventListener("input", () => filter(view));
 
@@ -259,7 +264,7 @@
   const heading = (cell) => [...cell.childNodes].filter((part) => !part.matches?.(".family"))
     .map((part) => part.innerText ?? part.textContent).join(" ").replace(/\s+/g, " ").trim();
   const csv = (table) => all("tr", table)
-    .filter((row) => !row.matches(".gone, .nothing, .lane"))
+    .filter((row) => !row.matches(".gone, .nothing, .lane, .domains"))
     .map((row) => {
       const shown = [...row.cells].filter((cell) => !cell.matches(".gone"));
       const values = shown.map((cell) => cell.tagName === "TD" ? cell.dataset.sort ?? "" : heading(cell));
