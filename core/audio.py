@@ -183,9 +183,10 @@ def _mono(path: Path, blocks: Iterator[Samples]) -> Iterator[Samples]:
     """The mean of the channels."""
     levels = np.zeros(2)  # energies of the mean and of the channels
     for block in blocks:
-        if not np.isfinite(block).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = block.mean(axis=1)  # infinite also where samples are finite, but their sum is not
+        if not (np.isfinite(block).all() and np.isfinite(mean).all()):
             raise AudioError(f"{path}: has samples that are NaN or infinite; write the file anew")
-        mean = block.mean(axis=1)
         if block.shape[1] > 1:
             levels += np.square(mean, dtype=np.float64).sum(), np.square(block, dtype=np.float64).mean(axis=1).sum()
         yield mean

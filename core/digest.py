@@ -48,7 +48,8 @@ def _plain(value: object) -> Any:
 
 def digest_of(value: object) -> str:
     """sha256 (hex) of a value's canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    # Names of files that are no text have lone surrogates.
+    return hashlib.sha256(canonical_json(value).encode(errors="surrogatepass")).hexdigest()
 
 
 def file_digest(path: Path) -> str:

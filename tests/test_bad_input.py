@@ -68,6 +68,12 @@ def nan(place: Path) -> None:
     soundfile.write(first_audio(place), np.array([np.nan], dtype=np.float32), 16_000, subtype="FLOAT")
 
 
+def huge(place: Path) -> None:
+    """Finite samples, but the sum of two channels is not."""
+    wav = np.full((16_000, 2), 3e38, dtype=np.float32)
+    soundfile.write(first_audio(place), wav, 16_000, subtype="FLOAT")
+
+
 def text(place: Path) -> None:
     first_audio(place).write_text("no audio")
 
@@ -179,6 +185,12 @@ CASES = {
     ),
     "no samples": (lambda place: soundfile.write(first_audio(place), np.zeros(0), 16_000), FBANK, "has no samples"),
     "NaN samples": (nan, FBANK, "has samples that are NaN or infinite; write the file anew"),
+    "huge samples": (huge, FBANK, "has samples that are NaN or infinite; write the file anew"),
+    "nothing behind @": (
+        nothing,
+        (*RUN, "--upstream", "fbank@"),
+        "upstream 'fbank@' names no checkpoint behind '@': write one, or fbank alone",
+    ),
     "two bad recordings": (several, FBANK, "2 bad rows; correct or remove:"),
     "binary manifest": (
         lambda place: (place / "corpus" / "metadata.jsonl").write_bytes(b"\xff\xfe\x00"),

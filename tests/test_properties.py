@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
@@ -150,6 +152,17 @@ def test_digests_of_folders_are_equal_if_and_only_if_the_same_files_lie_at_the_s
         single.write_bytes(b"0")
         assert path_digest(single) == file_digest(single) not in digests
         assert path_digest(Path("no/such/file")) == path_digest(Path("no/such/file")) != path_digest(Path("another"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text here")
+def test_files_whose_names_are_no_text_have_digests_of_their_own(tmp_path):
+    digests = set()
+    for name in (b"a\xff", b"a\xfe", b"a"):
+        folder = tmp_path / str(len(digests))
+        folder.mkdir()
+        (folder / os.fsdecode(name)).write_bytes(b"0")
+        digests.add(path_digest(folder))
+    assert len(digests) == 3
 
 
 @given(

@@ -57,6 +57,8 @@ def upstream_class(spec: str) -> tuple[type[Upstream], str | None]:
             )
         return UPSTREAMS.get(prefix), rest
     name, at, checkpoint = spec.partition("@")
+    if at and not checkpoint:
+        raise CheckpointError(f"upstream '{spec}' names no checkpoint behind '@': write one, or {name} alone")
     if name.endswith(".py"):
         known = ", ".join(_classes_in(load_module(Path(name)))) or "none"
         raise ContractError(f"{name}: name one class of it, as {name}:CLASS (found: {known})")
