@@ -103,7 +103,23 @@ def test_a_gain_is_one_number_a_clip():
     moved = views.gain(torch.zeros(2_000, 3, 5), 6.0, seeded())
     assert torch.equal(moved, moved[:, :1, :1].expand(-1, 3, 5))
     most = 6 * math.log(10) / 10
-    assert 0.95 * most < float(moved.abs().max()) <= most
+    assert_uniform(moved[:, 0, 0], -most, most)
+    assert not views.gain(torch.zeros(4, 3, 5), 0.0, seeded()).any()
+
+
+def assert_uniform(found: torch.Tensor, low: float, high: float) -> None:
+    """Some thousand draws lie evenly between two ends."""
+    shares = (found - low) / (high - low)
+    assert 0 <= float(shares.min()) < 0.02 and 0.98 < float(shares.max()) <= 1 + 1e-6
+    assert float(shares.mean()) == pytest.approx(0.5, abs=0.03)
+    assert float(shares.std()) == pytest.approx(12**-0.5, abs=0.02)
+
+
+def test_a_fade_is_a_straight_line_from_nothing():
+    found = views.fade(torch.zeros(2_000, 11, 3), 0.5, seeded())
+    assert torch.equal(found, found[:, :, :1].expand(-1, -1, 3))
+    assert_uniform(found[:, -1, 0], -0.5, 0.5)
+    torch.testing.assert_close(found[:, :, 0], found[:, -1:, 0] * torch.linspace(0, 1, 11))
 
 
 def test_mixing_adds_energies():
@@ -126,6 +142,53 @@ def test_noise_reaches_half_of_the_clips_and_only_adds():
     assert 0.4 < float(touched.float().mean()) < 0.6
 
 
+def added_noise(spectrum: torch.Tensor, strength: float) -> torch.Tensor:
+    """Log energies of what is added to the clips that get noise, (clips, frames, bins)."""
+    added = (views.noise(spectrum, strength, seeded()).exp() - spectrum.exp()).log()
+    return added[torch.isfinite(added).flatten(1).all(dim=1)]
+
+
+def test_noise_is_stationary_of_a_smooth_spectrum_and_up_to_20_db_fainter():
+    spectrum = torch.full((1_500, 20, 80), -3.0, dtype=torch.float64)
+    added = added_noise(spectrum, 1.0)
+    assert float((added - added.mean(dim=1, keepdim=True)).square().mean().sqrt()) == pytest.approx(0.5, rel=0.05)
+    curve = added.mean(dim=1)
+    assert float(curve.std(dim=1, correction=0).square().mean().sqrt()) == pytest.approx(6 * math.log(10) / 10, rel=0.1)
+    assert_uniform((-3.0 - curve.mean(dim=1)) * 10 / math.log(10), -0.2, 20.2)  # a little roughness is left
+    torch.testing.assert_close(added_noise(spectrum, 0.25), added + math.log(0.25))
+    torch.testing.assert_close(added_noise(spectrum + 2, 1.0), added + 2)
+
+
+def test_mixup_of_no_proportion_is_nothing():
+    spectrum = mel(50)
+    assert torch.equal(views.mixup(spectrum, 0.0, seeded()), spectrum)
+
+
+@pytest.mark.parametrize(("strength", "least", "most"), [(1.0, 0.6, 1.5), (0.5, 0.8, 1.25), (10.0, 0.1, 1.6)])
+def test_pieces_are_stretched_by_the_factors_of_the_strength_in_time_and_in_bins(strength, least, most):
+    """A ramp stays one where it is stretched, so its steps say by how much; pieces within the clip count."""
+    time, pitch = torch.arange(100.0)[:, None] + 1_000, 10_000 * torch.arange(60.0)
+    ramps = torch.stack([(time + 0 * pitch).expand(100, 60), (0 * time + pitch + 1).expand(100, 60)])
+    found = views.resize(ramps.expand(800, 2, 100, 60), 40, strength, seeded())
+    inside = (found > 0.5).flatten(1).all(dim=1)
+    assert inside.float().mean() > 0.1
+    middle = found[inside][:, :, 15:25, 20:40]
+    in_time = middle[:, 0].diff(dim=1).mean(dim=(1, 2)) * 39 + 1  # frames of the piece
+    in_bins = middle[:, 1].diff(dim=2).mean(dim=(1, 2)) / 10_000 * 59 + 1
+    for size, whole, limit in ((in_time, 40, 100), (in_bins, 60, 60)):
+        assert round(least * whole) - 0.1 <= float(size.min()) < (least + 0.1) * whole
+        assert min(0.93 * most * whole, limit - 2) < float(size.max()) <= limit + 0.1
+        assert strength > 1 or float(size.max()) <= most * whole + 0.6
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_a_view_is_stretched_where_it_is_asked_for(resize):
+    config = ViewsConfig(piece_frames=20, resize=resize)
+    bins = torch.arange(40.0).expand(30, 60, 40)
+    steps = config.view(bins, lambda clip: clip, seeded())[1][:, 5:15, 15:25].diff(dim=2).mean(dim=(1, 2))
+    assert bool((steps - 1).abs().max() < 1e-4) is not resize
+
+
 def test_masks_are_one_run_of_frames_and_one_of_bins():
     covered = views.mask(torch.ones(500, 30, 40), 6, 9, seeded()) == 0
     frames, bins = covered.all(dim=2), covered.all(dim=1)
@@ -134,6 +197,8 @@ def test_masks_are_one_run_of_frames_and_one_of_bins():
     for run in (frames, bins):
         assert (run.int().diff(dim=1).clamp(min=0).sum(dim=1) + run[:, 0].int() <= 1).all()  # begins once at most
     assert torch.equal(covered, frames[:, :, None] | bins[:, None])
+    assert frames.any(dim=0).all() and bins.any(dim=0).all(), "a run may lie anywhere, at both ends as well"
+    assert set(views.mask(torch.ones(200, 3, 5), 9, 0, seeded()).sum(dim=(1, 2)).tolist()) == {0, 5, 10, 15}
 
 
 def test_the_spectrum_moves_by_whole_bins():
@@ -150,6 +215,23 @@ def test_a_batch_norm_has_the_statistics_of_the_batch_in_evaluation_too():
     expected = (rows - rows.mean(dim=0)) / (rows.var(dim=0, correction=0) + norm.eps).sqrt()
     torch.testing.assert_close(norm.eval()(rows), expected)
     assert not list(norm.buffers())
+
+
+def test_a_projection_has_a_norm_and_relu_between_its_layers_and_biases_as_asked():
+    kinds = [type(each) for each in heads.mlp([5, 4, 3, 2])]
+    assert kinds == [nn.Linear, heads.BatchNorm, nn.ReLU] * 2 + [nn.Linear]
+    assert [type(each) for each in heads.mlp([5, 4, 2], batch_norm=False)] == [nn.Linear, nn.ReLU, nn.Linear]
+    for asked, expected in (
+        ({}, [True, True, True]),
+        ({"last_bias": False}, [True, True, False]),
+        ({"hidden_bias": False}, [False, False, True]),
+    ):
+        layers = [each for each in heads.mlp([5, 4, 3, 2], **asked) if isinstance(each, nn.Linear)]
+        assert [(each.in_features, each.out_features) for each in layers] == [(5, 4), (4, 3), (3, 2)]
+        assert [each.bias is not None for each in layers] == expected
+    normed = heads.mlp([5, 4, 2], last_norm=True)
+    assert (type(normed[-1]), normed[-1].affine, normed[1].affine) == (heads.BatchNorm, False, True)
+    assert normed(torch.randn(9, 5)).shape == (9, 2)
 
 
 def test_means_and_maxima_leave_padding_out():
