@@ -63,7 +63,7 @@ from leaderboard.aggregate import leaderboard
 from leaderboard.board import Leaderboard
 from leaderboard.figure_files import write_figures
 from leaderboard.page import page
-from leaderboard.tables import READING, rich_tables, svg, to_markdown
+from leaderboard.tables import READING, layer_tables, rich_tables, svg, to_markdown
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
@@ -304,6 +304,12 @@ def run(  # noqa: PLR0913
     cache_limit: Annotated[
         str, typer.Option(help="Of all cached features, such as 500GB; none is no limit.")
     ] = DEFAULT_LIMIT,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Train heads on single layers: each (beside the sum; heads on means), or such as 9 or 3,6,9."
+        ),
+    ] = None,
     output: Output = Path("results"),
     cache: Cache = Path("cache"),
     device: Device = None,
@@ -328,6 +334,7 @@ def run(  # noqa: PLR0913
         "precision": precision,
         "frames": frames,
         "cache_limit": cache_limit,
+        "layers": layers if layers == "each" else _numbers(layers),
         "output": output,
         "cache": cache,
         "device": device,
@@ -369,6 +376,8 @@ def _warn_of_left_out(board: Leaderboard, failures: Sequence[tuple[str, str]] = 
 def _show(results: Results) -> None:
     for table in rich_tables(results.board):
         out.print(table)
+    for curve in layer_tables(results.layers()):
+        out.print(curve)
     _warn_of_left_out(results.board, results.failures)
     for name, clips in results.passed.items():
         err.print(f"{name}: {clips} clips passed it, each once", markup=False, highlight=False, soft_wrap=True)

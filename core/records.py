@@ -44,7 +44,7 @@ class ResultRecord:
             and metrics where they are not ours.
         corpus: name, digest (of the rows that the task takes); where it is divided, folds (the values that are tested
             on) and undivided (digest of the rows whatever their splits).
-        recipe: name, digest and every field.
+        recipe: name, digest and every field; of a run on one layer alone, for a curve, also `layer`.
         audio: what is made of the recordings: every field.
         protocol: version of the program's protocol.
         live: whether crops passed the upstream anew at every update (`--exact`).
@@ -95,6 +95,22 @@ class ResultRecord:
     artifacts: Mapping[str, str]
     circumstances: Mapping[str, Any]
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def layer(self) -> int | None:
+        """The only layer that the head was given because it was asked for: no row of a leaderboard, but of a curve."""
+        return self.recipe.get("layer")
+
+    @property
+    def recipe_of_sum(self) -> Content:
+        """Fields of the recipe without that layer."""
+        return {key: value for key, value in self.recipe.items() if key not in ("digest", "layer")}
+
+    def run_of_sum(self) -> str:
+        """The run that differs in this alone: it learns a sum of all layers. Its own, if this is it."""
+        if self.layer is None:
+            return self.run
+        return inputs_digest({**asdict(self), "recipe": self.recipe_of_sum})
 
     def result(self) -> Content:
         """Everything but the circumstances: equal for equal inputs, however often the run was interrupted."""

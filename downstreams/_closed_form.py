@@ -55,7 +55,7 @@ class ClosedForm:
     def __init__(self, featurizer: Featurizer, head: Head, clip: float) -> None:
         projector, classifier = head.projector, head.classifier
         assert isinstance(projector, nn.Linear) and isinstance(classifier, nn.Linear), "that is what closed_form says"
-        self.weights = featurizer.weights
+        self.weights, self.layer = featurizer.weights, featurizer.layer
         self.projector, self.classifier = projector, classifier
         self.sizes = head.labels.sizes
         self._clip = clip
@@ -125,8 +125,11 @@ def backward_together(models: Sequence[ClosedForm], batch: Means) -> Iterator[to
     """
     layers, targets = batch
     count, classes = targets.shape
+    alone = [downstream.layer for downstream in models if downstream.layer is not None]
     weights = _padded([downstream.weights for downstream in models]).softmax(dim=1)
-    mixed = (weights @ layers).view(TOGETHER, count, -1)  # (models, batch, hidden_size)
+    # Of single layers there is nothing to sum, nor a weight to learn: the rows are what the product would give.
+    mixed = layers[alone] if len(alone) == len(models) else weights @ layers
+    mixed = mixed.view(len(mixed), count, -1)  # (models, batch, hidden_size)
     # The products are the same ones, taken in the order that is cheaper: with few classes, both layers as one.
     head_type = _OneLayer if classes < count else _TwoLayers
     heads: list[_Head] = [
@@ -136,11 +139,13 @@ def backward_together(models: Sequence[ClosedForm], batch: Means) -> Iterator[to
     slopes = log_probs.exp().sub_(targets).div_(count)  # of the loss by the logits
     losses = log_probs.mul_(targets).sum(dim=(1, 2)).div_(-count)
     by_mixed = _padded([head.backward(slope) for head, slope in zip(heads, slopes.unbind(), strict=False)])
-    by_weight = by_mixed.flatten(1) @ layers.T  # (models, num_layers)
-    by_weight = weights * (by_weight - (weights * by_weight).sum(dim=1, keepdim=True))
-    for downstream, head, slope, loss in zip(models, heads, by_weight.unbind(), losses.unbind(), strict=False):
-        assert downstream.weights.grad is not None, "it is a view of the downstream's gradients"
-        downstream.weights.grad.copy_(slope)
+    if len(alone) < len(models):
+        by_weight = by_mixed.flatten(1) @ layers.T  # (models, num_layers)
+        by_weight = weights * (by_weight - (weights * by_weight).sum(dim=1, keepdim=True))
+    for place, (downstream, head, loss) in enumerate(zip(models, heads, losses.unbind(), strict=False)):
+        if downstream.layer is None:
+            assert downstream.weights.grad is not None, "it is a view of the downstream's gradients"
+            downstream.weights.grad.copy_(by_weight[place])
         head.write_gradients()
         yield loss
 

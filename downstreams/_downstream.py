@@ -57,7 +57,7 @@ class Downstream(nn.Module):
             "num_layers": num_layers,
             "shape": asdict(shape),
             "labels": labels.to_json(),
-            "recipe": asdict(recipe),
+            "recipe": {name: value for name, value in asdict(recipe).items() if name != "layer"},
             "layer": layer,
         }
 
@@ -81,7 +81,7 @@ class Downstream(nn.Module):
     def closed_form(self) -> bool:
         """Whether its gradients are known without autograd."""
         declared = vars(type(self.head)).get("closed_form", False)  # a subclass may compute something else
-        plain = self.spec_augment is None and self.featurizer.layer is None and self._weight_decay == 0
+        plain = self.spec_augment is None and self._weight_decay == 0
         return bool(declared) and plain
 
     def frames_in(self, seconds: float) -> int:

@@ -56,6 +56,7 @@ class Recipe:
         even_batches: batches of neighbours in order of length, the same in every epoch, instead of blurred ones.
         spec_augment: masks on the mixed features of train.
         head: options of the head that differ from its defaults.
+        layer: the only one that the head is given (`run --layers`); None goes by `layers`. No task declares it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Recipe:
     spec_augment: SpecAugment | None = None
     head: Mapping[str, Any] = field(default_factory=dict)
     search_steps: int = field(default=0, metadata=LATER)
+    layer: int | None = field(default=None, metadata=LATER)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Recipe:
@@ -107,7 +109,7 @@ class Candidate(NamedTuple):
 
 def candidates_of(recipe: Recipe, num_layers: int) -> list[Candidate]:
     """All that a recipe tries on an upstream of so many layers."""
-    layers = range(num_layers) if recipe.layers == "single" else (None,)
+    layers = range(num_layers) if recipe.layers == "single" and recipe.layer is None else (recipe.layer,)
     return [Candidate(rate, layer) for layer in layers for rate in recipe.learning_rates]
 
 

@@ -23,7 +23,7 @@ from frostbench.entries import checked_head, checked_task, subject_of
 from frostbench.feature_files import Format, Wanted, mix_of, write_features
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
-from frostbench.grid.plan import Grid
+from frostbench.grid.plan import AskedLayers, Grid
 from frostbench.grid.preparing import PlannedRun
 from frostbench.grid.run import plan_grid, run_grid
 from frostbench.instances import built, specifications
@@ -61,6 +61,7 @@ def evaluate(  # noqa: PLR0913
     precision: Precision = "float32",
     frames: AskedFrames = "auto",
     cache_limit: str = DEFAULT_LIMIT,
+    layers: Literal["each"] | int | Sequence[int] | None = None,
     output: str | Path = "results",
     cache: str | Path = "cache",
     device: str | None = None,
@@ -87,6 +88,8 @@ def evaluate(  # noqa: PLR0913
         precision: in which the upstreams compute.
         frames: how frames are kept, or not at all; "auto" is the best that fits.
         cache_limit: of all cached features, such as "500GB"; "none" is no limit.
+        layers: one or several that heads are trained on alone, instead of on a learned sum of all; "each" is the sum
+            and, for heads on means, every layer. These runs are for `Results.layers`, not for the leaderboard.
         output: folder of results.
         cache: folder of cached features; may be deleted at any time.
         device: cpu, cuda, cuda:1, mps; the best there is if left out.
@@ -103,7 +106,7 @@ def evaluate(  # noqa: PLR0913
     """
     RecordStore(Path(output)).require_writable()
     given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
-    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
+    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit), _asked_layers(layers))
     with _folders(Path(cache), Path(output), executor) as folders:
         runner = _runner(executor, ray_address, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
@@ -141,6 +144,7 @@ def plan(  # noqa: PLR0913
     precision: Precision = "float32",
     frames: AskedFrames = "auto",
     cache_limit: str = DEFAULT_LIMIT,
+    layers: Literal["each"] | int | Sequence[int] | None = None,
     output: str | Path = "results",
     cache: str | Path = "cache",
     device: str | None = None,
@@ -154,7 +158,7 @@ def plan(  # noqa: PLR0913
     Raises: BenchmarkError: the evaluation can't start at all.
     """
     given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
-    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
+    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit), _asked_layers(layers))
     with _folders(Path(cache), Path(output), "local") as folders:
         runner = _runner("local", None, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
@@ -326,6 +330,15 @@ def _grid(
     drawn = _several(seeds, "seed")
     with specifications(given) as specs:
         yield Grid(tuple(dict.fromkeys(specs)), tuple(tasks), tuple(drawn), *options)
+
+
+def _asked_layers(layers: Literal["each"] | int | Sequence[int] | None) -> AskedLayers | None:
+    if layers is None or layers == "each":
+        return layers
+    chosen = [layers] if isinstance(layers, int) else list(layers)
+    if isinstance(layers, str) or not all(isinstance(layer, int) for layer in chosen):
+        raise BenchmarkError(f"layers are {layers!r}: name numbers, such as 9 or 3, 6, 9, or 'each'")
+    return tuple(dict.fromkeys(chosen))
 
 
 def _several(given: Any, kind: str) -> list[Any]:

@@ -57,7 +57,7 @@ class Results:
 
         Returns: upstream, task, corpus, recipe, head, seed, fold, run, metric, direction, value, learning_rate, valid,
             seconds, custom, utterances of each split, params, digests of upstream, corpus and recipe, protocol, device,
-            commit, finished, and a version_... of each package.
+            commit, finished, layer (of a run on one alone), and a version_... of each package.
         """
         return frames.runs(self.records)
 
@@ -74,7 +74,8 @@ class Results:
         """One row an upstream, task, seed and layer.
 
         Returns: upstream, task, corpus, recipe, head, seed, fold, run, layer, weight (of the learned sum),
-            corrected_weight (times the norm of the layer's features, scaled to sum to 1).
+            corrected_weight (times the norm of the layer's features, scaled to sum to 1), value (of a head on this
+            layer alone, where `layers=` asked for it), metric, direction, layer_run.
         """
         return frames.layers(self.records)
 
@@ -104,8 +105,8 @@ class Results:
 
         Raises: RecordError: no run has predictions that are its own.
         """
-        if self.records or self.published:
-            runs = [record.run for record in self.records]
+        runs = [record.run for record in self.records if record.layer is None]
+        if runs or self.published:
             board = leaderboard(self.store, custom=True, published=self.published, only=runs)
             return replace(board, left_out=(*self.left_out, *board.left_out))
         return Leaderboard((), (), 0, self.left_out)

@@ -21,7 +21,7 @@ from leaderboard.usable_records import LeftOut, usable_records
 def leaderboard(
     store: RecordStore, *, custom: bool = False, published: bool = False, only: Collection[str] | None = None
 ) -> Leaderboard:
-    """All boards of a folder of results.
+    """All boards of a folder of results. Runs on one layer alone (`run --layers`) have no row: they make curves.
 
     Args:
         store: the folder; without `runs/` beside `records/` there are means and spreads, but no intervals and tests.
@@ -33,7 +33,8 @@ def leaderboard(
         not those of their record, which goes with them.
     Raises: RecordError: nothing is left to show.
     """
-    records, left_out = usable_records(store, only)
+    usable, left_out = usable_records(store, only)
+    records = [record for record in usable if record.layer is None]
     shown = [record for record in records if custom or not record.custom]
     if not shown and not published:
         raise _nothing_to_show(records, left_out)

@@ -25,10 +25,10 @@ KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "fold", "run")  
 RUNS = (
     *KEYS, "metric", "direction", "value", "learning_rate", "valid", "seconds", "custom", "train", "valid_utterances",
     "test", "params", "upstream_digest", "corpus_digest", "recipe_digest", "protocol", "device", "commit", "finished",
-    "family",
+    "family", "layer",
 )  # fmt: skip
 PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference", "value")
-LAYERS = (*KEYS, "layer", "weight", "corrected_weight")
+LAYERS = (*KEYS, "layer", "weight", "corrected_weight", "value", "metric", "direction", "layer_run")
 COUNTS = ("seeds", "test_utterances", "params", "rank", "speakers")  # whole numbers, also where some are missing
 
 
@@ -82,10 +82,10 @@ def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
 
     Returns: columns `RUNS`, then a column for each further metric of its tasks, such as `value_cer`, and one for each
         version, such as `version_torch`. `seconds` is load, train and test together, `valid` the value by which
-        rate and layer were chosen.
+        rate and layer were chosen, `layer` the only one of a run on one alone.
     """
     rows = [_of_run(entry) for entry in named(records)]
-    return pd.DataFrame(rows, columns=_columns(RUNS, rows))
+    return pd.DataFrame(rows, columns=_columns(RUNS, rows)).astype({"layer": "Int64"})
 
 
 def _of_run(entry: Entry) -> dict[str, Any]:
@@ -112,6 +112,7 @@ def _of_run(entry: Entry) -> dict[str, Any]:
         "commit": made.get("git", {}).get("commit"),
         "finished": made.get("finished"),
         "family": record.upstream.get("family") or "",
+        "layer": record.layer,
         **{f"value_{name}": value for name, value in record.values.items() if name != record.metric["name"]},
         **{f"version_{name}": version for name, version in made.get("versions", {}).items()},
     }
@@ -145,14 +146,30 @@ def layers(records: Sequence[ResultRecord]) -> pd.DataFrame:
     """One row an upstream, task, seed and layer.
 
     Returns: columns `LAYERS`. `weight` is the learned softmax weight; `corrected_weight` is it times the mean norm of
-        the layer's features, scaled to sum to 1: what the layer adds to the sum. Missing where norms are unknown.
+        the layer's features, scaled to sum to 1: what the layer adds to the sum. Missing where norms are unknown, and
+        with the weights where no sum was learned, as is then `run`. `value` is the main metric of a head on this layer
+        alone, whose run is `layer_run`; both are missing where `run --layers` was not asked for it.
     """
-    rows = [
-        {**_keys(entry), "layer": layer, "weight": weight, "corrected_weight": corrected}
-        for entry in named(records)
-        for layer, (weight, corrected) in enumerate(layers_of(entry.record))
-    ]
-    return pd.DataFrame(rows, columns=list(LAYERS))
+    rows: dict[tuple[str, int], dict[str, Any]] = {}
+    entries = named(records)
+    for entry in (entry for entry in entries if entry.record.layer is None):
+        for layer, (weight, corrected) in enumerate(layers_of(entry.record)):
+            found = {**_keys(entry), "layer": layer, "weight": weight, "corrected_weight": corrected}
+            rows[entry.record.run, layer] = found
+    for entry in entries:
+        record = entry.record
+        if record.layer is not None:
+            row = rows.setdefault(
+                (record.run_of_sum(), record.layer), {**_keys(entry), "run": None, "layer": record.layer}
+            )
+            facts = {name: record.metric[name] for name in ("name", "direction")}
+            row |= {"value": record.value, "metric": facts["name"], "direction": facts["direction"]}
+            row["layer_run"] = record.run
+    ordered = sorted(rows.items(), key=lambda item: item[0][1])  # the runs as they come, each in the order of layers
+    places = {run: place for place, (run, _) in enumerate(dict.fromkeys((run, None) for run, _ in rows))}
+    ordered.sort(key=lambda item: places[item[0][0]])
+    numbers = {name: float for name in ("weight", "corrected_weight", "value")}
+    return pd.DataFrame([row for _, row in ordered], columns=list(LAYERS)).astype(numbers)
 
 
 def _keys(entry: Entry) -> dict[str, Any]:

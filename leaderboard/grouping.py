@@ -117,6 +117,8 @@ def named(records: Sequence[ResultRecord]) -> list[Entry]:
     for record in records:
         superb.append(_is_superb(record))
         task, head, recipe = record.task["name"], record.task["head"], record.recipe["digest"]
+        if record.layer is not None:  # it goes by the name of the recipe that it was asked of
+            recipe = digest_of(record.recipe_of_sum)
         treated = digest_of([recipe, record.audio]) if any(record.audio.values()) else recipe
         upstreams.append(_Named(record.upstream["name"], record.upstream["digest"]))
         tasks.append(_Named(task, task_digest(record.task), (superb[-1], head)))

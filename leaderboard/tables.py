@@ -158,6 +158,23 @@ def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Group]:
         yield Group(Text(each.title, style="italic"), drawn, *map(Text, said))
 
 
+def layer_tables(layers: pd.DataFrame) -> Iterator[Table]:
+    """A table a task of what heads on one layer alone come to, as the mean over seeds; none where there are none.
+
+    Args:
+        layers: as `frames.layers` returns it.
+    """
+    alone = layers.dropna(subset=["value"])
+    for (task, corpus, recipe, metric), rows in alone.groupby(["task", "corpus", "recipe", "metric"], sort=False):
+        means = rows.groupby(["upstream", "layer"], sort=False)["value"].mean().unstack().sort_index(axis=1)
+        title = f"{task}: {metric} of one layer alone ({corpus}, recipe {recipe})"
+        drawn = Table("upstream", *map(str, means.columns), title=escape(title), title_justify="left")
+        for upstream, values in means.iterrows():
+            texts = ("-" if pd.isna(value) else f"{value:.1f}" for value in values)
+            drawn.add_row(escape(str(upstream)), *texts)
+        yield drawn
+
+
 def _styled(cell: CellText) -> str:
     style = "bold" if cell.best else "underline" if cell.tied else ""
     first = f"[{style}]{cell.value}[/]" if style else cell.value

@@ -167,7 +167,7 @@ FIELDS: Mapping[str, Check] = {
         code=_or_none(_is_text),
     ),
     "corpus": _both(_with(name=_is_text, digest=_is_text), _may_have(folds=_several(_is_text), undivided=_is_text)),
-    "recipe": _with(name=_is_text, digest=_is_text),
+    "recipe": _both(_with(name=_is_text, digest=_is_text), _may_have(layer=_or_none(_is_whole))),
     "audio": lambda value: isinstance(value, Mapping),
     "protocol": _is_whole,
     "live": _is_bool,

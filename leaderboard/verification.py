@@ -120,6 +120,8 @@ def _contradictions(stored: StoredRecord) -> Iterator[str]:
     foreign = {each["learning_rate"] for each in record.learning_rates} - set(recipe.get("learning_rates", ()))
     if foreign:
         yield f"tried the learning rates {sorted(foreign)}, which its recipe does not have"
+    if record.layer is not None and any(each.get("layer") != record.layer for each in record.learning_rates):
+        yield f"tried other layers than {record.layer}, the only one that its recipe has"
     if len(record.layer_weights) != record.upstream["num_layers"]:
         yield f"{len(record.layer_weights)} layer weights for {record.upstream['num_layers']} layers"
     if abs(sum(record.layer_weights) - 1) > ROUNDING:

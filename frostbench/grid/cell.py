@@ -104,7 +104,8 @@ class Cell:
     def name(self) -> str:
         """For progress and messages."""
         fold = "" if self.fold is None else f" / {self.task.folds} {self.fold}"
-        return f"{self.upstream.name} / {self.task.name}{fold} / seed {self.seed}"
+        layer = "" if self.recipe.layer is None else f" / layer {self.recipe.layer}"
+        return f"{self.upstream.name} / {self.task.name}{fold}{layer} / seed {self.seed}"
 
     @cached_property
     def run(self) -> str:

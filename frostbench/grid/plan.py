@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from core.errors import ContractError
 from core.manifest import SPLITS, Manifest
 from downstreams._base import HEADS
+from downstreams._recipe import Recipe
 from frostbench.grid.cell import Cell, Frames, kind_of
 from frostbench.grid.needs import AskedFrames, choose_frames, sizes_of
 from frostbench.grid.wanted import GridClips
@@ -20,6 +21,8 @@ from tasks._rows import TaskRows, task_rows
 from upstreams._base import Precision
 from upstreams._facts import UpstreamFacts
 from upstreams._known_facts import facts_of
+
+AskedLayers = Literal["each"] | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Grid:
         precision: in which the upstreams compute.
         frames: how they are kept, or not; "auto" takes what fits within the limit.
         cache_limit: bytes of all features; None is no limit.
+        layers: that heads are trained on one by one, for a curve: "each" is the learned sum and, for heads on means,
+            every layer alone; None is the learned sum.
     """
 
     upstreams: Sequence[str]
@@ -47,6 +52,7 @@ class Grid:
     precision: Precision = "float32"
     frames: AskedFrames = "auto"
     cache_limit: int | None = None
+    layers: AskedLayers | None = None
 
 
 class Plan(NamedTuple):
@@ -56,11 +62,13 @@ class Plan(NamedTuple):
         cells: all of them.
         rows: what each task takes of the corpus, in the order of the grid's tasks; of one with folds, of each fold.
         clips: what the upstreams have to pass for them.
+        notes: of what was asked for and is not among them.
     """
 
     cells: list[Cell]
     rows: list[TaskRows]
     clips: GridClips
+    notes: tuple[str, ...] = ()
 
 
 def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = None) -> Plan:
@@ -71,7 +79,8 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
         manifest: of the corpus.
         known_upstreams: folder of facts of upstreams; None builds every upstream.
 
-    Raises: BenchmarkError: an upstream can't be built, or a task can't use the corpus.
+    Raises: BenchmarkError: an upstream can't be built or lacks a layer, or a task can't use the corpus or chooses its
+        layer itself.
     """
     taken_by = [
         (task, task_rows(manifest, task, task.recipe(grid.recipe), grid.limit, fold))
@@ -83,16 +92,60 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
     for spec in grid.upstreams:
         facts = facts_of(spec, grid.precision, known_upstreams)
         _require_frames(facts, grid.tasks)
+        _require_layers(facts, grid)
         frames = _choice(grid, facts, clips)
         for task, taken in taken_by:
             recipe = task.recipe(grid.recipe)
             kept = frames if kind_of(task, recipe) == "frames" else None
             live = _live(taken.audio, grid.exact, kept)
             custom = taken.limited or task.is_custom(recipe)
-            for seed in grid.seeds:
-                cell = Cell(facts, task, recipe, taken, seed, custom, kept, live)
-                cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
-    return Plan(list(cells.values()), [taken for _, taken in taken_by], clips)
+            for asked in _with_layers(task, recipe, grid.layers, facts.num_layers):
+                for seed in grid.seeds:
+                    cell = Cell(facts, task, asked, taken, seed, custom, kept, live)
+                    cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
+    notes = tuple(_left_out(grid)) if grid.layers == "each" else ()
+    return Plan(list(cells.values()), [taken for _, taken in taken_by], clips, notes)
+
+
+def _with_layers(task: Task, recipe: Recipe, asked: AskedLayers | None, num_layers: int) -> list[Recipe]:
+    """The recipe as it is, with one layer after the other, or both."""
+    if asked is None:
+        return [recipe]
+    if asked != "each":
+        return [replace(recipe, layer=layer) for layer in asked]
+    alone = range(num_layers) if _why_not_each(task, recipe) is None else ()
+    return [recipe, *(replace(recipe, layer=layer) for layer in alone)]
+
+
+def _why_not_each(task: Task, recipe: Recipe) -> str | None:
+    """Why "each" layer does not mean those of a task; None where it does."""
+    if recipe.layers == "single":
+        return "it tries one layer after the other itself, and takes the best on valid"
+    if HEADS.get(task.head).needs == "frames":
+        return "its head reads frames, and takes long: name some layers, such as 3,6,9"
+    return None
+
+
+def _left_out(grid: Grid) -> Iterator[str]:
+    for task in grid.tasks:
+        why = _why_not_each(task, task.recipe(grid.recipe))
+        if why is not None:
+            yield f"{task.name} is not asked of each layer alone: {why}"
+
+
+def _require_layers(upstream: UpstreamFacts, grid: Grid) -> None:
+    """Refuses single layers that an upstream does not have, and tasks that choose one themselves."""
+    if grid.layers is None or grid.layers == "each":
+        return
+    unknown = [layer for layer in grid.layers if not 0 <= layer < upstream.num_layers]
+    if unknown or not grid.layers:
+        asked = ", ".join(map(str, unknown)) or "none at all"
+        raise ContractError(f"{upstream.name} has layers 0 to {upstream.num_layers - 1}, not {asked}")
+    choosing = [task.name for task in grid.tasks if task.recipe(grid.recipe).layers == "single"]
+    if choosing:
+        raise ContractError(
+            f"{', '.join(choosing)}: tries one layer after the other itself; leave it out, or leave out the layers"
+        )
 
 
 def _require_frames(upstream: UpstreamFacts, tasks: Sequence[Task]) -> None:

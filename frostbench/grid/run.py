@@ -78,7 +78,7 @@ def run_grid(
     manifest = replace(manifest, memory=folders.cache / "audio")
     plan = make_cells(grid, manifest, folders.cache / "upstreams")
     remarks = [cell.upstream.remark for cell in plan.cells if cell.upstream.remark]
-    for line in dict.fromkeys([*remarks, *(line for rows in plan.rows for line in rows.doubts)]):
+    for line in dict.fromkeys([*remarks, *(line for rows in plan.rows for line in rows.doubts), *plan.notes]):
         watcher.say(f"note: {line}")
     store = RecordStore(folders.results)
     pending = [cell for cell in plan.cells if cell.run not in store]
@@ -122,7 +122,8 @@ def plan_grid(grid: Grid, manifest: Manifest, folders: Folders, workers: int) ->
 
 
 def _news(cell: Cell, state: State) -> CellNews:
-    return CellNews(cell.upstream.name, cell.task.name, cell.seed, state, fold=cell.fold)
+    layer = cell.recipe.layer
+    return CellNews(cell.upstream.name, cell.task.name, cell.seed, state, fold=cell.fold, layer=layer)
 
 
 def _finished(cell: Cell, store: RecordStore) -> CellNews:

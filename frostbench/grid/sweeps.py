@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from core.digest import digest_of
 from downstreams._recipe import Candidate
@@ -24,8 +25,8 @@ def quick_first(cells: Sequence[Cell]) -> list[list[Cell]]:
 def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:
     """What is trained side by side, the longest first, so that the workers end together.
 
-    Heads on means are so small that all learning rates and seeds go in one loop, shared out among the workers; a head
-    that needs every frame fills a worker by itself.
+    Heads on means are so small that all learning rates, seeds and single layers go in one loop, shared out among the
+    workers; a head that needs every frame fills a worker by itself.
     """
     groups: dict[str, list[tuple[Cell, Candidate]]] = {}
     for cell in cells:
@@ -33,7 +34,8 @@ def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:
             [
                 cell.upstream.digest,
                 cell.task.digest(),
-                cell.recipe,
+                # Candidates of a search are compared with all of their seed in the loop: there each layer is alone.
+                cell.recipe if cell.recipe.search_steps else replace(cell.recipe, layer=None),
                 cell.audio,
                 cell.rows.digest,
                 sorted(cell.live),
@@ -59,7 +61,9 @@ def sweep_name(runs: Sequence[tuple[Cell, Candidate]]) -> str:
     if len(runs) == 1:
         return f"{cell.name} / {candidate}"
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell, _ in runs))
-    return f"{cell.upstream.name} / {cell.task.name} / seeds {seeds}"
+    layers = len({cell.recipe.layer for cell, _ in runs})
+    each = f" / {layers} choices of layers" if layers > 1 else ""
+    return f"{cell.upstream.name} / {cell.task.name}{each} / seeds {seeds}"
 
 
 def training_work(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, costs: Costs) -> Work:
