@@ -154,19 +154,20 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """sha256 of the content: ids, splits, labels and audio bytes, whatever the folder is called."""
-        return digest_of(
-            [
-                [
-                    utterance.id,
-                    utterance.split,
-                    utterance.labels,
-                    self.audio_digests[utterance.id],
-                    utterance.start,
-                    utterance.stop,
-                ]
-                for utterance in sorted(self.utterances, key=lambda utterance: utterance.id)
-            ]
-        )
+        rows = self._in_order
+        return digest_of([[row.id, row.split, row.labels, *self._heard_in(row)] for row in rows])
+
+    @cached_property
+    def heard_digest(self) -> str:
+        """sha256 of what is heard: ids, splits and audio bytes. Training without labels depends on nothing else."""
+        return digest_of([[row.id, row.split, *self._heard_in(row)] for row in self._in_order])
+
+    @property
+    def _in_order(self) -> list[Utterance]:
+        return sorted(self.utterances, key=lambda utterance: utterance.id)
+
+    def _heard_in(self, row: Utterance) -> tuple[str, int, int | None]:
+        return self.audio_digests[row.id], row.start, row.stop
 
 
 def metadata_files(folder: Path) -> list[Path]:

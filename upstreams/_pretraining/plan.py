@@ -68,7 +68,7 @@ class Pretraining:
         }
         own = {each.name: getattr(self, each.name) for each in fields(self)} | {"config": decisive}
         content = {"pretraining": own, "targets": targets, "version": self.kind.card.version}
-        return digest_of({**content, "corpus": manifest.digest})
+        return digest_of({**content, "corpus": manifest.heard_digest})
 
     def checkpoint(self, folder: Path, number: int | None = None) -> Path:
         """Where the checkpoint of an iteration, the last if None, is written."""
