@@ -109,7 +109,7 @@ def test_every_recording_and_every_mixture_passes_once_for_all_tasks(folder, cou
             manifest, TASKS.get(name), fold="session 0" if TASKS.get(name).folds else None
         ).all_clips()
     }
-    assert any(clip.mixture for clip in clips.values()) and len(clips) > 100
+    assert any(clip.mixture for clip in clips.values()) and len(clips) > 90
     wavs = Counter(digest_of_wav(clip.read()) for clip in clips.values())
     assert {digest: counting.passed[digest] for digest in wavs} == wavs, "each clip once, whatever tasks take it"
 

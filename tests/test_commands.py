@@ -52,9 +52,10 @@ CASES: list[tuple[str, Options, Mapping[str, Given]]] = [
     }}),
     ("predict", {
         "": "a.wav", "--run": "abc", "--upstream": "mfcc", "--head": "ctc", "--json": None, "--output": "out",
-        "--device": "cpu",
+        "--device": "cpu", "--waveforms": "heard",
     }, {"checked_head": {"head": "ctc"}, "devices_here": {"name": "cpu"},
-        "load_predictor": {"store": Path("out"), "run": "abc", "upstream": "mfcc"}}),
+        "load_predictor": {"store": Path("out"), "run": "abc", "upstream": "mfcc"},
+        "with_waveforms_written": {"folder": Path("heard")}}),
     ("report", {
         "--custom": None, "--with-published": None, "--output": "out", "--picture": "a.svg", "--html": "b.html",
         "--figures": "drawn", "--format": "model-index", "--upstream": "mfcc",

@@ -81,7 +81,8 @@ def test_unit_and_direction():
     told = {metric.name: (metric.unit, metric.direction, metric.sign, metric.optimum) for metric in METRICS}
     lower, higher = ("%", "lower", -1, 0.0), ("%", "higher", 1, 100.0)
     rates = dict.fromkeys(("wer", "cer", "per", "slot_value_cer", "eer", "der"), lower)
-    assert told == {**dict.fromkeys(("accuracy", "slot_type_f1", "mtwv"), higher), **rates}
+    signals = {"pesq": ("", "higher", 1, 4.643888474), "si_sdri": ("dB", "higher", 1, None), "stoi": higher}
+    assert told == {**dict.fromkeys(("accuracy", "slot_type_f1", "mtwv"), higher), **rates, **signals}
     with pytest.raises(UnknownNameError, match="did you mean 'accuracy'"):
         get_metric("acuracy")
 
@@ -131,12 +132,12 @@ def test_edits_are_symmetric(one, other):
 
 
 def test_a_metric_of_ones_own_is_found_and_one_that_is_not_there_is_none():
-    assert find_metric("si_sdri") is None
-    made = Metric("si_sdri", "SI-SDRi", "dB", "higher", (None, None), "mean", lambda one, other: (one - other,), first)
-    assert register_metric(made) is find_metric("si_sdri") is get_metric("si_sdri")
+    assert find_metric("sdr") is None
+    made = Metric("sdr", "SDR", "dB", "higher", (None, None), "mean", lambda one, other: (one - other,), first)
+    assert register_metric(made) is find_metric("sdr") is get_metric("sdr")
     assert made.optimum is None
     assert made.recorded() == {
-        "name": "si_sdri", "title": "SI-SDRi", "unit": "dB", "direction": "higher", "bounds": [None, None],
+        "name": "sdr", "title": "SDR", "unit": "dB", "direction": "higher", "bounds": [None, None],
     }  # fmt: skip
     assert made.compute([3.0, -1.0], [1.0, 1.0]) == 0.0
 
