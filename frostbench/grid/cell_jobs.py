@@ -71,7 +71,7 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
     """A job: trains heads side by side and keeps them as candidates.
 
     Args:
-        runs: cells that differ in their seed alone, each with what is tried.
+        runs: cells that differ in their seed or layer alone, each with what is tried.
         folders: of features and candidates.
         device: where to train.
         advance: called with the updates done.
