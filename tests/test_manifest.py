@@ -446,3 +446,15 @@ def test_a_name_of_nothing_but_separators_is_refused_in_words(name, tmp_path):
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": name, "split": "train"}) + "\n")
     with pytest.raises((ManifestError, AudioError), match=re.escape(str(tmp_path)) + "|no such file"):
         read_audio(read_manifest(tmp_path).utterances[0].path)
+
+
+def test_labels_are_no_part_of_what_is_heard(corpus):
+    """So that a corpus with other labels is no other one to pretrain on; other splits and other pieces are."""
+
+    def changed(**fields):
+        return replace(corpus, utterances=(replace(corpus.utterances[0], **fields), *corpus.utterances[1:]))
+
+    others = {"labels": {"text": "another"}, "split": "test", "start": 1, "stop": 2_000}
+    same = {name for name, value in others.items() if changed(**{name: value}).heard_digest == corpus.heard_digest}
+    assert same == {"labels"}
+    assert changed(labels=others["labels"]).digest != corpus.digest
