@@ -33,9 +33,8 @@ from upstreams._base import UPSTREAMS
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
 hypothesis.settings.load_profile("suite")
-FUZZ = int(
-    os.environ.get("FROSTBENCH_FUZZ", "0")
-)  # examples of each fuzz test, drawn anew; 0 are a few, always the same
+# Examples of each fuzz test, drawn anew; 0 are a few, always the same.
+FUZZ = int(os.environ.get("FROSTBENCH_FUZZ", "0"))
 
 
 def skip_without_extra(metric: str) -> None:

@@ -51,16 +51,8 @@ class Labels(ABC):
     timed: ClassVar[bool] = False
     heard: ClassVar[bool] = False
     samples: ClassVar[tuple[Any, ...]]
-    sample_frames: ClassVar[tuple[int, ...]] = (
-        40,
-        33,
-        28,
-        40,
-        31,
-        25,
-        36,
-        27,
-    )  # the longest text fits at half the rate
+    # The longest text fits at half the rate.
+    sample_frames: ClassVar[tuple[int, ...]] = (40, 33, 28, 40, 31, 25, 36, 27)
 
     @classmethod
     @abstractmethod

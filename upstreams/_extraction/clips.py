@@ -90,11 +90,16 @@ def lay_out(clips: Sequence[Clip], window_samples: int, batch_seconds: float = B
     return batches
 
 
+def longest_first(batches: Sequence[list[Clip]]) -> list[list[Clip]]:
+    """Batches of several layouts in the order that each of them has."""
+    return sorted(batches, key=lambda batch: -batch[0].samples)
+
+
 def share_out(batches: Sequence[list[Clip]], workers: int) -> list[list[list[Clip]]]:
     """Shares of about the same length of audio, one for each worker, none of them empty."""
     shares: list[list[list[Clip]]] = [[] for _ in range(workers)]
     seconds = [0.0] * workers
-    for batch in sorted(batches, key=lambda batch: -batch[0].samples):  # the longest first
+    for batch in longest_first(batches):
         least = seconds.index(min(seconds))
         shares[least].append(batch)
         seconds[least] += max(clip.samples for clip in batch) * len(batch)

@@ -15,7 +15,7 @@ import torch
 from core.audio import SAMPLE_RATE
 from core.feature_cache import FeatureCache, Features, Kind, caches_of, missing
 from upstreams._base import Precision, Upstream
-from upstreams._extraction.clips import GPU_BATCHES, Clip, clip_key, is_long, lay_out
+from upstreams._extraction.clips import GPU_BATCHES, Clip, clip_key, is_long, lay_out, longest_first
 from upstreams._extraction.encoding import FrozenUpstream
 
 __all__ = ["Clip", "caches_of", "clip_key", "extract", "lay_out", "unfinished"]
@@ -74,8 +74,9 @@ def extract(
 
 def _together(batches: Sequence[list[Clip]], count: int) -> list[list[Clip]]:
     """Neighbours of about the same length as one batch; very long clips stay alone: they pass in pieces."""
-    long = [batch for batch in batches if is_long(batch[0].samples)]
-    others = sorted((batch for batch in batches if not is_long(batch[0].samples)), key=lambda batch: -batch[0].samples)
+    ordered = longest_first(batches)
+    long = [batch for batch in ordered if is_long(batch[0].samples)]
+    others = ordered[len(long) :]
     return long + [list(chain(*others[start : start + count])) for start in range(0, len(others), count)]
 
 
