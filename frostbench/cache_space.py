@@ -28,11 +28,13 @@ READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 MARKER = ".used"  # in an entry: its time is that of the last use
 NOTE = "upstream.json"  # beside the entries of an upstream: what the list shows
 REMOVING = ".removing-"
+DECODED = "decoded"  # there while several upstreams hear the same recordings
 # What lies in a cache besides features; folder -> what it holds.
 FOLDERS = {
     "heads": "trained candidates",
     "hf": "audio of hf: corpora",
     "rows": "rows of tasks",
+    DECODED: "decoded audio",
     "audio": "digests of audio files",
     "validated": "corpora that were checked",
     "upstreams": "facts of upstreams",
@@ -162,9 +164,21 @@ def folders_in_use(cache: Path) -> Iterator[None]:
     """The same for what is no upstream's, where a folder is there already or a run always makes it."""
     with ExitStack() as stack:
         for name in FOLDERS:
-            if name in MADE_BY_RUNS or (cache / name).is_dir():
+            if name in MADE_BY_RUNS or (name != DECODED and (cache / name).is_dir()):
                 stack.enter_context(_held(cache / name))
         yield
+
+
+@contextmanager
+def decoded_folder(cache: Path) -> Iterator[Path]:
+    """A folder for decoded audio that is new, and goes again; commands at work in one cache share it."""
+    folder = cache / DECODED
+    for_deletion = Entry(folder, FOLDERS[DECODED], 0, 0.0)
+    if folder.is_dir():  # of a command that was killed
+        delete(for_deletion)
+    with _held(folder):
+        yield folder
+    delete(for_deletion)
 
 
 @contextmanager

@@ -160,7 +160,7 @@ def _require_possible(upstream: UpstreamFacts, wanted: Wanted, file_format: str)
 
 
 def _extract(part: Part, cache: Path, executor: Executor, watcher: Watcher) -> None:
-    jobs = extraction_jobs([part], cache, max(1, executor.workers))
+    jobs = extraction_jobs([part], cache, max(1, executor.workers), {})
     if not jobs:
         return
     costs = Costs(cache)

@@ -32,7 +32,7 @@ from upstreams._extraction import fill
 from upstreams._extraction.clips import Clip, lay_out, pieces, share_out
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._extraction.fill import caches_of, extract, unfinished
-from upstreams._extraction.reading import AHEAD_SECONDS, read_ahead
+from upstreams._extraction.reading import AHEAD_SECONDS, Read, read_ahead
 from upstreams._facts import UpstreamFacts
 from upstreams._resolve import build_upstream
 
@@ -275,7 +275,7 @@ def test_of_a_piece_nothing_else_is_read_where_seeking_is_exact(tmp_path, monkey
     assert asked == [1_000, 1_000, *whole]
 
 
-def counting_clips(monkeypatch, count: int, seconds: float) -> tuple[list[list[Clip]], list[str]]:
+def counting_clips(count: int, seconds: float) -> tuple[list[list[Clip]], list[str], Read]:
     read: list[str] = []
     lock = threading.Lock()
 
@@ -285,15 +285,14 @@ def counting_clips(monkeypatch, count: int, seconds: float) -> tuple[list[list[C
             read.append(clip.audio_digest)
         return torch.full((10,), float(clip.audio_digest))
 
-    monkeypatch.setattr(Clip, "read", wait_and_read)
     clips = [Clip(str(number), Path("x"), int(seconds * 16_000), frozenset()) for number in range(count)]
-    return [clips[start : start + 4] for start in range(0, count, 4)], read
+    return [clips[start : start + 4] for start in range(0, count, 4)], read, wait_and_read
 
 
-def test_clips_are_read_ahead_in_order_and_within_a_bound(monkeypatch):
-    batches, read = counting_clips(monkeypatch, 80, seconds=4)
+def test_clips_are_read_ahead_in_order_and_within_a_bound():
+    batches, read, waiting = counting_clips(80, seconds=4)
     most = 0
-    for number, (batch, wavs) in enumerate(read_ahead(batches)):
+    for number, (batch, wavs) in enumerate(read_ahead(batches, read=waiting)):
         assert batch == batches[number]
         assert [wav[0].item() for wav in wavs] == [float(clip.audio_digest) for clip in batch]
         if number == 0:
@@ -304,14 +303,14 @@ def test_clips_are_read_ahead_in_order_and_within_a_bound(monkeypatch):
     assert most <= AHEAD_SECONDS / 4 + 8
 
 
-def test_one_batch_above_the_bound_is_still_read(monkeypatch):
-    batches, _ = counting_clips(monkeypatch, 8, seconds=1_000)
-    assert [batch for batch, _ in read_ahead(batches)] == batches
+def test_one_batch_above_the_bound_is_still_read():
+    batches, _, waiting = counting_clips(8, seconds=1_000)
+    assert [batch for batch, _ in read_ahead(batches, read=waiting)] == batches
 
 
-def test_the_batch_after_one_above_the_bound_is_read_while_that_is_worked_on(monkeypatch):
-    batches, read = counting_clips(monkeypatch, 12, seconds=1_000)  # as those for a GPU
-    for number, _ in enumerate(read_ahead(batches)):
+def test_the_batch_after_one_above_the_bound_is_read_while_that_is_worked_on():
+    batches, read, waiting = counting_clips(12, seconds=1_000)  # as those for a GPU
+    for number, _ in enumerate(read_ahead(batches, read=waiting)):
         time.sleep(0.05)
         assert len(read) == min(12, 4 * (number + 2)), "that one, and no more"
 

@@ -167,6 +167,13 @@ def test_heads_are_trained_side_by_side_that_differ_in_their_seed_alone(corpus, 
             assert max(map(len, together)) == 1, (name, number)
 
 
+def test_a_loop_is_shared_out_where_there_are_more_workers_than_loops(corpus, quick):
+    cells = make_cells(Grid(("fbank", "mfcc"), quick, (0,)), corpus).cells
+    assert len({(cell.upstream.name, cell.task.name) for cell in cells}) == 4
+    assert [len(sweeps_of(cells, workers)) for workers in (1, 2, 4, 8)] == [4, 4, 4, 8]
+    assert len(sweeps_of(cells[:1], 2)) == 2
+
+
 whole, levels = st.integers(0, 1 << 40), st.floats(-60, 60)
 stops = st.none() | whole
 paths = st.sampled_from(["a.wav", "folder/a.wav", "ü.flac"]).map(Path)

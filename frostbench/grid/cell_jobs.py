@@ -31,6 +31,7 @@ from frostbench.grid.upstream_checks import passed_checks
 from frostbench.jobs.base import Advance
 from frostbench.provenance import circumstances
 from upstreams._extraction.clips import Clip
+from upstreams._extraction.decoded import DecodedAudio
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._extraction.fill import extract
 from upstreams._facts import UpstreamFacts
@@ -57,14 +58,26 @@ def extract_features(
     batches: Sequence[list[Clip]],
     dtypes: Mapping[Kind, Dtype],
     cache: Path,
+    decoded: Path | None = None,
     *,
     device: str,
     advance: Advance,
 ) -> int:
-    """A job: computes what the cache lacks of some batches, and returns how many clips passed the upstream."""
+    """A job: computes what the cache lacks of some batches, and returns how many clips passed the upstream.
+
+    Args:
+        upstream: its facts.
+        batches: as they were laid out.
+        dtypes: how each kind is kept.
+        cache: folder of features.
+        decoded: folder of waveforms that several upstreams hear; None decodes them for this one.
+        device: where to compute.
+        advance: called with the seconds of audio done.
+    """
     kinds: set[Kind] = {kind for batch in batches for clip in batch for kind in clip.kinds}
     caches = caches_of(cache, upstream.digest, kinds, dtypes)
-    return extract(build_upstream(upstream.spec), batches, caches, torch.device(device), advance, upstream.precision)
+    built, read = build_upstream(upstream.spec), Clip.read if decoded is None else DecodedAudio(decoded).read
+    return extract(built, batches, caches, torch.device(device), advance, upstream.precision, read)
 
 
 def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, device: str, advance: Advance) -> int:

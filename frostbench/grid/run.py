@@ -16,6 +16,7 @@ from frostbench.cache_space import Need, folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
 from frostbench.grid.cell import Cell, count_long
 from frostbench.grid.cell_jobs import Folders, delete_candidates, extract_features, run_cell, train_heads
+from frostbench.grid.decoding import decoded_once
 from frostbench.grid.measures import gflops_per_second
 from frostbench.grid.needs import Part, dtypes_of, needs_of, sizes_of
 from frostbench.grid.plan import Grid, Plan, make_cells
@@ -209,9 +210,10 @@ def _run_wave(wave: Sequence[Part], limit: int | None, report: Report, folders: 
     make_room(folders.cache, limit, needs)
     groups = quick_first([cell for part in wave for cell in part.cells])
     costs: dict[str, float | None] = {}
-    with in_use(needs):
+    with in_use(needs), decoded_once(wave, folders.cache, limit) as decoded:
         for number, cells in enumerate(groups):
-            jobs = extraction_jobs(wave, folders.cache, stages.executor.workers, means_alone=cells is not groups[-1])
+            means_alone = cells is not groups[-1]
+            jobs = extraction_jobs(wave, folders.cache, stages.executor.workers, decoded, means_alone=means_alone)
             failed = _extract(jobs, needs, report, stages)
             left = [cell for group in groups[number:] for cell in group]
             _tell_failed([cell for cell in left if cell.upstream.digest in failed], stages.watcher)
@@ -297,13 +299,16 @@ def _portable(waves: Sequence[Sequence[Part]], cache: Path) -> list[list[Part]]:
     ]
 
 
-def extraction_jobs(parts: Sequence[Part], cache: Path, workers: int, *, means_alone: bool = False) -> list[Job]:
+def extraction_jobs(
+    parts: Sequence[Part], cache: Path, workers: int, decoded: Mapping[int, Path], *, means_alone: bool = False
+) -> list[Job]:
     """For every upstream, its unfinished batches dealt out to the workers.
 
     Args:
         parts: the upstreams.
         cache: folder of features.
         workers: jobs at a time.
+        decoded: sample rate -> folder of waveforms that several upstreams hear.
         means_alone: leave out the batches of which only frames are kept.
     """
     jobs = []
@@ -314,7 +319,8 @@ def extraction_jobs(parts: Sequence[Part], cache: Path, workers: int, *, means_a
         if means_alone:
             batches = [batch for batch in batches if any(map(keeps_means, batch))]
         for share in share_out(batches, workers):
-            jobs.append(Job(part.upstream.name, extract_features, (part.upstream, share, dtypes, cache)))
+            kept = decoded.get(part.upstream.sample_rate)
+            jobs.append(Job(part.upstream.name, extract_features, (part.upstream, share, dtypes, cache, kept)))
     return jobs
 
 

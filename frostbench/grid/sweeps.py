@@ -25,8 +25,9 @@ def quick_first(cells: Sequence[Cell]) -> list[list[Cell]]:
 def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:
     """What is trained side by side, the longest first, so that the workers end together.
 
-    Heads on means are so small that all learning rates, seeds and single layers go in one loop, shared out among the
-    workers; a head that needs every frame fills a worker by itself.
+    Heads on means are so small that all learning rates, seeds and single layers go in one loop, which reads a batch for
+    all of them; it is shared out among the workers where there are more of these than loops. A head that needs every
+    frame fills a worker by itself.
     """
     groups: dict[str, list[tuple[Cell, Candidate]]] = {}
     for cell in cells:
@@ -44,10 +45,11 @@ def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:
         )
         groups.setdefault(alike, []).extend((cell, candidate) for candidate in cell.candidates)
     sweeps: list[tuple[bool, list[tuple[Cell, Candidate]]]] = []
+    loops = sum(not runs[0][0].reads_frames for runs in groups.values())
     for runs in groups.values():
         cell = runs[0][0]
         frames = cell.reads_frames
-        size = 1 if frames else math.ceil(len(runs) / workers)
+        size = 1 if frames else math.ceil(len(runs) / math.ceil(workers / loops))
         if cell.recipe.search_steps:  # candidates of a run are compared on the way, and trained together
             size = len(cell.candidates) * math.ceil(size / len(cell.candidates))
         sweeps.extend((frames, runs[start : start + size]) for start in range(0, len(runs), size))

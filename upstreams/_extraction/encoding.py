@@ -15,7 +15,7 @@ from core.hidden_states import HiddenStates
 from core.lengths import pad
 from upstreams._base import Precision, Upstream
 from upstreams._extraction.clips import GPU_BATCHES, LONGEST_SECONDS, Clip, is_long, lay_out, pieces
-from upstreams._extraction.reading import read_ahead
+from upstreams._extraction.reading import Read, read_ahead
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,18 @@ class FrozenUpstream:
         return lay_out(clips, window, self.upstream.batch_seconds * together)
 
     def stream(
-        self, batches: Sequence[list[Clip]], kinds: Collection[Kind] | None = None
+        self, batches: Sequence[list[Clip]], kinds: Collection[Kind] | None = None, read: Read = Clip.read
     ) -> Iterator[tuple[list[Clip], dict[Kind, list[torch.Tensor]]]]:
         """Each batch with its rows; see `rows`. The next batches are read meanwhile.
 
         Args:
             batches: as `lay_out` made them.
             kinds: what is wanted of all clips; None is what any clip of the batch asks for.
+            read: gives the waveform of a clip at a sample rate.
 
         Raises: ContractError: see `rows`. AudioError: a recording can't be read.
         """
-        for batch, wavs in read_ahead(batches, self.sample_rate):
+        for batch, wavs in read_ahead(batches, self.sample_rate, read):
             wanted = {kind for clip in batch for kind in clip.kinds} if kinds is None else kinds
             yield batch, self.rows(batch, wavs, wanted)
 

@@ -17,6 +17,7 @@ from core.feature_cache import FeatureCache, Features, Kind, caches_of, missing
 from upstreams._base import Precision, Upstream
 from upstreams._extraction.clips import GPU_BATCHES, Clip, clip_key, is_long, lay_out, longest_first
 from upstreams._extraction.encoding import FrozenUpstream
+from upstreams._extraction.reading import Read
 
 __all__ = ["Clip", "caches_of", "clip_key", "extract", "lay_out", "unfinished"]
 
@@ -38,6 +39,7 @@ def extract(
     device: torch.device,
     advance: Callable[[float], None] = lambda seconds: None,
     precision: Precision = "float32",
+    read: Read = Clip.read,
 ) -> int:
     """Computes the batches that the caches lack something of, and keeps what each clip asks for.
 
@@ -48,6 +50,7 @@ def extract(
         device: where the upstream computes.
         advance: called with the seconds of audio of every batch done.
         precision: in which it computes.
+        read: gives the waveform of a clip at a sample rate.
 
     Returns: how many clips passed the upstream.
     Raises: ContractError: a clip is shorter than the upstream's shortest input, or its hidden states are not finite.
@@ -59,7 +62,7 @@ def extract(
     names = {clip.key: str(clip.path) for clip in chain(*todo)}
     pending: dict[Kind, dict[str, Features]] = {kind: {} for kind in caches}
     flushed = time.monotonic()
-    for batch, found in encoder.stream(todo):
+    for batch, found in encoder.stream(todo, read=read):
         for kind, rows in found.items():
             kept = zip(batch, rows, strict=True)
             pending[kind].update((clip.key, row.numpy()) for clip, row in kept if kind in clip.kinds)
