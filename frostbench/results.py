@@ -105,8 +105,8 @@ class Results:
 
         Raises: RecordError: no run has predictions that are its own.
         """
-        runs = [record.run for record in self.records if record.layer is None]
-        if runs or self.published:
+        runs = [record.run for record in self.records]
+        if self.published or any(record.layer is None for record in self.records):
             board = leaderboard(self.store, custom=True, published=self.published, only=runs)
             return replace(board, left_out=(*self.left_out, *board.left_out))
         return Leaderboard((), (), 0, self.left_out)

@@ -13,6 +13,7 @@ from leaderboard import scores
 from leaderboard.board import INTERVAL_NOTE, Board, Column, Leaderboard, ResultCell, Row, ScoreCard
 from leaderboard.grouping import Entry, Group, grouped
 from leaderboard.head_comparison import comparisons
+from leaderboard.layer_scores import layer_scores, on_single_layers
 from leaderboard.published import beside, published_columns, rows_for
 from leaderboard.result_cells import columns_of, results_of
 from leaderboard.usable_records import LeftOut, usable_records
@@ -21,7 +22,9 @@ from leaderboard.usable_records import LeftOut, usable_records
 def leaderboard(
     store: RecordStore, *, custom: bool = False, published: bool = False, only: Collection[str] | None = None
 ) -> Leaderboard:
-    """All boards of a folder of results. Runs on one layer alone (`run --layers`) have no row: they make curves.
+    """All boards of a folder of results.
+
+    Runs on one layer alone (`run --layers`) have no row: they are a curve in the cell of the run on the sum.
 
     Args:
         store: the folder; without `runs/` beside `records/` there are means and spreads, but no intervals and tests.
@@ -35,12 +38,13 @@ def leaderboard(
     """
     usable, left_out = usable_records(store, only)
     records = [record for record in usable if record.layer is None]
+    alone = [record for record in usable if record.layer is not None]
     shown = [record for record in records if custom or not record.custom]
     if not shown and not published:
         raise _nothing_to_show(records, left_out)
     groups = grouped(shown)
-    default = [_board(store, group, published, left_out) for group in groups if group.head is None]
-    variants = [_board(store, group, False, left_out) for group in groups if group.head is not None]
+    default = [_board(store, group, alone, published, left_out) for group in groups if group.head is None]
+    variants = [_board(store, group, alone, False, left_out) for group in groups if group.head is not None]
     default, variants = ([board for board in boards if board.rows or board.published] for boards in (default, variants))
     if not default and not variants and not published:
         raise _nothing_to_show((), left_out)
@@ -59,17 +63,22 @@ def _nothing_to_show(records: Sequence[ResultRecord], left_out: Sequence[LeftOut
     return RecordError(f"no records for a leaderboard; {hint}")
 
 
-def _board(store: RecordStore, group: Group, published: bool, left_out: list[LeftOut]) -> Board:
+def _board(
+    store: RecordStore, group: Group, alone: Sequence[ResultRecord], published: bool, left_out: list[LeftOut]
+) -> Board:
     by_task: dict[str, list[Entry]] = defaultdict(list)
     for entry in group.entries:
         by_task[entry.task].append(entry)
     columns = {column.key: column for task in sorted(by_task) for column in columns_of(by_task[task])}
     results = {key: results_of(store, column, by_task[column.task]) for key, column in columns.items()}
     left_out.extend(each for result in results.values() for each in result.left_out)
+    layers = {key: layer_scores(store, column, on_single_layers(alone, by_task[column.task]))
+              for key, column in columns.items()}  # fmt: skip
+    left_out.extend(each for found in layers.values() for each in found.left_out)
     cells: dict[str, dict[str, ResultCell]] = defaultdict(dict)
     for key, result in results.items():
         for upstream, cell in result.cells.items():
-            cells[upstream][key] = cell
+            cells[upstream][key] = replace(cell, single_layers=layers[key].by_upstream.get(upstream, ()))
     columns = {key: column for key, column in columns.items() if results[key].cells}
     facts = {entry.upstream: entry.record for entry in group.entries if entry.upstream in cells}
     if published and group.superb:

@@ -132,6 +132,22 @@ class PublishedValue:
     source: str
 
 
+class LayerScore(NamedTuple):
+    """What heads on one layer alone come to.
+
+    Attributes:
+        layer: the layer; 0 is the first that the upstream gives.
+        mean: over the seeds.
+        interval: 95 %, as that of the cell; None where the predictions are not there.
+        seeds: that were run, ascending.
+    """
+
+    layer: int
+    mean: float
+    interval: Interval | None
+    seeds: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class ResultCell:
     """An upstream on a task.
@@ -155,6 +171,7 @@ class ResultCell:
         confusion: empty where the task has no categories.
         worst: the worst utterances of speech recognition, the worst first; else empty.
         published: None where nothing is, or it was not asked for.
+        single_layers: the layers that heads were trained on alone, ascending; empty where `run --layers` was not asked.
     """
 
     mean: float
@@ -173,6 +190,7 @@ class ResultCell:
     confusion: tuple[Confusion, ...]
     worst: tuple[Mistake, ...]
     published: PublishedValue | None = None
+    single_layers: tuple[LayerScore, ...] = ()
 
     @property
     def values(self) -> Mapping[int, float]:

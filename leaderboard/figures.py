@@ -11,6 +11,7 @@ from statistics import fmean
 from leaderboard._charts import Axis, Curve, Panel, Point, curves, profile, scatter, slopes
 from leaderboard._family_panels import family_legend, family_panels, style_of
 from leaderboard._heat_map import Matrix, heat_map
+from leaderboard._layer_panels import curves_over_layers
 from leaderboard._marks import COLOURS, Series, tip
 from leaderboard._svg import shortened, signed
 from leaderboard.board import Board, Column, Confusion, HeadComparison, Interval, ResultCell, Row
@@ -71,6 +72,7 @@ def figures_of(board: Board) -> list[Figure]:
         _families(board, series),
         _layers(board, series, corrected=False),
         _layers(board, series, corrected=True),
+        *_single_layers(board, series),
         _rates(board, series),
         *_confusions(board, series),
         _heads(board, series),
@@ -178,6 +180,11 @@ def _layers(board: Board, series: Mapping[str, Series], *, corrected: bool) -> F
                             series[row.name].key))  # fmt: skip
     name, title = ("layers-corrected", "corrected for the layers' norms") if corrected else ("layers", "as learned")
     return Figure(name, f"Layer weights, {title}", tuple(panels), ramp=("0", f"{highest:.2f}"))
+
+
+def _single_layers(board: Board, series: Mapping[str, Series]) -> Iterator[Figure]:
+    for column, panels in curves_over_layers(board, series):
+        yield Figure(f"single-layers-{column.task}", f"{column.label}: {column.title}, one layer alone", panels)
 
 
 def _rates(board: Board, series: Mapping[str, Series]) -> Figure | None:

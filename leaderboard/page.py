@@ -84,8 +84,9 @@ class BoardView:
         lines: of the table.
         families: those of the rows, in order.
         series: row name -> how it looks.
-        figures: name -> figure, without the confusion matrices.
-        confusions: those.
+        figures: name -> figure.
+        confusions: those that are confusion matrices.
+        single_layers: those that are curves over layers.
         transcripts: (column, its rows with mistakes).
         settings: what runs have in common: (name, value) of versions, commit and machine.
         setting: run digest -> place in the settings.
@@ -99,6 +100,7 @@ class BoardView:
     series: Mapping[str, Series]
     figures: Mapping[str, Figure]
     confusions: tuple[Figure, ...]
+    single_layers: tuple[Figure, ...]
     transcripts: tuple[tuple[Column, tuple[tuple[Row, ResultCell], ...]], ...]
     settings: tuple[tuple[tuple[str, str], ...], ...]
     setting: Mapping[str, int]
@@ -170,8 +172,9 @@ def _view(board: Board, key: str) -> BoardView:
         domains=tuple(headings_of(board.columns)),
         families=tuple(families_of(board.rows)),
         series=series,
-        figures={figure.name: figure for figure in figures if not figure.name.startswith("confusion")},
+        figures={figure.name: figure for figure in figures},
         confusions=tuple(figure for figure in figures if figure.name.startswith("confusion")),
+        single_layers=tuple(figure for figure in figures if figure.name.startswith("single-layers")),
         transcripts=tuple((column, rows) for column, rows in transcripts if rows),
         settings=tuple(distinct),
         setting={run: distinct.index(facts) for run, facts in settings.items()},

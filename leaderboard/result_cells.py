@@ -176,7 +176,7 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
     records: dict[str, list[ResultRecord]] = defaultdict(list)
     for entry in sorted(found.entries, key=lambda entry: (entry.record.seed, str(entry.record.fold))):
         records[entry.upstream].append(entry.record)
-    means = {upstream: mean(_by_seed(column, each)) for upstream, each in records.items()}
+    means = {upstream: mean(by_seed(column, each).values()) for upstream, each in records.items()}
     sign = 1 if column.direction == "higher" else -1
     order = sorted(means, key=lambda upstream: (-sign * means[upstream], upstream))
     metric = find_metric(column.metric)
@@ -205,12 +205,12 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
     return Results(cells, pairs, found.left_out)
 
 
-def _by_seed(column: Column, records: Sequence[ResultRecord]) -> list[float]:
-    """The value of each seed: the mean over its folds, where there are some."""
+def by_seed(column: Column, records: Sequence[ResultRecord]) -> dict[int, float]:
+    """Seed -> its value: the mean over its folds, where there are some."""
     values: dict[int, list[float]] = defaultdict(list)
     for record in records:
         values[record.seed].append(record.values[column.metric])
-    return [mean(each) for each in values.values()]
+    return {seed: mean(each) for seed, each in values.items()}
 
 
 def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]:
@@ -247,7 +247,7 @@ class _Standing:
 
 
 def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, standing: _Standing) -> ResultCell:
-    values = _by_seed(column, records)
+    values = list(by_seed(column, records).values())
     seeds = tuple(_seed_run(record, record.values[column.metric]) for record in records)
     metric = find_metric(column.metric)
     align = metric.align if metric and column.metric == _aligning(records[0]) else None

@@ -135,6 +135,21 @@ def stability(board: Board) -> Iterator[str]:
         )
 
 
+def best_layers(board: Board) -> Iterator[str]:
+    """A sentence for every task of which single layers were tried: each upstream's best one beside its learned sum."""
+    for column in (column for column in board.columns if column.primary):
+        sign = 1 if column.direction == "higher" else -1
+        told = []
+        for row in board.rows:
+            cell = row.cells.get(column.key)
+            if cell is not None and cell.single_layers:
+                best = max(cell.single_layers, key=lambda score: sign * score.mean)
+                interval = "" if best.interval is None else f" {_interval(best.interval)}"
+                told.append(f"{row.name} layer {best.layer} with {best.mean:.1f}{interval}, the sum {cell.mean:.1f}")
+        if told:
+            yield f"{column.heading} of the best single layer, as seen on test: {'; '.join(told)}."
+
+
 def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Group]:
     """For the terminal: the best of a column is bold, what ties with it underlined.
 
@@ -153,7 +168,7 @@ def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Group]:
             scored = [line.score] if has_scores(each) else []
             name = f"{escape(line.name)}\n[dim]{line.params}[/]"
             drawn.add_row(name, *scored, *map(_styled, line.cells), style="dim" if line.published else None)
-        said = [*notes(each), *stability(each)] if explained else []
+        said = [*notes(each), *stability(each), *best_layers(each)] if explained else []
         # No titles and captions of the table: they would be broken at its width.
         yield Group(Text(each.title, style="italic"), drawn, *map(Text, said))
 
@@ -222,7 +237,7 @@ def to_markdown(board: Leaderboard) -> str:
         texts = 2 if has_families(each) else 1
         align = (*("left",) * texts, *("right",) * (frame.shape[1] - texts))
         table: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align if len(frame) else None)
-        said = [f"**{_plain(each.title)}**", table, *map(_plain, (*notes(each), *stability(each)))]
+        said = [f"**{_plain(each.title)}**", table, *map(_plain, (*notes(each), *stability(each), *best_layers(each)))]
         parts.append("\n\n".join(said))
     left_out = [f"Left out: {_plain(each)}" for each in board.left_out]
     return "\n\n".join([*parts, *left_out, _plain(INTERVAL_NOTE)]) + "\n"

@@ -206,6 +206,8 @@ def unfit(record: ResultRecord) -> str | None:
         return (
             f"not a whole result record: {', '.join(wrong)} {'has' if len(wrong) == 1 else 'have'} not what is needed"
         )
+    if record.layer is not None and record.layer not in range(len(record.layer_weights)):
+        return f"not a whole result record: it is of layer {record.layer} alone, of {len(record.layer_weights)} layers"
     if {metric["name"] for metric in record.metrics} != set(record.values):
         return "not a whole result record: its values are not those of its metrics"
     return None

@@ -11,6 +11,7 @@ from leaderboard.board import (
     Confusion,
     HeadComparison,
     Interval,
+    LayerScore,
     Leaderboard,
     Mistake,
     PublishedRow,
@@ -119,6 +120,27 @@ def with_published(made: Board) -> Board:
     heads = HeadComparison(task, "utterance_attention", "utterance_linear", names, means, means[::-1],
                            (None,) * len(names), (None,) * len(names), -1.0, (names[:2],))  # fmt: skip
     return replace(made, rows=(replace(first, cells=cells), *made.rows[1:]), published=(row,), heads=(heads,))
+
+
+def with_single_layers(made: Board, *upstreams: str, tasks: int | None = None) -> Board:
+    """The same with every layer of these upstreams tried alone, in the first tasks or in all of them.
+
+    Each layer is worse than the one before by 5, the first is as good as the sum; the last has no interval.
+    """
+    rows = []
+    for row in made.rows:
+        cells = dict(row.cells)
+        for column in made.columns[:tasks] if row.name in upstreams else ():
+            found = cells[column.key]
+            values = [
+                found.mean + (5 if column.direction == "lower" else -5) * layer for layer in range(row.num_layers)
+            ]
+            scores = [LayerScore(layer, value, Interval(value - 3, value + 2), (0, 1)) for layer, value in
+                      enumerate(values)]  # fmt: skip
+            scores[-1] = scores[-1]._replace(interval=None)
+            cells[column.key] = replace(found, single_layers=tuple(scores))
+        rows.append(replace(row, cells=cells))
+    return replace(made, rows=tuple(rows))
 
 
 def leaderboard(*boards: Board) -> Leaderboard:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from made_boards import board, in_families, leaderboard, with_published
+from made_boards import board, in_families, leaderboard, with_published, with_single_layers
 from test_figures import HOSTILE
 from test_records import record
 
@@ -321,6 +321,26 @@ def test_grouping_one_board_leaves_the_others(opened):
     assert (order(tab), lanes(tab)) == (["fbank", "mfcc", "apc", "mockingjay"], [])
 
 
+def test_single_layers_have_curves_of_one_task_at_a_time(opened):
+    tab = opened(with_single_layers(board(tasks=3), "apc", "mfcc"))
+    section = tab.locator("#b0-single-layers")
+    assert "Single layers" in tab.locator(".sections a").all_inner_texts()
+    assert section.locator("h4:visible").all_inner_texts() == ["ASR: Task asr, one layer alone", "mfcc", "apc"]
+    section.locator("select").select_option(label="KS: Task ks, one layer alone")
+    assert section.locator("h4:visible").all_inner_texts() == ["KS: Task ks, one layer alone", "mfcc", "apc"]
+    tip = tab.locator("#tip")
+    chart = section.locator("svg.chart:visible").last
+    chart.locator(".hit").last.hover()
+    assert tip.inner_text().startswith("apc, layer 0\nAcc\n74.0 %\n95 % interval\n71.0 to 76.0\nWeight in the sum\n0.")
+    chart.focus()
+    for layer in (0, 1):
+        tab.keyboard.press("ArrowRight")
+        assert tip.locator("b").inner_text() == f"apc, layer {layer}"
+    tab.locator("[data-filter]").fill("mf")
+    assert section.locator("h4:visible").all_inner_texts()[1:] == ["mfcc"]
+    assert opened(board()).locator("#b0-single-layers").count() == 0
+
+
 def test_other_heads_flip_the_order(opened):
     tab = opened(with_published(board()))
     panel = tab.locator("#b0-heads .panel")
@@ -420,8 +440,9 @@ def test_the_table_is_saved_as_it_is_shown(opened):
 
 
 def test_without_scripts_everything_is_readable(opened):
-    made = with_published(in_families(board(), *FAMILIES))
+    made = with_single_layers(with_published(in_families(board(), *FAMILIES)), "apc")
     tab = opened(made, java_script_enabled=False)
+    assert tab.locator("#b0-single-layers .panel").locator("visible=true").count() == 4
     assert tab.locator("select, input, #theme").locator("visible=true").count() == 0
     assert order(tab) == ["WavLM", "fbank", "mfcc", "apc", "mockingjay"]
     assert tab.locator(".family").locator("visible=true").count() == 3
@@ -432,7 +453,7 @@ def test_without_scripts_everything_is_readable(opened):
     "hostile", [*HOSTILE, "</script><script>alert(2)</script>", "</style><b>", "--><!--", "x" * 300]
 )
 def test_names_are_text_whatever_they_hold(opened, hostile):
-    named = board(upstreams=3, tasks=3, names=(hostile, f"{hostile}!", "plain"))
+    named = with_single_layers(board(upstreams=3, tasks=3, names=(hostile, f"{hostile}!", "plain")), f"{hostile}!")
     made = with_published(in_families(named, hostile, "spectral", f"{hostile}!"))
     columns = tuple(replace(each, title=hostile, corpus=hostile, head=hostile) for each in made.columns)
     score = replace(made.score, name=hostile, explanation=hostile)
@@ -441,7 +462,7 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
     assert tab.locator('tr[data-u="m0"] bdi').text_content() == shown
     assert tab.locator("script").count() == 1
     assert tab.locator("img, article b b").count() == 0
-    assert tab.locator(".view > section").count() == 9
+    assert tab.locator(".view > section").count() == 10
     assert tab.locator('tr[data-u="m0"] .family').text_content() == shown
     tab.get_by_label("grouped by family").check()
     assert tab.locator("tr.lane span").nth(1).text_content() == f"{shown} 1"
@@ -454,7 +475,7 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
 @pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)], ids=["light desk", "dark phone"])
 def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
     pytest.importorskip("axe_playwright_python", reason="needs axe: pip install -e '.[dev]'")
-    two = (with_published(in_families(board(tasks=3), *FAMILIES)),
+    two = (with_single_layers(with_published(in_families(board(tasks=3), *FAMILIES)), "apc", "mfcc"),
            replace(board(upstreams=31, tasks=1, layers=1), title="other"))  # fmt: skip
     tab = opened(*two, color_scheme=scheme, viewport=viewport)
     tab.get_by_label("grouped by family").check()
@@ -466,6 +487,7 @@ def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
 @pytest.mark.parametrize(("upstreams", "tasks", "layers"), [(1, 1, 1), (5, 4, 13), (60, 10, 25)])
 def test_any_size_fits_a_phone_and_a_mail(opened, upstreams, tasks, layers):
     made = with_published(board(upstreams, tasks, layers))
+    made = with_single_layers(made, *(row.name for row in made.rows), tasks=4)  # SUPERB has four with heads on means
     made = in_families(made, *[ORDER[i % len(ORDER)] for i in range(upstreams)])
     assert len(page(leaderboard(made)).encode()) < MOST_BYTES
     tab = opened(made, viewport=PHONE)

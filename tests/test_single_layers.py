@@ -1,7 +1,10 @@
 """Heads on one layer alone (`run --layers`): a curve beside the weights that the sum of all learned."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_tasks
 import torch
@@ -9,11 +12,15 @@ from conftest import call
 
 import frostbench as fb
 from core.errors import BenchmarkError, ContractError
+from core.metrics import get_metric
 from core.records import RecordStore
 from downstreams.utterance_linear import UtteranceLinear
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.sweeps import sweeps_of
 from frostbench.jobs.progress import Watcher
+from leaderboard.aggregate import leaderboard
+from leaderboard.statistics import Trials, interval, resample
+from leaderboard.usable_records import usable_records
 from leaderboard.verification import verify
 from tasks._base import TASKS
 
@@ -79,6 +86,53 @@ def test_the_leaderboard_is_what_it_is_without_the_curve(each, corpus_folder, tm
     assert (again.computed, again.skipped) == (0, 2)
 
 
+def test_the_cell_of_the_sum_has_the_curve_with_intervals(each):
+    (board,) = each.board.boards
+    (row,) = board.rows
+    found = row.cells["sid"].single_layers
+    rows = each.layers()
+    assert [score.layer for score in found] == [0, 1, 2]
+    predictions = each.predictions().set_index("run")
+    for score in found:
+        alone = rows[rows["layer"] == score.layer]
+        assert score.mean == pytest.approx(alone["value"].mean())
+        assert score.seeds == (0, 1)
+        judged = [predictions.loc[run] for run in alone["layer_run"]]
+        statistics = np.array([[each["accuracy"] for each in seed["statistics"]] for seed in judged], dtype=float)
+        draws = resample(Trials(get_metric("accuracy"), [statistics], list(judged[0]["speaker"])))
+        assert score.interval == interval(draws, 0)
+
+
+def test_a_curve_without_predictions_has_no_intervals(each, tmp_path):
+    shutil.copytree(each.folder / "records", tmp_path / "records")
+    (board,) = leaderboard(RecordStore(tmp_path), custom=True).boards
+    scores = board.rows[0].cells["sid"].single_layers
+    assert [score.layer for score in scores] == [0, 1, 2]
+    assert {score.interval for score in scores} == {None}
+
+
+def test_predictions_of_a_layer_that_were_changed_are_named_and_leave_it_out(each, tmp_path):
+    shutil.copytree(each.folder, tmp_path / "copy")
+    store = RecordStore(tmp_path / "copy")
+    runs = [record.run for record in store.all() if record.layer == 1]
+    for run in runs:
+        (store.run_folder(run) / "predictions.jsonl").write_text("{}\n")
+    found = leaderboard(store, custom=True)
+    assert [score.layer for score in found.boards[0].rows[0].cells["sid"].single_layers] == [0, 2]
+    assert len(found.left_out) == 2 and all(run[:16] in "".join(found.left_out) for run in runs)
+    assert found.hidden == 0
+
+
+def test_a_layer_that_there_is_not_is_left_out(each, tmp_path):
+    store = RecordStore(tmp_path)
+    record = next(record for record in RecordStore(each.folder).all() if record.layer == 1)
+    recipe = {**record.recipe, "layer": 3}
+    odd = replace(record, recipe=recipe)
+    store.add(replace(odd, run=odd.inputs_digest()))
+    (left_out,) = usable_records(store).left_out
+    assert "it is of layer 3 alone, of 3 layers" in str(left_out)
+
+
 def test_a_layer_trained_beside_others_is_as_if_it_were_alone(each, corpus_folder, tmp_path):
     alone = evaluated(corpus_folder, tmp_path, layers=2, seeds=1)
     (record,) = alone.records
@@ -88,6 +142,7 @@ def test_a_layer_trained_beside_others_is_as_if_it_were_alone(each, corpus_folde
     (row,) = alone.layers().to_dict("records")
     assert row["run"] is None and row["layer_run"] == record.run
     assert alone.cells().empty
+    assert (alone.board.boards, alone.board.variants) == ((), ()), "without the sum there is no row for a curve"
 
 
 def test_every_file_of_a_curve_is_verified(each):
