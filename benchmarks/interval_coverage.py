@@ -1,28 +1,35 @@
 """How often do the leaderboard's 95 % intervals hold the truth, and how often does its test see a difference in none?
 
-    python benchmarks/interval_coverage.py results [MORE_RESULTS ...] [--draws 1000]
+    python -m benchmarks.interval_coverage [--population "eer, mini" ...] [--draws 400]
+    python -m benchmarks.interval_coverage results [MORE_RESULTS ...] [--draws 1000]
 
-Every cell of the records becomes a population whose truth is known: its speakers' log odds of an error vary normally,
-by as much as those of the record do; each says as many utterances as in the record, drawn from the cell's own and
-weighted so that errors come at the speaker's rate. From each population many test sets are drawn and judged as the
-leaderboard judges: its intervals should hold the truth 95 times in a hundred, 93 to 97 is asked for; its test of two
-upstreams that are alike should see a difference 5 times in a hundred. Beside it stand the usual percentile intervals.
-Where a test set has fewer than ten errors its rate goes in steps, and intervals can only be too wide; they are marked.
+From populations whose truth is known many test sets are drawn and judged as the leaderboard judges: its intervals
+should hold the truth 95 times in a hundred, 93 to 97 is asked for; its test of two upstreams that are alike should see
+a difference 5 times in a hundred at most. Beside it stand the usual percentile intervals.
+
+Without folders of results the populations are simulated, some for each metric (`_populations.py`); all take an hour of
+one core. With folders, every cell of errors and totals becomes a population: its speakers' log odds of an error vary
+normally, by as much as those of the record do; each says as many utterances as in the record, drawn from the cell's own
+and weighted so that errors come at the speaker's rate. Where a test set has fewer than ten errors its rate goes in
+steps, and intervals can only be too wide; they are marked.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
+from benchmarks._populations import POPULATIONS
 from core.metrics import get_metric
 from core.records import RecordStore
-from leaderboard.grouping import grouped
+from leaderboard.grouping import Entry, grouped
 from leaderboard.result_cells import judged, trials_of
 from leaderboard.statistics import Trials, difference, interval, resample
 
@@ -31,7 +38,7 @@ MASSES = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
 FEW_ERRORS = 10
 
 
-class Population:
+class RecordedPopulation:
     """Where test sets of a cell are drawn from.
 
     Args:
@@ -63,8 +70,14 @@ class Population:
         silent = np.array([part.sum() for part in self.alone])
         self.truth = float(self.metric.value(said + silent))
 
-    def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Errors and totals of the utterances of other speakers."""
+    def draw(self, rng: np.random.Generator) -> Trials:
+        """Two upstreams on the utterances of other speakers; the second's recordings are as long as the first's."""
+        (first, totals), (second, _) = self._errors(rng), self._errors(rng)
+        statistics = [np.stack([errors, totals], axis=1)[None] for errors in (first, second)]
+        return Trials(self.metric, statistics, self.speakers())
+
+    def _errors(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Errors and totals."""
         speakers = np.repeat(rng.choice(len(NODES), len(self.sizes), p=MASSES), self.sizes)
         below = self.chances[speakers] < rng.random(len(speakers))[:, None]
         picks = below.sum(axis=1).clip(max=len(self.errors) - 1)
@@ -109,55 +122,98 @@ def spread_of_speakers(errors: np.ndarray, totals: np.ndarray, units: np.ndarray
     return float(np.sqrt(between) / totals.mean() / (rate * (1 - rate))) if 0 < rate < 1 else 0.0
 
 
-def tried(population: Population, draws: int, seed: int) -> tuple[float, float, float]:
-    """Percentage of test sets whose interval, whose percentile interval, and whose paired test was right."""
+class Counted(NamedTuple):
+    """Percentage of test sets whose interval, percentile interval and paired test were right."""
+
+    interval: float
+    percentiles: float
+    quiet: float
+
+
+def counted(draw: Callable[[np.random.Generator], Trials], truth: float, draws: int, seed: int) -> Counted:
+    """Judges many test sets as the leaderboard does.
+
+    Args:
+        draw: -> a test set of two upstreams that are alike.
+        truth: what intervals should hold.
+        draws: test sets.
+        seed: of their generator.
+    """
     rng = np.random.default_rng(seed)
-    speakers = population.speakers()
-    held = usual = quiet = 0
+    right = np.zeros(3)
     for _ in range(draws):
-        (first, totals), (second, _) = population.draw(rng), population.draw(rng)
-        # The second upstream hears the words of the first.
-        statistics = [np.stack([errors, totals], axis=1)[None] for errors in (first, second)]
-        found = resample(Trials(population.metric, statistics, speakers))
+        found = resample(draw(rng))
         low, high = interval(found, 0)
-        held += low <= population.truth <= high
         shrunk = np.sqrt((found.units - 1) / found.units)
-        low, high = found.values[0] + shrunk * np.quantile(found.resampled[0] - found.values[0], [0.025, 0.975])
-        usual += low <= population.truth <= high
-        quiet += difference(found, 0, 1).p >= 0.05
-    return 100 * held / draws, 100 * usual / draws, 100 * quiet / draws
+        usual = found.values[0] + shrunk * np.nanquantile(found.resampled[0] - found.values[0], [0.025, 0.975])
+        right += low <= truth <= high, usual[0] <= truth <= usual[1], difference(found, 0, 1).p >= 0.05
+    return Counted(*(100 * right / draws))
+
+
+def error_of(percentage: float, draws: int) -> float:
+    """Standard error of a percentage that was counted in so many test sets."""
+    return float(np.sqrt(percentage * (100 - percentage) / draws))
+
+
+def simulated(names: list[str], draws: int) -> None:
+    """Prints a Markdown row for each population."""
+    print(f"{draws} test sets each: 95.0 is counted with a standard error of {error_of(95, draws):.1f}\n")
+    print("| metric | like | test set | truth | interval | percentiles | false alarms |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for place, population in enumerate(POPULATIONS):
+        if not names or population.name in names:
+            truth = population.truth(np.random.default_rng([place, 0]))
+            found = counted(population.draw, truth, draws, seed=place)
+            drawn = f"{population.metric} | {population.like} | {population.size} | {truth:.1f}"
+            print(f"| {drawn} | {found.interval:.1f} | {found.percentiles:.1f} | {100 - found.quiet:.1f} |", flush=True)
+
+
+def recorded(folders: list[Path], draws: int) -> None:
+    """Prints a row for each cell of the results, and the range."""
+    print(f"{'cell':<44}{'value %':>9}{'units':>6}{'interval':>10}{'percentile':>11}{'no difference':>14}", flush=True)
+    kept: list[Counted] = []
+    for store in map(RecordStore, folders):
+        for group in grouped(store.all()):
+            for task in sorted({entry.task for entry in group.entries}):
+                kept += _cells(store, [entry for entry in group.entries if entry.task == task], draws, len(kept))
+    held, usual, quiet = np.mean(kept, axis=0)
+    least, most = min(each.interval for each in kept), max(each.interval for each in kept)
+    print(f"\n{len(kept)} cells with {FEW_ERRORS} errors or more, {draws} test sets each: intervals hold the truth in "
+          f"{held:.1f} % ({least:.1f} to {most:.1f} by cell), percentile intervals in {usual:.1f} %; the test sees no "
+          f"difference in {quiet:.1f} %")  # fmt: skip
+
+
+def _cells(store: RecordStore, entries: list[Entry], draws: int, seed: int) -> list[Counted]:
+    """Of a task; those with few errors are printed alone."""
+    metric = get_metric(entries[0].record.metric["name"])
+    if metric.kind != "ratio":
+        return []
+    judged_runs = judged(store, entries)
+    trials = trials_of(metric, judged_runs.runs, judged_runs.folds) or sys.exit(f"{store.folder}: no predictions")
+    kept = []
+    for place, upstream in enumerate(judged_runs.runs):
+        population = RecordedPopulation(trials, place)
+        found = counted(population.draw, population.truth, draws, seed + place)
+        errors, total = trials.statistics[place].mean(axis=0).sum(axis=0)
+        few = min(errors, total - errors) < FEW_ERRORS
+        name = f"{entries[0].corpus} {entries[0].task} {upstream}{' (few errors)' if few else ''}"
+        print(f"{name:<44}{population.truth:9.1f}{len(population.sizes):6}{found.interval:10.1f}"
+              f"{found.percentiles:11.1f}{found.quiet:14.1f}", flush=True)  # fmt: skip
+        kept += [] if few else [found]
+    return kept
 
 
 def main() -> None:
-    """Prints a row a cell, and the range."""
+    """Counts and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="+")
-    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("results", type=Path, nargs="*", help="folders of results; simulated populations without")
+    parser.add_argument("--population", action="append", choices=[each.name for each in POPULATIONS], help="several")
+    parser.add_argument("--draws", type=int, default=1000, help="test sets of each population")
     arguments = parser.parse_args()
-    print(f"{'cell':<44}{'value %':>9}{'units':>6}{'interval':>10}{'percentile':>11}{'no difference':>14}", flush=True)
-    kept, means = [], []
-    for store in map(RecordStore, arguments.results):
-        for group in grouped(store.all()):
-            for task in sorted({entry.task for entry in group.entries}):
-                entries = [entry for entry in group.entries if entry.task == task]
-                metric = get_metric(entries[0].record.metric["name"])
-                found = judged(store, entries)
-                trials = trials_of(metric, found.runs, found.folds) or sys.exit(f"{store.folder}: no predictions")
-                for place, upstream in enumerate(found.runs):
-                    population = Population(trials, place)
-                    held, usual, quiet = tried(population, arguments.draws, seed=len(means))
-                    errors, total = trials.statistics[place].mean(axis=0).sum(axis=0)
-                    few = min(errors, total - errors) < FEW_ERRORS
-                    name = f"{entries[0].corpus} {task} {upstream}{' (few errors)' if few else ''}"
-                    units = len(population.sizes)
-                    print(f"{name:<44}{population.truth:9.1f}{units:6}{held:10.1f}{usual:11.1f}{quiet:14.1f}",
-                          flush=True)  # fmt: skip
-                    kept += [] if few else [held]
-                    means += [] if few else [(held, usual, quiet)]
-    held, usual, quiet = np.mean(means, axis=0)
-    print(f"\n{len(kept)} cells with {FEW_ERRORS} errors or more, {arguments.draws} test sets each: intervals hold the "
-          f"truth in {held:.1f} % ({min(kept):.1f} to {max(kept):.1f} by cell), percentile intervals in {usual:.1f} %; "
-          f"the test sees no difference in {quiet:.1f} %")  # fmt: skip
+    if arguments.results:
+        recorded(arguments.results, arguments.draws)
+    else:
+        simulated(arguments.population or [], arguments.draws)
 
 
 if __name__ == "__main__":

@@ -325,23 +325,31 @@ def maximum_term_weighted_value(trials: Floats, weights: Floats) -> Floats:
 
     Returns: (draws,); NaN where a draw has nothing to be found.
     """
-    order = np.argsort(-trials[:, 0], kind="stable")
-    scores, held = trials[order, 0], trials[order, 1] > 0
-    last = np.append(scores[1:] != scores[:-1], True)  # of its score
-    _, search = np.unique(trials[order, 2], return_inverse=True)
-    by_search = np.argsort(search, kind="stable")
-    starts = np.flatnonzero(np.diff(search[by_search], prepend=-1))
-    drawn = weights[:, order]
-    total = np.add.reduceat(drawn[:, by_search], starts, axis=1)  # (draws, searches)
-    holding = np.add.reduceat((drawn * held)[:, by_search], starts, axis=1)
+    by_search = np.argsort(trials[:, 2], kind="stable")
+    rows = trials[by_search]
+    drawn = weights if np.array_equal(by_search, np.arange(len(rows))) else weights[:, by_search]
+    _, starts, search = np.unique(rows[:, 2], return_index=True, return_inverse=True)
+    total = np.add.reduceat(drawn, starts, axis=1)  # (draws, searches)
+    held = np.flatnonzero(rows[:, 1] > 0)
+    thresholds, level = np.unique(-rows[held, 0], return_inverse=True)  # no other is better; (thresholds,), falling
+    holding = _summed(drawn[:, held], search[held], len(starts))
     counted = np.where(holding > 0, total, 0.0)
     share = counted / counted.sum(axis=1, keepdims=True)
     hit = np.divide(share, holding, out=np.zeros_like(share), where=holding > 0)
     lacking = total - holding
     alarm = np.divide(share, lacking, out=np.zeros_like(share), where=lacking > 0) * FALSE_ALARM
-    values = np.cumsum(drawn * np.where(held, hit[:, search], -alarm[:, search]), axis=1)[:, last]
-    found = np.where(counted.any(axis=1), np.maximum(values.max(axis=1), 0.0), np.nan)
+    hits = _summed(drawn[:, held] * hit[:, search[held]], level, len(thresholds))
+    reached = np.searchsorted(thresholds, -rows[:, 0])  # the first threshold that accepts it
+    false = np.flatnonzero((rows[:, 1] == 0) & (reached < len(thresholds)))
+    alarms = _summed(drawn[:, false] * alarm[:, search[false]], reached[false], len(thresholds))
+    values = np.cumsum(hits - alarms, axis=1)
+    found = np.where(counted.any(axis=1), values.max(axis=1, initial=0.0), np.nan)
     return np.asarray(np.round(100 * found, 9))  # shares of a whole come to a bit less than it
+
+
+def _summed(amounts: Floats, places: npt.NDArray[np.intp], count: int) -> Floats:
+    """Amounts (draws, items) summed by the places of the items (draws, count)."""
+    return np.stack([np.bincount(places, each, count) for each in amounts])
 
 
 SPEECH_TO_TEXT = "automatic-speech-recognition"

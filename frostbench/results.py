@@ -48,7 +48,8 @@ class Results:
 
         Returns: upstream, task, corpus, metric, direction, mean, std (over seeds), seeds, test_utterances,
             learning_rate, params, low and high (95 % interval), rank, letters (ties), speakers, head, recipe, board,
-            score, gflops_per_second, source ("measured" or "published").
+            score, gflops_per_second, source ("measured" or "published"), family, letters_same_speakers (ties on other
+            utterances of these same speakers).
         """
         return frames.cells(self.board)
 

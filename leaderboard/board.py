@@ -19,7 +19,8 @@ INTERVAL_NOTE = (
     "95 % intervals speak of these trained heads, averaged over their seeds, on other speakers of the same kind: "
     "bootstrap over the speakers of the test set (over its utterances where speakers are not known), with Student's "
     "quantile. Ties: upstreams of a column that share a letter can't be told apart by the paired test on the same "
-    "utterances, corrected by Holm's method within the column, at 5 %."
+    "utterances, corrected by Holm's method within the column, at 5 %. Small letters speak of other speakers, capital "
+    "ones of other utterances of these same speakers."
 )
 
 
@@ -172,6 +173,8 @@ class ResultCell:
         worst: the worst utterances of speech recognition, the worst first; else empty.
         published: None where nothing is, or it was not asked for.
         single_layers: the layers that heads were trained on alone, ascending; empty where `run --layers` was not asked.
+        letters_same_speakers: as `letters`, of the test that speaks of these speakers alone; capitals, empty where it
+            can't be made.
     """
 
     mean: float
@@ -191,6 +194,7 @@ class ResultCell:
     worst: tuple[Mistake, ...]
     published: PublishedValue | None = None
     single_layers: tuple[LayerScore, ...] = ()
+    letters_same_speakers: str = ""
 
     @property
     def values(self) -> Mapping[int, float]:
@@ -315,6 +319,9 @@ class Pair:
         p: of the paired test, as it is.
         p_holm: corrected by Holm's method for all pairs of the column.
         different: p_holm is below 0.05.
+        p_same_speakers: of the test that speaks of other utterances of these same speakers, corrected in the same way;
+            None where it can't be made.
+        different_same_speakers: p_same_speakers is below 0.05.
     """
 
     task: str
@@ -326,6 +333,8 @@ class Pair:
     p: float
     p_holm: float
     different: bool
+    p_same_speakers: float | None = None
+    different_same_speakers: bool | None = None
 
 
 @dataclass(frozen=True)

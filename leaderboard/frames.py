@@ -19,7 +19,7 @@ from leaderboard.stored_predictions import Prediction, predictions_of
 CELLS = (
     "upstream", "task", "corpus", "metric", "direction", "mean", "std", "seeds", "test_utterances", "learning_rate",
     "params", "low", "high", "rank", "letters", "speakers", "head", "recipe", "board", "score", "gflops_per_second",
-    "source", "family",
+    "source", "family", "letters_same_speakers",
 )  # fmt: skip
 KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "fold", "run")  # what all other frames begin with
 RUNS = (
@@ -35,7 +35,8 @@ COUNTS = ("seeds", "test_utterances", "params", "rank", "speakers")  # whole num
 def cells(board: Leaderboard) -> pd.DataFrame:
     """One row an upstream and task of each board; published values have the source `published` and a mean alone.
 
-    Returns: columns `CELLS`. `low` and `high` are the 95 % interval, `letters` the ties, `learning_rate` those that the
+    Returns: columns `CELLS`. `low` and `high` are the 95 % interval, `letters` the ties,
+        `letters_same_speakers` those of the test that speaks of these speakers alone, `learning_rate` those that the
         seeds chose, as text, `family` the upstream's, empty where its records don't name it; `mean_rank` and everything
         else of a row are in `leaderboard/board.py`.
     """
@@ -71,7 +72,9 @@ def _of_column(column: Column) -> dict[str, Any]:
 
 def _of_cell(cell: ResultCell) -> dict[str, Any]:
     low, high = cell.interval or (None, None)
-    found = {name: getattr(cell, name) for name in ("mean", "std", "rank", "letters", "speakers")}
+    found = {
+        name: getattr(cell, name) for name in ("mean", "std", "rank", "letters", "letters_same_speakers", "speakers")
+    }
     rates = " ".join(f"{rate:g}" for rate in cell.learning_rates)
     counts = {"seeds": len(cell.values), "test_utterances": cell.utterances}
     return {**found, **counts, "learning_rate": rates, "low": low, "high": high}

@@ -33,6 +33,7 @@ class CellView:
         text: the value.
         spread: standard deviation over seeds; may be empty.
         letters: of the compact letter display; may be empty.
+        letters_same_speakers: the same of these speakers alone.
         mark: best, tied or nothing.
         difference: from the published value; may be empty.
         whisker: low end, value and high end of the interval in percent of the column's width, the better the more to
@@ -44,6 +45,7 @@ class CellView:
     text: str
     spread: str
     letters: str
+    letters_same_speakers: str
     mark: str
     difference: str
     whisker: tuple[float, ...]
@@ -242,6 +244,7 @@ def _cell(row: Row, cell: ResultCell, column: Column, span: tuple[float, float],
         text=signed(cell.mean, ".1f"),
         spread="" if cell.std is None else f"{cell.std:.1f}",
         letters=cell.letters,
+        letters_same_speakers=cell.letters_same_speakers,
         mark="best" if cell.best and rivals else "tied" if cell.tied else "",
         difference=difference,
         whisker=whisker,
@@ -258,6 +261,8 @@ def _tip(row: Row, cell: ResultCell, column: Column, difference: str) -> str:
     facts.append(("Rank", ", ".join(filter(None, [str(cell.rank), place]))))
     if cell.letters:
         facts.append(("Letters", cell.letters))
+    if cell.letters_same_speakers:
+        facts.append(("Letters, same speakers", cell.letters_same_speakers))
     spread = "" if cell.std is None else f" (± {cell.std:.2f})"
     facts.append(("Seeds", ", ".join(f"{seed}: {value:.1f}" for seed, value in cell.values.items()) + spread))
     facts.append(("Learning rate", ", ".join(f"{rate:g}" for rate in cell.learning_rates)))
@@ -272,4 +277,4 @@ def _tip(row: Row, cell: ResultCell, column: Column, difference: str) -> str:
 
 def _published_cell(name: str, value: float, column: Column, source: str) -> CellView:
     facts = [("Published", f"{value:.2f} {column.unit}"), ("Source", source)]
-    return CellView(f"{value:.1f}", "", "", "", "", (), value, tip(f"{name}, {column.title.lower()}", facts))
+    return CellView(f"{value:.1f}", "", "", "", "", "", (), value, tip(f"{name}, {column.title.lower()}", facts))

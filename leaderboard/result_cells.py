@@ -17,7 +17,16 @@ from core.records import RecordStore, ResultRecord
 from leaderboard.board import Column, Interval, Pair, ResultCell, SeedRun, TriedRate
 from leaderboard.grouping import Entry
 from leaderboard.mistakes import confusions, worst
-from leaderboard.statistics import Draws, Trials, difference, holm, interval, letters, resample
+from leaderboard.statistics import (
+    Draws,
+    Trials,
+    difference,
+    holm,
+    interval,
+    letters,
+    of_the_same_speakers,
+    resample,
+)
 from leaderboard.stored_predictions import FILE_NAME, Prediction, predictions_of
 from leaderboard.usable_records import LeftOut
 
@@ -183,9 +192,12 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
     trials = trials_of(metric, found.runs, found.folds) if metric else None
     draws, runs = (resample(trials), found.runs) if trials else (None, {})
     tested = list(runs)
-    pairs = [] if draws is None else _pairs(column, draws, tested)
+    alone = of_the_same_speakers(trials) if trials else None
+    pairs = [] if draws is None else _pairs(column, draws, resample(alone) if alone else None, tested)
     different = frozenset(frozenset((pair.first, pair.second)) for pair in pairs if pair.different)
-    shown = letters([upstream for upstream in order if upstream in runs], different)
+    here = frozenset(frozenset((pair.first, pair.second)) for pair in pairs if pair.different_same_speakers)
+    ranked = [upstream for upstream in order if upstream in runs]
+    shown, shown_here = letters(ranked, different), letters(ranked, here) if alone else {}
     cells = {}
     for upstream in order:
         rivals = tested if upstream in runs else list(means)
@@ -198,6 +210,7 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
             speakers=draws.speakers if draws and upstream in runs else None,
             rank=1 + len(beaten_by),
             letters=shown.get(upstream, ""),
+            letters_same_speakers=shown_here.get(upstream, "").upper(),
             best=best,
             tied=comparable and not best and frozenset((order[0], upstream)) not in different,
         )
@@ -213,11 +226,14 @@ def by_seed(column: Column, records: Sequence[ResultRecord]) -> dict[int, float]
     return {seed: mean(each) for seed, each in values.items()}
 
 
-def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]:
+def _pairs(column: Column, draws: Draws, same_speakers: Draws | None, upstreams: Sequence[str]) -> list[Pair]:
     """All pairs of upstreams, with the difference in the unit of the column."""
     places = list(combinations(range(len(upstreams)), 2))
     found = [difference(draws, first, second) for first, second in places]
     corrected = holm([each.p for each in found])
+    here: list[float | None] = [None] * len(places)
+    if same_speakers is not None:
+        here = [*holm([difference(same_speakers, first, second).p for first, second in places])]
     return [
         Pair(
             task=column.task,
@@ -229,8 +245,10 @@ def _pairs(column: Column, draws: Draws, upstreams: Sequence[str]) -> list[Pair]
             p=each.p,
             p_holm=p_holm,
             different=p_holm < SIGNIFICANT,
+            p_same_speakers=p_here,
+            different_same_speakers=None if p_here is None else p_here < SIGNIFICANT,
         )
-        for (first, second), each, p_holm in zip(places, found, corrected, strict=True)
+        for (first, second), each, p_holm, p_here in zip(places, found, corrected, here, strict=True)
     ]
 
 
@@ -242,6 +260,7 @@ class _Standing:
     speakers: int | None
     rank: int
     letters: str
+    letters_same_speakers: str
     best: bool
     tied: bool
 
@@ -265,6 +284,7 @@ def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, standing:
         speakers=standing.speakers,
         rank=standing.rank,
         letters=standing.letters,
+        letters_same_speakers=standing.letters_same_speakers,
         best=standing.best,
         tied=standing.tied,
     )

@@ -25,7 +25,7 @@ class CellText(NamedTuple):
     Attributes:
         value: mean and, of several seeds, their standard deviation.
         interval: with brackets; empty where there is none.
-        letters: of the ties.
+        letters: of the ties, on other speakers, and behind a space on the same ones.
         published: what was published of the same upstream, and the difference.
         best, tied: as in `ResultCell`.
     """
@@ -88,9 +88,10 @@ def cell_text(cell: ResultCell) -> CellText:
     """A cell in words."""
     spread = "" if cell.std is None else f" ± {cell.std:.1f}"
     interval = "" if cell.interval is None else _interval(cell.interval)
+    letters = " ".join(filter(None, (cell.letters, cell.letters_same_speakers)))
     published = cell.published
     beside = "" if published is None else f"published {published.value:.2f}, here {published.difference:+.2f}"
-    return CellText(f"{cell.mean:.1f}{spread}", interval, cell.letters, beside, cell.best, cell.tied)
+    return CellText(f"{cell.mean:.1f}{spread}", interval, letters, beside, cell.best, cell.tied)
 
 
 def _interval(interval: Interval) -> str:

@@ -6,9 +6,11 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks._measure import Ratio, by_turns, medians
+from core.metrics import get_metric
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
@@ -61,3 +63,39 @@ def test_values_of_two_folders_are_compared_whatever_their_digests(value, within
         same_values.main()
     assert end.value.code == code
     assert f"{1 - code} of 1 values are the same" in capsys.readouterr().out
+
+
+def test_every_metric_has_a_population_that_intervals_are_counted_on():
+    """A new metric: add a row to `benchmarks/_populations.py`, count, and enter it in the README."""
+    from benchmarks._populations import POPULATIONS
+
+    entries = (ROOT / "docs" / "entries.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\| `(\w+)` \|", entries.split("## Metrics")[1].split("\n## ")[0], re.MULTILINE)
+    counted = {each.metric for each in POPULATIONS}
+    assert counted | {"bleu"} == set(names) | {"bleu"} and len(names) > 10
+    assert len({each.name for each in POPULATIONS}) == len(POPULATIONS)
+
+
+@pytest.mark.parametrize("name", ["wer, mini", "accuracy, IEMOCAP in five folds", "si_sdri, mini SS"])
+def test_the_truth_of_a_population_is_the_value_of_its_test_sets_together(name):
+    from benchmarks._populations import POPULATIONS
+
+    (population,) = [each for each in POPULATIONS if each.name == name]
+    truth = population.truth(np.random.default_rng(0))
+    values = np.array([population.draw(np.random.default_rng(seed)).values() for seed in range(1, 200)])
+    error = np.std(values.mean(axis=1)) / 199**0.5
+    assert abs(values.mean() - truth) < 4 * error + 0.005 * truth, "ratios of small sets lie a little beside it"
+    assert np.corrcoef(values.T)[0, 1] > 0.2, "what is hard for one upstream is so for the other"
+
+
+def test_intervals_and_tests_are_counted():
+    from benchmarks.interval_coverage import counted, error_of
+    from leaderboard.statistics import Trials
+
+    def draw(rng: np.random.Generator) -> Trials:
+        rows = [np.stack([rng.random(40) < 0.5, np.ones(40)], axis=1)[None].astype(float) for _ in range(2)]
+        return Trials(get_metric("accuracy"), rows, [None] * 40)
+
+    right = counted(draw, 50.0, 60, seed=0)
+    assert min(right) > 80 and counted(draw, 99.0, 20, seed=0).interval == 0
+    assert error_of(95, 400) == pytest.approx(1.0897, abs=1e-4)
