@@ -208,3 +208,37 @@ def test_numbers_are_trained_on_in_deviations_from_the_mean():
             same.encode(bad)
     with pytest.raises(TrainingError, match="lacks y"):
         NumberLabels.from_train([{"x": 1, "y": 5}, {"x": 1}], "point")
+
+
+def test_several_numbers_keep_their_names_and_their_own_scales():
+    labels = NumberLabels.from_train([{"y": 0, "x": 10}, {"x": 10, "y": 4}], "point")
+    assert (labels.names, labels.means, labels.deviations) == (("x", "y"), (10.0, 2.0), (1.0, 2.0))
+    assert labels.sizes == [1, 1]
+    assert labels.encode({"y": 5, "x": 9}).tolist() == [-1, 1.5]
+    assert labels.encode({"y": 5, "x": 9}).dtype == torch.float32
+    assert labels.decode([-1, 1.5]) == {"x": 9.0, "y": 5.0}
+    assert labels.to_json() == {"kind": "numbers", "names": ["x", "y"], "means": [10.0, 2.0], "deviations": [1.0, 2.0]}
+
+
+@pytest.mark.parametrize(
+    ("prediction", "right"),
+    [({"x": 10.19, "y": 2}, True), ({"x": 9.81, "y": 2}, True), ({"x": 10.21, "y": 2}, False),
+     ({"x": 9.79, "y": 2}, False), ({"x": 10, "y": 2.39}, True), ({"x": 10, "y": 1.59}, False),
+     ({"x": 10.19, "y": 2.41}, False)],
+)  # fmt: skip
+def test_numbers_match_within_a_fifth_of_trains_deviation_each(prediction, right):
+    labels = NumberLabels.from_train([{"y": 0, "x": 10}, {"x": 10, "y": 4}], "point")
+    assert labels.matches(prediction, {"x": 10.0, "y": 2.0}) is right
+    assert labels.matches({"x": 10.0, "y": 2.0}, prediction) is right
+    assert NumberLabels(("x",), (0.0,), (0.5,)).matches(0.0, 0.1), "the edge itself"
+
+
+def test_labels_that_are_no_numbers_are_named():
+    labels = NumberLabels.from_train([{"x": 1, "y": 5}], "point")
+    for bad, words in (("old", "label 'old' is no number; correct the row"), ({"x": None, "y": 1}, "is no number"),
+                       ({"x": float("inf"), "y": 1}, "is not finite; correct the row"),
+                       ({"x": 1}, "lacks one of x, y")):  # fmt: skip
+        with pytest.raises(TrainingError, match=words):
+            labels.encode(bad)
+    with pytest.raises(TrainingError, match="lacks x, y"):
+        NumberLabels.from_train([{"z": 1, "x": 1, "y": 1}, {"z": 1}], "point")
