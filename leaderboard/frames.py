@@ -18,8 +18,8 @@ from leaderboard.stored_predictions import Prediction, predictions_of
 
 CELLS = (
     "upstream", "task", "corpus", "metric", "direction", "mean", "std", "seeds", "test_utterances", "learning_rate",
-    "params", "low", "high", "rank", "letters", "letters_same_speakers", "speakers", "head", "recipe", "board", "score", "gflops_per_second",
-    "source", "family",
+    "params", "low", "high", "rank", "letters", "letters_same_speakers", "speakers", "head", "recipe", "board", "score",
+    "gflops_per_second", "source", "family",
 )  # fmt: skip
 KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "fold", "run")  # what all other frames begin with
 RUNS = (
