@@ -53,6 +53,8 @@ class Metric:
         extra: of the installation that it needs (`core/extras.py`); None where the base has all.
         threshold: statistics of items (items, statistics) -> the score from which a pair is accepted; None where the
             metric judges no scores.
+        trials: whether the statistics of an item begin with a score, the higher the sooner accepted, and 1 for a target
+            or 0 for another: errors at every threshold follow from them.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Metric:
     hub_task: str = "audio-classification"
     threshold: Callable[[Floats], float] | None = None
     extra: str | None = None
+    trials: bool = False
 
     @property
     def sign(self) -> int:
@@ -293,6 +296,19 @@ def equal_error_threshold(trials: Floats) -> float:
     return float(scores[np.argmin(np.abs(hits + alarms - 1)[0, 1:])])
 
 
+def detection_errors(trials: Floats) -> Floats:
+    """Shares of errors when nothing is accepted, what scores highest, that and the next...: false alarms, misses.
+
+    Args:
+        trials: score, and 1 for a target or 0 for another, first of all (items, 2 or more); of both kinds.
+
+    Returns: (thresholds + 1, 2), false alarms rising, misses falling.
+    Reference: Martin et al., The DET curve in assessment of detection task performance (Eurospeech 1997).
+    """
+    _, hits, alarms = _accepted(trials, np.ones((1, len(trials))))
+    return np.stack([alarms[0], 1 - hits[0]], axis=1)
+
+
 def _accepted(trials: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
     """Different scores, falling, and the shares of targets and of others accepted at none, the first, the second...
 
@@ -380,9 +396,13 @@ register_metric(
         scored_trial,
         equal_error_rate,
         threshold=equal_error_threshold,
+        trials=True,
     )
 )
-register_metric(Metric("mtwv", "MTWV", "%", "higher", SHARE, "corpus", scored_search, maximum_term_weighted_value))
+register_metric(
+    Metric("mtwv", "MTWV", "%", "higher", SHARE, "corpus", scored_search, maximum_term_weighted_value,
+           trials=True)
+)  # fmt: skip
 register_metric(Metric("der", "DER", "%", "lower", RATE, "ratio", diarisation_errors, error_rate))
 register_metric(
     Metric("si_sdri", "SI-SDRi", "dB", "higher", (None, None), "mean", measured("si_sdri", si_sdr_improvement),

@@ -133,6 +133,24 @@ class PublishedValue:
     source: str
 
 
+class DetectionCurve(NamedTuple):
+    """Errors of a run's test pairs at every threshold of their scores (detection-error trade-off), in percent.
+
+    Attributes:
+        seed: of the run.
+        targets, others: how many pairs belong together, and how many don't.
+        errors: (false alarms, misses) at falling thresholds, of very many some that are evenly spread over the curve;
+            without its ends, where one of the two is nothing.
+        equal: the rate where both are alike.
+    """
+
+    seed: int
+    targets: int
+    others: int
+    errors: tuple[tuple[float, float], ...]
+    equal: float
+
+
 class LayerScore(NamedTuple):
     """What heads on one layer alone come to.
 
@@ -172,6 +190,7 @@ class ResultCell:
         confusion: empty where the task has no categories.
         worst: the worst utterances of speech recognition, the worst first; else empty.
         published: None where nothing is, or it was not asked for.
+        detection: of the run whose value is the median one, where the metric judges trials and there are no folds.
         single_layers: the layers that heads were trained on alone, ascending; empty where `run --layers` was not asked.
         letters_same_speakers: as `letters`, of the test that speaks of these speakers alone; capitals, empty where it
             can't be made.
@@ -193,6 +212,7 @@ class ResultCell:
     confusion: tuple[Confusion, ...]
     worst: tuple[Mistake, ...]
     published: PublishedValue | None = None
+    detection: DetectionCurve | None = None
     single_layers: tuple[LayerScore, ...] = ()
     letters_same_speakers: str = ""
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from leaderboard._charts import Axis, Curve, Panel, Point, curves, profile, scatter, slopes
+from leaderboard._detection_chart import Trade, detection_chart
 from leaderboard._family_panels import family_legend, family_panels, style_of
 from leaderboard._heat_map import Matrix, heat_map
 from leaderboard._layer_panels import curves_over_layers
 from leaderboard._marks import COLOURS, Series, tip
 from leaderboard._svg import shortened, signed
-from leaderboard.board import Board, Column, Confusion, HeadComparison, Interval, ResultCell, Row
+from leaderboard.board import Board, Column, Confusion, DetectionCurve, HeadComparison, Interval, ResultCell, Row
 from leaderboard.families import families_of
 
 MOST_LABELS = 40  # of a confusion matrix; of more labels those are shown that are confused most often
@@ -73,6 +74,7 @@ def figures_of(board: Board) -> list[Figure]:
         _layers(board, series, corrected=False),
         _layers(board, series, corrected=True),
         *_single_layers(board, series),
+        _detection(board, series),
         _rates(board, series),
         *_confusions(board, series),
         _heads(board, series),
@@ -185,6 +187,24 @@ def _layers(board: Board, series: Mapping[str, Series], *, corrected: bool) -> F
 def _single_layers(board: Board, series: Mapping[str, Series]) -> Iterator[Figure]:
     for column, panels in curves_over_layers(board, series):
         yield Figure(f"single-layers-{column.task}", f"{column.label}: {column.title}, one layer alone", panels)
+
+
+def _detection(board: Board, series: Mapping[str, Series]) -> Figure:
+    panels = []
+    for column in board.columns:
+        cells = [(row, row.cells[column.key]) for row in board.rows if column.key in row.cells]
+        trades = [_trade(series[row.name], cell, cell.detection, column) for row, cell in cells if cell.detection]
+        if any(trade.has_a_place for trade in trades):
+            trades.sort(key=lambda trade: trade.equal)
+            panels.append(detection_chart(f"{column.label}: {column.title}", trades))
+    return Figure("detection", "Misses against false alarms", tuple(panels), _legend(board, series, published=False))
+
+
+def _trade(series: Series, cell: ResultCell, curve: DetectionCurve, column: Column) -> Trade:
+    facts = [("Equal error rate", f"{curve.equal:.1f} %"), ("Seed", str(curve.seed))]
+    facts.append((f"{column.metric_title}, all seeds", f"{cell.mean:.1f} {column.unit}{_bracketed(cell.interval)}"))
+    facts.append(("Pairs", f"{curve.targets:,} targets, {curve.others:,} others"))
+    return Trade(series, curve.errors, curve.equal, tip(series.name, facts))
 
 
 def _rates(board: Board, series: Mapping[str, Series]) -> Figure | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from statistics import mean, stdev
 from typing import Any
@@ -15,6 +15,7 @@ from core.errors import RecordError
 from core.metrics import Metric, find_metric
 from core.records import RecordStore, ResultRecord
 from leaderboard.board import Column, Interval, Pair, ResultCell, SeedRun, TriedRate
+from leaderboard.detection import detection_curve
 from leaderboard.grouping import Entry
 from leaderboard.mistakes import confusions, worst
 from leaderboard.statistics import (
@@ -215,6 +216,8 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
             tied=comparable and not best and frozenset((order[0], upstream)) not in different,
         )
         cells[upstream] = _cell(records[upstream], runs.get(upstream, {}), column, standing)
+        if metric and metric.trials and not found.folds:
+            cells[upstream] = replace(cells[upstream], detection=detection_curve(metric, runs.get(upstream, {})))
     return Results(cells, pairs, found.left_out)
 
 

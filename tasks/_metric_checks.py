@@ -35,11 +35,15 @@ def check_declaration_complete(metric: Metric) -> None:
 
 
 def check_statistics_are_alike(metric: Metric) -> None:
-    """Every item adds equally many finite numbers."""
+    """Every item adds equally many finite numbers; of trials the second is 1 or 0."""
     for references in _accepted(metric):
         rows = [metric.statistics(one, other) for one in references for other in references]
         require(len({len(row) for row in rows}) == 1, "items add unequally many statistics")
         require(all(math.isfinite(number) for row in rows for number in row), "statistics are NaN or infinite")
+        kinds = {row[1:2] for row in rows} if metric.trials else set()
+        require(
+            kinds <= {(0,), (1,)}, "trials say something else than 1 for a target and 0 for another behind the score"
+        )
 
 
 def check_perfect_predictions_score_the_optimum(metric: Metric) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from statistics import NormalDist
 
 from leaderboard.board import (
     Board,
     Column,
     Confusion,
+    DetectionCurve,
     HeadComparison,
     Interval,
     LayerScore,
@@ -140,6 +142,18 @@ def with_single_layers(made: Board, *upstreams: str, tasks: int | None = None) -
             scores[-1] = scores[-1]._replace(interval=None)
             cells[column.key] = replace(found, single_layers=tuple(scores))
         rows.append(replace(row, cells=cells))
+    return replace(made, rows=tuple(rows))
+
+
+def with_detection(made: Board, task: str, *rates: float) -> Board:
+    """The same with pairs judged in a task: straight curves of these equal error rates, in percent, a row each."""
+    rows = list(made.rows)
+    for place, rate in enumerate(rates):
+        equal = NormalDist().inv_cdf(rate / 100) if rate else 0.0
+        errors = tuple((100 * NormalDist().cdf(equal + d / 20), 100 * NormalDist().cdf(equal - d / 20)) for d in
+                       range(-60, 61))  # fmt: skip
+        cell = replace(rows[place].cells[task], detection=DetectionCurve(1, 300, 4_500, errors if rate else (), rate))
+        rows[place] = replace(rows[place], cells={**rows[place].cells, task: cell})
     return replace(made, rows=tuple(rows))
 
 

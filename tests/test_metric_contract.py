@@ -36,6 +36,7 @@ BREAKERS = [
     (replace(ACCURACY, bounds=(100.0, 0.0)), "check_declaration_complete"),
     (replace(WER, statistics=lambda prediction, reference: (1,) * len(reference)), "check_statistics_are_alike"),
     (replace(ACCURACY, statistics=lambda prediction, reference: (float("nan"), 1)), "check_statistics_are_alike"),
+    (replace(WER, trials=True), "check_statistics_are_alike"),
     (replace(ACCURACY, bounds=(0.0, 1.0)), "check_perfect_predictions_score_the_optimum"),
     (replace(ACCURACY, direction="lower"), "check_values_stay_within_bounds"),
     (replace(WER, bounds=(0.0, 10.0)), "check_values_stay_within_bounds"),

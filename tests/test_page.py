@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from made_boards import board, in_families, leaderboard, with_published, with_single_layers
+from made_boards import board, in_families, leaderboard, with_detection, with_published, with_single_layers
 from test_figures import HOSTILE
 from test_records import record
 
@@ -341,6 +341,21 @@ def test_single_layers_have_curves_of_one_task_at_a_time(opened):
     assert opened(board()).locator("#b0-single-layers").count() == 0
 
 
+def test_detection_errors_have_a_curve_an_upstream(opened):
+    tab = opened(with_detection(board(), "sid", 20.0, 10.0))
+    section = tab.locator("#b0-detection")
+    assert "Detection errors" in tab.locator(".sections a").all_inner_texts()
+    assert section.locator("h4").all_inner_texts() == ["SID: Task sid"]
+    chart = section.locator("svg.chart")
+    chart.focus()
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#tip").inner_text().split("\n") == [
+        "mfcc", "Equal error rate", "10.0 %", "Seed", "1", "Acc, all seeds", "77.0 % [74.5, 79.0]", "Pairs",
+        "300 targets, 4,500 others",
+    ]  # fmt: skip
+    assert chart.locator("svg[viewBox] path").count() == 2
+
+
 def test_other_heads_flip_the_order(opened):
     tab = opened(with_published(board()))
     panel = tab.locator("#b0-heads .panel")
@@ -475,7 +490,8 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
 @pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)], ids=["light desk", "dark phone"])
 def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
     pytest.importorskip("axe_playwright_python", reason="needs axe: pip install -e '.[dev]'")
-    two = (with_single_layers(with_published(in_families(board(tasks=3), *FAMILIES)), "apc", "mfcc"),
+    judged = with_detection(board(tasks=3), "ks", 20.0, 10.0)
+    two = (with_single_layers(with_published(in_families(judged, *FAMILIES)), "apc", "mfcc"),
            replace(board(upstreams=31, tasks=1, layers=1), title="other"))  # fmt: skip
     tab = opened(*two, color_scheme=scheme, viewport=viewport)
     tab.get_by_label("grouped by family").check()

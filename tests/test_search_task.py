@@ -235,6 +235,7 @@ def test_a_board_shows_it_and_verify_computes_it_again(ran):
     for row in board.rows:
         cell = row.cells["qbe"]
         assert cell.interval is not None and cell.speakers == 2
+        assert cell.detection.targets + cell.detection.others == 36
     assert verify(store) == []
     shown = call("report", "--output", folder / "results", "--html", folder / "page.html")
     assert shown.code == 0 and "MTWV" in shown.out

@@ -215,6 +215,9 @@ def test_a_board_shows_it_with_an_interval_over_voices(ran):
     for row in board.rows:
         cell = row.cells["asv"]
         assert cell.interval is not None and cell.speakers == 2 and cell.interval.low <= cell.mean <= cell.interval.high
+        (run,) = [run for run in cell.seeds if run.seed == cell.detection.seed]
+        assert cell.detection.equal == pytest.approx(run.value)
+        assert cell.detection.targets + cell.detection.others == 66
     results = fb.load(folder / "results", custom=True)
     assert len(results.predictions()) == 4 * 66 and len(results.runs()) == 4
     assert verify(RecordStore(folder / "results")) == []
