@@ -7,6 +7,7 @@ compute hidden states, on a part of the same batches.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,7 +28,6 @@ from frostbench.jobs.local import LocalExecutor
 from tasks._base import TASKS
 from tasks.corpora._base import open_corpus
 from upstreams._resolve import build_upstream
-from upstreams._shipped import shipped
 
 QUICK, FIRST, WHOLE = ("ks", "sid", "ic"), 180.0, 480.0  # tasks; seconds that are promised on two slow cores
 PART = 20  # one batch of so many passes an upstream barely
@@ -53,12 +53,19 @@ class Waiting(Log):
             self.cells_done.append((time.monotonic() - self._began, news.task))
 
 
+def of_make_benchmark() -> list[str]:
+    """The upstreams that `make benchmark` evaluates."""
+    found = re.search(r"(?m)^SHIPPED := (.+)$", (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8"))
+    assert found is not None, "the Makefile names them"
+    return found[1].split()
+
+
 def main() -> None:
     """Measures and prints."""
     asked = parser(__doc__)
-    asked.add_argument("--upstream", action="append", help="several; what comes with the program if left out")
+    asked.add_argument("--upstream", action="append", help="several; those of make benchmark if left out")
     options = asked.parse_args()
-    upstreams = options.upstream or (["fbank"] if options.quick else ["fbank", "mfcc", *shipped()])
+    upstreams = options.upstream or (["fbank"] if options.quick else of_make_benchmark())
     limit = 60 if options.quick else None
     tasks = [TASKS.get(name) for name in QUICK]
     grids = [

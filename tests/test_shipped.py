@@ -1,10 +1,12 @@
 """Checkpoints that come with the program: what a name alone means, and that they are what the recipes of today make."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from benchmarks.first_table import of_make_benchmark
 from core.digest import path_digest
 from core.errors import CheckpointError, UnknownNameError
 from tasks.corpora._base import open_corpus
@@ -35,6 +37,13 @@ def files(name: str) -> list[Path]:
 def test_each_family_has_one_and_all_are_small():
     assert {UPSTREAMS.get(name).card.family for name in shipped()} == FAMILIES
     assert sum(path.stat().st_size for name in shipped() for path in files(name)) < MOST_BYTES
+
+
+def test_make_benchmark_takes_one_or_two_of_each_family_of_what_ships():
+    names = of_make_benchmark()
+    assert names[:2] == ["fbank", "mfcc"] and set(names[2:]) <= set(shipped())
+    families = Counter(UPSTREAMS.get(name).card.family for name in names[2:])
+    assert set(families) == FAMILIES and set(families.values()) <= {1, 2}
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -30,7 +30,9 @@ from upstreams._pretraining.data import header_lengths
 POOLED: Kind = "pooled"
 TASKS_WATCHED = ("ks", "sid")
 ROWS = {"train": 300, "valid": 150}
-RECIPE = replace(FAST_UTTERANCE, name="goal downstream", steps=600, learning_rates=(1e-1, 1e-2), eval_every=100)
+RECIPE = replace(
+    FAST_UTTERANCE, name="goal downstream", steps=600, learning_rates=(1e-1, 1e-2), eval_every=100, search_steps=0
+)
 
 
 @dataclass(frozen=True)
