@@ -24,11 +24,7 @@ def diarisation_errors(prediction: Turns, reference: Turns) -> tuple[float, floa
     Reference: NIST's md-eval, as dscore calls it.
     """
     found, meant = _spans(prediction), _spans(reference)
-    edges = np.unique([edge for spans in (*found.values(), *meant.values()) for span in spans for edge in span])
-    if not len(edges):
-        return 0.0, 0.0
-    ours, theirs = (_speaking(spans, edges) for spans in (found, meant))  # (speakers, stretches)
-    ticks = np.diff(edges)
+    ticks, ours, theirs = _stretches(found, meant)
     shared = (ours * ticks) @ theirs.T
     right = int(shared[linear_sum_assignment(-shared)].sum())
     counts, speaking = ours.sum(axis=0), theirs.sum(axis=0)
@@ -36,15 +32,35 @@ def diarisation_errors(prediction: Turns, reference: Turns) -> tuple[float, floa
     return wrong / TICKS, int((speaking * ticks).sum()) / TICKS
 
 
-def _spans(turns: Turns) -> dict[str, list[tuple[int, int]]]:
-    spans: dict[str, list[tuple[int, int]]] = {}
+def matched_speakers(prediction: Turns, reference: Turns) -> dict[str, str]:
+    """Speakers of a prediction -> those of the reference that they stand for; who shares time with none is left out."""
+    found, meant = _spans(prediction), _spans(reference)
+    ticks, ours, theirs = _stretches(found, meant)
+    shared = (ours * ticks) @ theirs.T
+    pairs = zip(*linear_sum_assignment(-shared), strict=True)
+    return {list(found)[one]: list(meant)[other] for one, other in pairs if shared[one, other]}
+
+
+Spans = dict[str, list[tuple[int, int]]]
+
+
+def _stretches(found: Spans, meant: Spans) -> tuple[Any, Any, Any]:
+    """Ticks from one edge of a turn to the next (stretches,), and who speaks there, twice (speakers, stretches)."""
+    edges = np.unique([edge for spans in (*found.values(), *meant.values()) for span in spans for edge in span])
+    if not len(edges):
+        return np.zeros(0, dtype=np.int64), np.zeros((0, 0), dtype=np.int64), np.zeros((0, 0), dtype=np.int64)
+    return np.diff(edges), _speaking(found, edges), _speaking(meant, edges)
+
+
+def _spans(turns: Turns) -> Spans:
+    spans: Spans = {}
     for turn in turns:
         start, stop = (round(float(turn[key]) * TICKS) for key in ("start", "stop"))
         spans.setdefault(str(turn["speaker"]), []).append((start, stop))
     return spans
 
 
-def _speaking(spans: Mapping[str, Sequence[tuple[int, int]]], edges: Any) -> Any:
+def _speaking(spans: Spans, edges: Any) -> Any:
     """Who speaks between one edge and the next, int64 (speakers, stretches); turns of one speaker may overlap."""
     speaking = np.zeros((len(spans), len(edges) - 1), dtype=np.int64)
     for row, own in zip(speaking, spans.values(), strict=True):

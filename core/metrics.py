@@ -44,11 +44,12 @@ class Metric:
             their sums, such as errors over words. "mean": a function of their means, such as a mean of scores.
             "corpus": a function of all items and their weights, such as a rate at a threshold that all scores decide.
         statistics: prediction, reference -> what the item adds: sufficient statistics, as many for every item. Of a
-            metric that aligns words or characters they are the edits and the length of the reference, or of its slots.
+            metric that aligns words or characters they are the edits and the length of the reference, or of its slots,
+            of one that aligns turns the seconds that are wrong and those of speech.
         value: "ratio": sums (..., statistics) -> values (...); "mean": means (..., statistics) -> values (...);
             "corpus": statistics (items, statistics), weights (draws, items) -> values (draws,). NaN is no value.
         align: how a prediction is laid beside its reference: "classes" are counted in a confusion matrix, "words" and
-            "characters" are aligned; None: neither.
+            "characters" are aligned, "turns" (start, stop and speaker) are drawn over time; None: in no way.
         hub_task: Hugging Face's name of what is measured.
         extra: of the installation that it needs (`core/extras.py`); None where the base has all.
         threshold: statistics of items (items, statistics) -> the score from which a pair is accepted; None where the
@@ -65,7 +66,7 @@ class Metric:
     kind: Literal["ratio", "mean", "corpus"]
     statistics: Callable[[Any, Any], Statistics]
     value: Callable[..., Floats]
-    align: Literal["classes", "words", "characters"] | None = None
+    align: Literal["classes", "words", "characters", "turns"] | None = None
     hub_task: str = "audio-classification"
     threshold: Callable[[Floats], float] | None = None
     extra: str | None = None
@@ -403,7 +404,7 @@ register_metric(
     Metric("mtwv", "MTWV", "%", "higher", SHARE, "corpus", scored_search, maximum_term_weighted_value,
            trials=True)
 )  # fmt: skip
-register_metric(Metric("der", "DER", "%", "lower", RATE, "ratio", diarisation_errors, error_rate))
+register_metric(Metric("der", "DER", "%", "lower", RATE, "ratio", diarisation_errors, error_rate, "turns"))
 register_metric(
     Metric("si_sdri", "SI-SDRi", "dB", "higher", (None, None), "mean", measured("si_sdri", si_sdr_improvement),
            mean_value, hub_task="audio-to-audio")

@@ -116,6 +116,35 @@ class Mistake:
     alignment: tuple[tuple[str, str, str], ...]
 
 
+class Turn(NamedTuple):
+    """Who speaks, from which second to which."""
+
+    speaker: str
+    start: float
+    stop: float
+
+
+@dataclass(frozen=True)
+class WrongTurns:
+    """A recording whose speakers were badly told apart.
+
+    Attributes:
+        id: of the recording.
+        seed: of the run whose prediction this is.
+        errors: seconds that are missed, false alarms or of another speaker.
+        total: seconds of speech, of all speakers.
+        reference: who spoke when.
+        prediction: the same as predicted; who stands for a speaker of the reference has that name, others have none.
+    """
+
+    id: str
+    seed: int
+    errors: float
+    total: float
+    reference: tuple[Turn, ...]
+    prediction: tuple[Turn, ...]
+
+
 @dataclass(frozen=True)
 class PublishedValue:
     """What was published of the same upstream and task.
@@ -189,6 +218,7 @@ class ResultCell:
         wall_seconds: of all seeds.
         confusion: empty where the task has no categories.
         worst: the worst utterances of speech recognition, the worst first; else empty.
+        worst_turns: the worst recordings of diarisation, the worst first; else empty.
         published: None where nothing is, or it was not asked for.
         detection: of the run whose value is the median one, where the metric judges trials and there are no folds.
         single_layers: the layers that heads were trained on alone, ascending; empty where `run --layers` was not asked.
@@ -211,6 +241,7 @@ class ResultCell:
     wall_seconds: float
     confusion: tuple[Confusion, ...]
     worst: tuple[Mistake, ...]
+    worst_turns: tuple[WrongTurns, ...] = ()
     published: PublishedValue | None = None
     detection: DetectionCurve | None = None
     single_layers: tuple[LayerScore, ...] = ()

@@ -15,6 +15,7 @@ from leaderboard._heat_map import Matrix, heat_map
 from leaderboard._layer_panels import curves_over_layers
 from leaderboard._marks import COLOURS, Series, tip
 from leaderboard._svg import shortened, signed
+from leaderboard._turns_chart import turns_chart
 from leaderboard.board import Board, Column, Confusion, DetectionCurve, HeadComparison, Interval, ResultCell, Row
 from leaderboard.families import families_of
 
@@ -77,6 +78,7 @@ def figures_of(board: Board) -> list[Figure]:
         _detection(board, series),
         _rates(board, series),
         *_confusions(board, series),
+        *_turns(board, series),
         _heads(board, series),
     ]
     return [figure for figure in found if figure is not None and figure.panels]
@@ -305,6 +307,16 @@ def frequent_confusions(confusion: Confusion, most: int) -> list[tuple[str, str,
     """The pairs (reference, prediction, how often) that are wrong most often."""
     wrong = sorted((each for each in confusion.counts if each[0] != each[1]), key=lambda each: -each[2])
     return [(confusion.labels[a], confusion.labels[b], count) for a, b, count in wrong[:most]]
+
+
+def _turns(board: Board, series: Mapping[str, Series]) -> Iterator[Figure]:
+    for column in board.columns:
+        cells = [(row, row.cells[column.key]) for row in board.rows if column.key in row.cells]
+        panels = [turns_chart(series[row.name], f"{column.label} {shortened(wrong.id, 24)}: {row.name}", wrong)
+                  for row, cell in cells for wrong in cell.worst_turns]  # fmt: skip
+        if panels:
+            name = f"turns-{column.key.replace(' ', '-')}"
+            yield Figure(name, f"Worst recordings of {column.title[:1].lower() + column.title[1:]}", tuple(panels))
 
 
 def _heads(board: Board, series: Mapping[str, Series]) -> Figure | None:

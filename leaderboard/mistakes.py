@@ -8,11 +8,13 @@ from typing import Any
 
 import jiwer
 
+from core._diarisation import matched_speakers
 from core.metrics import Metric
-from leaderboard.board import Confusion, Mistake
+from leaderboard.board import Confusion, Mistake, Turn, WrongTurns
 from leaderboard.stored_predictions import Prediction
 
 WORST = 10
+WORST_TURNS = 4  # recordings of minutes take more room than sentences
 # How a metric aligns -> what does so, and what joins its units.
 ALIGNMENTS: Mapping[str, tuple[Callable[[str, str], Any], str]] = {
     "words": (jiwer.process_words, " "),
@@ -49,6 +51,15 @@ def worst(metric: Metric, runs: Mapping[int, Sequence[Prediction]]) -> tuple[Mis
         metric: one that aligns words or characters.
         runs: seed -> predictions.
     """
+    return tuple(_mistake(metric, seed, row) for seed, row in _worst(metric, runs, WORST))
+
+
+def worst_turns(metric: Metric, runs: Mapping[int, Sequence[Prediction]]) -> tuple[WrongTurns, ...]:
+    """The same of recordings whose speakers were told apart, by a metric that aligns turns."""
+    return tuple(_wrong_turns(metric, seed, row) for seed, row in _worst(metric, runs, WORST_TURNS))
+
+
+def _worst(metric: Metric, runs: Mapping[int, Sequence[Prediction]], most: int) -> list[tuple[int, Prediction]]:
     found: dict[str, tuple[tuple[float, float], int, Prediction]] = {}
     for seed, rows in runs.items():
         for row in rows:
@@ -56,8 +67,19 @@ def worst(metric: Metric, runs: Mapping[int, Sequence[Prediction]]) -> tuple[Mis
             badness = (errors / total if total else float(errors > 0), errors)
             if errors and (row.id not in found or badness > found[row.id][0]):
                 found[row.id] = (badness, seed, row)
-    chosen = sorted(found.values(), key=lambda each: (each[0], each[2].id), reverse=True)[:WORST]
-    return tuple(_mistake(metric, seed, row) for _, seed, row in chosen)
+    chosen = sorted(found.values(), key=lambda each: (each[0], each[2].id), reverse=True)[:most]
+    return [(seed, row) for _, seed, row in chosen]
+
+
+def _wrong_turns(metric: Metric, seed: int, row: Prediction) -> WrongTurns:
+    errors, total = row.statistics[metric.name]
+    names = matched_speakers(row.prediction, row.reference)
+    found = (Turn(names.get(each.speaker, ""), each.start, each.stop) for each in map(_turn, row.prediction))
+    return WrongTurns(row.id, seed, errors, total, tuple(map(_turn, row.reference)), tuple(found))
+
+
+def _turn(turn: Mapping[str, Any]) -> Turn:
+    return Turn(str(turn["speaker"]), float(turn["start"]), float(turn["stop"]))
 
 
 def _mistake(metric: Metric, seed: int, row: Prediction) -> Mistake:

@@ -88,6 +88,7 @@ class BoardView:
         series: row name -> how it looks.
         figures: name -> figure.
         confusions: those that are confusion matrices.
+        turns: those that show who speaks when.
         single_layers: those that are curves over layers.
         transcripts: (column, its rows with mistakes).
         settings: what runs have in common: (name, value) of versions, commit and machine.
@@ -102,6 +103,7 @@ class BoardView:
     series: Mapping[str, Series]
     figures: Mapping[str, Figure]
     confusions: tuple[Figure, ...]
+    turns: tuple[Figure, ...]
     single_layers: tuple[Figure, ...]
     transcripts: tuple[tuple[Column, tuple[tuple[Row, ResultCell], ...]], ...]
     settings: tuple[tuple[tuple[str, str], ...], ...]
@@ -176,6 +178,7 @@ def _view(board: Board, key: str) -> BoardView:
         series=series,
         figures={figure.name: figure for figure in figures},
         confusions=tuple(figure for figure in figures if figure.name.startswith("confusion")),
+        turns=tuple(figure for figure in figures if figure.name.startswith("turns")),
         single_layers=tuple(figure for figure in figures if figure.name.startswith("single-layers")),
         transcripts=tuple((column, rows) for column, rows in transcripts if rows),
         settings=tuple(distinct),

@@ -17,7 +17,7 @@ from core.records import RecordStore, ResultRecord
 from leaderboard.board import Column, Interval, Pair, ResultCell, SeedRun, TriedRate
 from leaderboard.detection import detection_curve
 from leaderboard.grouping import Entry
-from leaderboard.mistakes import confusions, worst
+from leaderboard.mistakes import confusions, worst, worst_turns
 from leaderboard.statistics import (
     Draws,
     Trials,
@@ -283,6 +283,7 @@ def _cell(records: Sequence[ResultRecord], runs: Runs, column: Column, standing:
         wall_seconds=sum(run.wall_seconds for run in seeds),
         confusion=confusions(row for rows in runs.values() for row in rows) if align == "classes" else (),
         worst=worst(metric, runs) if metric and align in ("words", "characters") else (),
+        worst_turns=worst_turns(metric, runs) if metric and align == "turns" else (),
         interval=standing.interval,
         speakers=standing.speakers,
         rank=standing.rank,

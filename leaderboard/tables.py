@@ -143,7 +143,7 @@ def best_layers(board: Board) -> Iterator[str]:
         told = []
         for row in board.rows:
             cell = row.cells.get(column.key)
-            if cell is not None and cell.single_layers:
+            if cell is not None and cell.single_layers and len(cell.layer_weights) > 1:
                 best = max(cell.single_layers, key=lambda score: sign * score.mean)
                 interval = "" if best.interval is None else f" {_interval(best.interval)}"
                 told.append(f"{row.name} layer {best.layer} with {best.mean:.1f}{interval}, the sum {cell.mean:.1f}")

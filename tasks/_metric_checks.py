@@ -15,6 +15,7 @@ from downstreams.labels._base import LABELS, Labels
 
 Check = Callable[[Metric], None]
 TOLERANCE = 1e-9
+ALIGNMENTS = ("classes", "words", "characters", "turns")
 # References that come from no kind of labels alone: trials, searches, and text whose slots are marked.
 FURTHER = (
     (True, False, True, True, False, False, True, False),
@@ -29,7 +30,9 @@ def check_declaration_complete(metric: Metric) -> None:
         require(bool(getattr(metric, field)), f"{field} is empty: fill it in")
     require(metric.direction in ("higher", "lower"), f"direction is {metric.direction!r}: say 'higher' or 'lower'")
     require(metric.kind in ("ratio", "mean", "corpus"), f"kind is {metric.kind!r}: say 'ratio', 'mean' or 'corpus'")
-    require(metric.align in (None, "classes", "words", "characters"), f"align is {metric.align!r}, which is none")
+    require(
+        metric.align in (None, "classes", "words", "characters", "turns"), f"align is {metric.align!r}, which is none"
+    )
     low, high = metric.bounds
     require(low is None or high is None or low < high, f"bounds are {metric.bounds}: the lower one comes first")
 

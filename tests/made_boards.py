@@ -23,6 +23,8 @@ from leaderboard.board import (
     ScoreCard,
     SeedRun,
     TriedRate,
+    Turn,
+    WrongTurns,
 )
 
 RATES = (0.1, 0.01, 0.001, 0.0001)
@@ -154,6 +156,18 @@ def with_detection(made: Board, task: str, *rates: float) -> Board:
                        range(-60, 61))  # fmt: skip
         cell = replace(rows[place].cells[task], detection=DetectionCurve(1, 300, 4_500, errors if rate else (), rate))
         rows[place] = replace(rows[place], cells={**rows[place].cells, task: cell})
+    return replace(made, rows=tuple(rows))
+
+
+WRONG_TURNS = WrongTurns("mix-3", 2, 3.5, 14.0, (
+    Turn("anna", 0.0, 4.0), Turn("ben", 3.0, 8.0), Turn("anna", 9.0, 14.0)), (
+    Turn("anna", 0.2, 4.0), Turn("ben", 3.0, 7.0), Turn("", 9.0, 10.0), Turn("anna", 10.0, 14.0)))  # fmt: skip
+
+
+def with_turns(made: Board, task: str) -> Board:
+    """The same with a badly diarised recording in every row of a task."""
+    rows = [replace(row, cells={**row.cells, task: replace(row.cells[task], worst_turns=(WRONG_TURNS,))}) for row in
+            made.rows]  # fmt: skip
     return replace(made, rows=tuple(rows))
 
 

@@ -179,6 +179,10 @@ def mixed(corpus_folder, tmp_path_factory) -> Manifest:
     return read_manifest(folder)
 
 
+def voices(mixed: Manifest) -> set[str]:
+    return {voice for row in mixed.utterances for voice in row.labels["voice"]}
+
+
 @pytest.fixture(scope="module")
 def ran(mixed, tmp_path_factory) -> tuple[Path, list]:
     folder = tmp_path_factory.mktemp("diarised")
@@ -209,6 +213,11 @@ def test_a_run_says_who_speaks_when(ran, mixed):
     assert verify(store) == []
     (board,) = leaderboard(store, custom=True).boards
     assert all(row.cells["sd"].interval is not None and row.cells["sd"].speakers == 2 for row in board.rows)
+    for row in board.rows:
+        worst = row.cells["sd"].worst_turns
+        assert len(worst) > 1 and {turn.speaker for each in worst for turn in each.prediction} <= {"", *voices(mixed)}
+        shares = [each.errors / each.total for each in worst]
+        assert shares == sorted(shares, reverse=True)
 
 
 def test_predict_prints_turns(ran, mixed):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from made_boards import board, in_families, leaderboard, with_detection, with_published, with_single_layers
+from made_boards import board, in_families, leaderboard, with_detection, with_published, with_single_layers, with_turns
 from test_figures import HOSTILE
 from test_records import record
 
@@ -356,6 +356,17 @@ def test_detection_errors_have_a_curve_an_upstream(opened):
     assert chart.locator("svg[viewBox] path").count() == 2
 
 
+def test_turns_are_those_of_one_upstream_at_a_time(opened):
+    tab = opened(with_turns(board(), "sid"))
+    section = tab.locator("#b0-turns")
+    shown = section.locator(".panel:visible h4")
+    assert shown.all_inner_texts() == ["SID mix-3: fbank"]
+    section.locator("select").select_option(label="apc")
+    assert shown.all_inner_texts() == ["SID mix-3: apc"]
+    section.locator("g[data-tip]:visible").first.locator("rect").first.hover()
+    assert tab.locator("#tip").inner_text().split("\n") == ["anna", "Speaks", "9.0 s", "Was found to", "7.8 s"]
+
+
 def test_other_heads_flip_the_order(opened):
     tab = opened(with_published(board()))
     panel = tab.locator("#b0-heads .panel")
@@ -490,7 +501,7 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
 @pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)], ids=["light desk", "dark phone"])
 def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
     pytest.importorskip("axe_playwright_python", reason="needs axe: pip install -e '.[dev]'")
-    judged = with_detection(board(tasks=3), "ks", 20.0, 10.0)
+    judged = with_turns(with_detection(board(tasks=3), "ks", 20.0, 10.0), "ic")
     two = (with_single_layers(with_published(in_families(judged, *FAMILIES)), "apc", "mfcc"),
            replace(board(upstreams=31, tasks=1, layers=1), title="other"))  # fmt: skip
     tab = opened(*two, color_scheme=scheme, viewport=viewport)
