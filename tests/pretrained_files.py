@@ -169,3 +169,43 @@ def noise(samples: int, seed: int = 0) -> torch.Tensor:
 def assert_contract_holds(upstream: Upstream) -> None:
     results = [_checks.run_check(check, upstream) for check in _checks.CHECKS]
     assert [result for result in results if not result.passed] == []
+
+
+# Parts of transformers' names -> of fairseq's.
+OF_FAIRSEQ = (
+    ("feature_projection.projection.", "post_extract_proj."),
+    ("feature_projection.layer_norm.", "layer_norm."),
+    (".attention.", ".self_attn."),
+    (".feed_forward.intermediate_dense.", ".fc1."),
+    (".feed_forward.output_dense.", ".fc2."),
+    ("pos_conv_embed.conv.parametrizations.weight.original0", "pos_conv.0.weight_g"),
+    ("pos_conv_embed.conv.parametrizations.weight.original1", "pos_conv.0.weight_v"),
+    ("pos_conv_embed.batch_norm.", "pos_conv.0."),
+    ("masked_spec_embed", "mask_emb"),
+)
+
+
+def fairseq_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of one of transformers' models by fairseq's names, with what its pre-training leaves beside them."""
+    layer_norms = getattr(model.config, "feat_extract_norm", "layer") == "layer"  # data2vec has no other
+    batch_norm = getattr(model.config, "conv_pos_batch_norm", False)
+    weights = {"final_proj.weight": torch.ones(4, WIDTH), "final_proj.bias": torch.ones(4)}
+    for name, tensor in model.state_dict().items():
+        parts = name.split(".")
+        if name.startswith("feature_extractor."):
+            place = "0" if parts[3] == "conv" else "2.1" if layer_norms else "2"
+            name = f"feature_extractor.conv_layers.{parts[2]}.{place}.{parts[-1]}"
+        elif "pos_conv_embed.layers" in name:
+            name = f"encoder.pos_conv.{parts[3]}.0.{parts[-1]}"
+        elif parts[1:2] == ["layers"] and parts[3] == "layer_norm":
+            name = f"encoder.layers.{parts[2]}.self_attn_layer_norm.{parts[-1]}"
+        for ours, theirs in (*OF_FAIRSEQ, ("pos_conv_embed.conv.", f"pos_conv.{int(batch_norm)}.")):
+            name = name.replace(ours, theirs)
+        weights[name] = tensor
+    return weights
+
+
+def fairseq_file(content: dict) -> dict:
+    """What s3prl converted, as fairseq's trainer had written it."""
+    cfg = {"model": content["model_cfg"], "task": {**content["task_cfg"], "sample_rate": 16_000}}
+    return {"args": None, "cfg": cfg, "model": content["model_weight"], "extra_state": {"metrics": []}}

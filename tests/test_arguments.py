@@ -54,7 +54,7 @@ FILES = (
     "missing", "empty.jsonl", "null.json", "list.json", "bytes", "bundle.zip", "folder", "folder.json", "loop",
     "broken", "x.py", "x.py:x", "x.py:", "bad.py:x", "raises.py:x", "ends.py:x", "folder.py:x", "corpus/metadata.jsonl",
 )  # fmt: skip
-KINDS = ("", "hf:", "s3prl-ckpt:", "apc@", "wav2vec2@", "hf-untrained:", "torchaudio:")
+KINDS = ("", "hf:", "s3prl-ckpt:", "fairseq:", "apc@", "wav2vec2@", "hf-untrained:", "torchaudio:")
 WORDS = (
     "", " ", "\0", "a\0b", "x" * 300, "/".join(["y" * 200] * 30), "-", "--", ".", ":", "@", "a:b", "hf:", "hf:\0",
     "fbank", "fbank@", "fbank@x", "apc@", ".py", ".py:", "ks", "ctc", "accuracy", "mini", "librispeech", "\ud800",

@@ -19,6 +19,7 @@ from pretrained_files import (
     WIDTH,
     apc_content,
     fairseq_content,
+    fairseq_file,
     noise,
     shaken,
     transformer_content,
@@ -159,35 +160,41 @@ def test_any_settings_of_our_own_checkpoints(tmp_path, data):
     used_or_refused(f"{kind.card.name}@{path}")
 
 
-S3PRL: dict[str, Callable[[], dict[str, Any]]] = {
+FILES: dict[str, Callable[[], dict[str, Any]]] = {
     "apc": apc_content,
     "transformer": transformer_content,
     "fairseq": fairseq_content,
+    "fairseq's own": lambda: fairseq_file(fairseq_content()),
 }
 SETTINGS = {
     "apc": [("config",), ("config", "data", "audio"), ("config", "model", "paras")],
     "transformer": [("Config",), ("Config", "transformer"), ("Config", "audio"), ("Config", "audio", "input")],
     "fairseq": [("task_cfg",), ("model_cfg",)],
+    "fairseq's own": [("cfg",), ("cfg", "task"), ("cfg", "model")],
 }
+
+
+def loader_of(kind: str) -> str:
+    return "fairseq" if kind == "fairseq's own" else "s3prl-ckpt"
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")  # torch's, of a size of 0, which is refused
 @given(data=st.data())
 @fuzzed(100)
-def test_any_settings_of_an_s3prl_file(tmp_path, data):
-    kind = data.draw(st.sampled_from(sorted(S3PRL)))
-    content = S3PRL[kind]()
+def test_any_settings_of_a_file(tmp_path, data):
+    kind = data.draw(st.sampled_from(sorted(FILES)))
+    content = FILES[kind]()
     *way, last = data.draw(st.sampled_from(SETTINGS[kind]))
     place = content
     for key in way:
         place = place[key] = dict(place[key])
     place[last] = drawn_changes(data, place[last], ("sample_rate", "target_level", "encoder_layers", "conv_pos_groups"))
     torch.save(content, tmp_path / "file.ckpt")
-    used_or_refused(f"s3prl-ckpt:{tmp_path / 'file.ckpt'}")
+    used_or_refused(f"{loader_of(kind)}:{tmp_path / 'file.ckpt'}")
 
 
 def test_sound_ones_are_used(folders, tmp_path):
     assert not any(used_or_refused(f"hf:{folder}") for folder in folders.values())
-    for kind, content in S3PRL.items():
+    for kind, content in FILES.items():
         torch.save(content(), tmp_path / kind)
-        assert not used_or_refused(f"s3prl-ckpt:{tmp_path / kind}")
+        assert not used_or_refused(f"{loader_of(kind)}:{tmp_path / kind}")

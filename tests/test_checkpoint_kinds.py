@@ -152,7 +152,7 @@ def test_hidden_states_are_the_input_of_the_first_block_and_every_output(kind, s
     torch.testing.assert_close(found, torch.cat([layer.reshape(1, *layer.shape[-2:]) for layer in seen]))
 
 
-SPECS = ("s3prl-ckpt:{}", "torchaudio:WAV2VEC2_BASE@{}", "apc@{}", "mockingjay@{}")
+SPECS = ("s3prl-ckpt:{}", "fairseq:{}", "torchaudio:WAV2VEC2_BASE@{}", "apc@{}", "mockingjay@{}")
 
 
 @pytest.mark.parametrize("spec", [*SPECS, "hf:{}", "wav2vec2@{}"])

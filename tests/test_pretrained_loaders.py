@@ -59,7 +59,7 @@ def test_a_file_is_recognised_by_its_content_and_keeps_the_contract(name, tmp_pa
 def test_an_unknown_kind_is_told_what_was_looked_for_and_found(tmp_path):
     with pytest.raises(CheckpointError, match=r"rnn_layers.*Transformer.*model_weight.*Found: encoder, step"):
         loaded(tmp_path, {"encoder": {}, "step": 3})
-    with pytest.raises(CheckpointError, match=r"Found: cfg, model\. It looks like fairseq's own"):
+    with pytest.raises(CheckpointError, match=r"Found: cfg, model\. It looks like fairseq's own file, which fairseq:"):
         loaded(tmp_path, {"cfg": {}, "model": {}})
 
 
@@ -74,7 +74,7 @@ class Command:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("spec", ["s3prl-ckpt:{}", "torchaudio:WAV2VEC2_BASE@{}"])
+@pytest.mark.parametrize("spec", ["s3prl-ckpt:{}", "fairseq:{}", "torchaudio:WAV2VEC2_BASE@{}"])
 def test_a_malicious_pickle_is_refused_and_not_run(spec, zipped, tmp_path):
     content = apc_content() | {"Optimizer": Command(tmp_path / "trace")}
     torch.save(content, tmp_path / "file", _use_new_zipfile_serialization=zipped)
@@ -105,7 +105,7 @@ def test_damaged_and_missing_files_give_one_line(tmp_path):
         loaded(tmp_path, [1, 2])
 
 
-@pytest.mark.parametrize("name", ["s3prl-ckpt", "torchaudio", "s3prl", "s3prl-expert"])
+@pytest.mark.parametrize("name", ["s3prl-ckpt", "fairseq", "torchaudio", "s3prl", "s3prl-expert"])
 def test_a_name_alone_is_told_what_to_write(name):
     with pytest.raises(CheckpointError, match=f"write {name}:"):
         build_upstream(name)

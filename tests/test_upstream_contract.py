@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torchaudio.pipelines
-from pretrained_files import CONVOLUTIONS, SMALL, WIDTH, apc_content, fairseq_content, shaken, transformer_content
+from pretrained_files import CONVOLUTIONS, SMALL, WIDTH, apc_content, fairseq_content, fairseq_file, shaken, transformer_content
 from torchaudio.models import wav2vec2_model
 from torchaudio.pipelines import Wav2Vec2Bundle
 
@@ -47,10 +47,11 @@ TRANSFORMERS = {
     "hf-sew": ("SEW", {"squeeze_factor": 2}, True, False),
     "hf-sew_d": ("SEWD", {"squeeze_factor": 2, "position_buckets": 8, "max_position_embeddings": 16}, True, False),
 }
-S3PRL_FILES: dict[str, Callable[[], object]] = {
-    "s3prl-ckpt-apc": apc_content,
-    "s3prl-ckpt-mockingjay": transformer_content,
-    "s3prl-ckpt-hubert": fairseq_content,
+FILES: dict[str, Callable[[], object]] = {
+    "s3prl-ckpt:apc": apc_content,
+    "s3prl-ckpt:mockingjay": transformer_content,
+    "s3prl-ckpt:hubert": fairseq_content,
+    "fairseq:hubert": lambda: fairseq_file(fairseq_content()),
 }
 BUNDLE = {
     "extractor_mode": "group_norm",
@@ -77,7 +78,7 @@ PLAIN = tuple(
 )
 # These run what an installed s3prl brings; that file checks them on a package made for the purpose.
 ELSEWHERE = {"s3prl": "test_s3prl_hub.py", "s3prl-expert": "test_s3prl_hub.py"}
-NAMES = (*PLAIN, *shipped(), *TRANSFORMERS, "hf-whisper", "hf-w2v_bert", *S3PRL_FILES, "torchaudio")
+NAMES = (*PLAIN, *shipped(), *TRANSFORMERS, "hf-whisper", "hf-w2v_bert", *FILES, "torchaudio")
 CASES = [(name, check) for name in NAMES for check in _checks.CHECKS]
 
 
@@ -128,9 +129,9 @@ def upstream(name: str) -> Upstream:
             return build_upstream(save_whisper(folder))
         if name == "hf-w2v_bert":
             return build_upstream(save_w2v_bert(folder))
-        if name in S3PRL_FILES:
-            torch.save(S3PRL_FILES[name](), Path(folder) / "file")
-            return build_upstream(f"s3prl-ckpt:{folder}/file")
+        if name in FILES:
+            torch.save(FILES[name](), Path(folder) / "file")
+            return build_upstream(f"{name.split(':')[0]}:{folder}/file")
         bundle = Wav2Vec2Bundle("tiny.pth", BUNDLE, 16_000, False, "Wav2Vec2")
         patch.setattr(torchaudio.pipelines, "TINY", bundle, raising=False)
         torch.save(shaken(wav2vec2_model(**BUNDLE)).state_dict(), Path(folder) / "tiny.pth")

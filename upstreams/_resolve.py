@@ -1,6 +1,7 @@
 """From what is typed on the command line to a frozen upstream.
 
-fbank   apc   apc@checkpoints/apc-tiny.safetensors   apc@untrained   hf:ORG/NAME   hf:./folder   s3prl-ckpt:file
+fbank   apc   apc@checkpoints/apc-tiny.safetensors   apc@untrained   hf:ORG/NAME   hf:./folder
+s3prl-ckpt:file   fairseq:file
 torchaudio:BUNDLE[@file]   s3prl:NAME[@file]   s3prl-expert:folder   my_module.py:MyUpstream[@checkpoint]
 
 The name alone of an upstream that is trained here means the checkpoint that comes with the program.
@@ -53,7 +54,7 @@ def upstream_class(spec: str) -> tuple[type[Upstream], str | None]:
         if prefix not in UPSTREAMS.names():
             raise UnknownNameError(
                 f"unknown kind of upstream '{prefix}:' in '{spec}': write NAME, NAME@CHECKPOINT, hf:ID_OR_FOLDER, "
-                f"s3prl-ckpt:FILE, torchaudio:BUNDLE or FILE.py:CLASS[@CHECKPOINT]"
+                f"s3prl-ckpt:FILE, fairseq:FILE, torchaudio:BUNDLE or FILE.py:CLASS[@CHECKPOINT]"
             )
         return UPSTREAMS.get(prefix), rest
     name, at, checkpoint = spec.partition("@")

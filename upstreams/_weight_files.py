@@ -10,7 +10,7 @@ import argparse
 import pickle
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +99,20 @@ def require_whole_safetensors(path: Path) -> None:
         )
 
 
-def read_torch(path: Path) -> dict[str, Any]:
+def read_torch(path: Path, stand_ins: Mapping[str, Callable[..., Any]] | None = None) -> dict[str, Any]:
     """The dictionary in a file of `torch.save`, by torch's restricted unpickler.
+
+    Args:
+        path: of the file.
+        stand_ins: names of classes -> what is made in their place, which must do nothing but keep what it is given;
+            the classes themselves are never imported.
 
     Raises: CheckpointError: missing, damaged, not a dictionary, or with objects in it that could run code.
     """
     require_content(path)
+    allowed = [*HARMLESS, *((stand_in, name) for name, stand_in in (stand_ins or {}).items())]
     try:
-        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol|'torch.load' received a zip file")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage shows as an error of any kind, depending on where it is

@@ -1,4 +1,4 @@
-"""fairseq's wav2vec 2.0 and HuBERT, as s3prl converts them: settings and names in the words of transformers."""
+"""fairseq's wav2vec 2.0, HuBERT and data2vec: settings and names of weights in the words of transformers."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ DEFAULTS: Mapping[str, Any] = {
     "conv_bias": False,
     "conv_pos": 128,
     "conv_pos_groups": 16,
+    "conv_pos_batch_norm": False,
     "pos_conv_depth": 1,
     "quantize_input": False,
 }
@@ -37,9 +38,17 @@ SUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "extractor_mode": ("default", "layer_norm"),
     "activation_fn": ("gelu", "relu"),
     "layer_type": ("transformer",),
-    "pos_conv_depth": (1,),
+    "conv_pos_batch_norm": (False, True),
     "quantize_input": (False,),
 }
+# With stacked positional convolutions transformers has one network, data2vec's.
+SUPPORTED_STACKED = {
+    **SUPPORTED,
+    "extractor_mode": ("layer_norm",),
+    "layer_norm_first": (False,),
+    "conv_pos_batch_norm": (False,),
+}
+LEAST_STACKED_KERNEL = 3  # of a stacked positional convolution, which has its share of conv_pos
 # The pre-training's: targets, masks and projections to them.
 UNUSED = re.compile(r"mask_emb$|label_embs_concat$|(final_proj|project_q|quantizer|target_glu)\b")
 NAMES: tuple[tuple[str, str], ...] = (
@@ -50,18 +59,25 @@ NAMES: tuple[tuple[str, str], ...] = (
     (r"^layer_norm\.", "feature_projection.layer_norm."),
     (r"^encoder\.pos_conv\.0\.weight_g$", "encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
     (r"^encoder\.pos_conv\.0\.weight_v$", "encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+    (r"^encoder\.pos_conv\.0\.parametrizations\.", "encoder.pos_conv_embed.conv.parametrizations."),
     (r"^encoder\.pos_conv\.0\.bias$", "encoder.pos_conv_embed.conv.bias"),
+    (r"^encoder\.pos_conv\.(\d+)\.0\.", r"encoder.pos_conv_embed.layers.\1.conv."),
     (r"\.self_attn\.", ".attention."),
     (r"\.self_attn_layer_norm\.", ".layer_norm."),
     (r"\.fc1\.", ".feed_forward.intermediate_dense."),
     (r"\.fc2\.", ".feed_forward.output_dense."),
+)
+# A batch norm stands before the convolution, which then has no weight norm.
+NAMES_BATCH_NORM: tuple[tuple[str, str], ...] = (
+    (r"^encoder\.pos_conv\.0\.", "encoder.pos_conv_embed.batch_norm."),
+    (r"^encoder\.pos_conv\.1\.", "encoder.pos_conv_embed.conv."),
 )
 MOST_CONVOLUTIONS = 100
 TASK = {"sample_rate": SAMPLE_RATE, "normalize": False}
 
 
 def build(source: str, content: Mapping[str, Any]) -> tuple[ConvTransformer, dict[str, Any]]:
-    """The encoder of a converted file, and all that shapes its output besides the weights.
+    """The encoder of a file that s3prl converted, and all that shapes its output besides the weights.
 
     Args:
         source: what messages call the checkpoint.
@@ -69,15 +85,38 @@ def build(source: str, content: Mapping[str, Any]) -> tuple[ConvTransformer, dic
 
     Raises: CheckpointError: a setting is not supported, or the weights do not fit.
     """
-    model_type = "hubert" if "dictionaries_symbols" in content else "wav2vec2"
-    settings = _settings(source, {**DEFAULTS, **content["model_cfg"]})
-    rate, normalize = (content["task_cfg"].get(name, usual) for name, usual in TASK.items())
+    kind = "hubert" if "dictionaries_symbols" in content else "wav2vec2"
+    return build_encoder(source, kind, content["model_cfg"], content["task_cfg"], content["model_weight"])
+
+
+def build_encoder(
+    source: str,
+    kind: str,
+    model_cfg: Mapping[str, Any],
+    task_cfg: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor],
+) -> tuple[ConvTransformer, dict[str, Any]]:
+    """The encoder, and all that shapes its output besides the weights.
+
+    Args:
+        source: what messages call the checkpoint.
+        kind: wav2vec2, hubert or data2vec_audio; what is computed follows from the settings.
+        model_cfg: settings of the model.
+        task_cfg: settings of the task, of which the rate and the normalisation of waveforms count.
+        weights: by fairseq's names.
+
+    Raises: CheckpointError: a setting is not supported, or the weights do not fit.
+    """
+    cfg = {**DEFAULTS, **model_cfg}
+    model_type, settings = _settings(source, kind, cfg)
+    rate, normalize = (task_cfg.get(name, usual) for name, usual in TASK.items())
     if rate != SAMPLE_RATE or not isinstance(normalize, bool):
         raise CheckpointError(
             f"{source}: task_cfg has sample_rate = {rate!r} and normalize = {normalize!r}, must be {SAMPLE_RATE} and "
             f"true or false: it can't be used"
         )
-    tensors = {_renamed(name): tensor for name, tensor in content["model_weight"].items() if not UNUSED.match(name)}
+    names = (*NAMES_BATCH_NORM, *NAMES) if settings.get("conv_pos_batch_norm") else NAMES
+    tensors = {_renamed(name, names): tensor for name, tensor in weights.items() if not UNUSED.match(name)}
     norm, width = tensors.get("feature_projection.layer_norm.weight"), settings["hidden_size"]
     unprojected = norm is not None and norm.shape == (width,) and settings["conv_dim"][-1] == width
     if unprojected and "feature_projection.projection.weight" not in tensors:
@@ -85,37 +124,49 @@ def build(source: str, content: Mapping[str, Any]) -> tuple[ConvTransformer, dic
         tensors["feature_projection.projection.weight"] = torch.eye(width)
         tensors["feature_projection.projection.bias"] = torch.zeros(width)
     network = _transformers_model.build(source, model_type, settings, tensors, normalize)
-    config = {"kind": model_type, "model": settings, "normalize": normalize, "epsilon": _transformers_model.EPSILON}
+    config = {"kind": kind, "model": settings, "normalize": normalize, "epsilon": _transformers_model.EPSILON}
     return network, config
 
 
-def _settings(source: str, cfg: Mapping[str, Any]) -> dict[str, Any]:
-    for name, values in SUPPORTED.items():
-        if cfg[name] not in values:
-            raise CheckpointError(
-                f"{source}: model_cfg has {name} = {cfg[name]!r}, supported is {' or '.join(map(repr, values))}; "
-                f"with s3prl installed try s3prl:hubert_local@FILE or s3prl:wav2vec2_local@FILE"
-            )
+def _settings(source: str, kind: str, cfg: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Which of transformers' networks computes it, and keywords of its configuration."""
 
     def size(name: str, most: int = MOST_OF_ANY) -> int:
         return size_within(source, f"model_cfg's {name}", cfg[name], most)
 
+    depth = size("pos_conv_depth", MOST_LAYERS)
+    for name, values in (SUPPORTED if depth == 1 else SUPPORTED_STACKED).items():
+        if cfg[name] not in values:
+            stacked = f" with pos_conv_depth = {depth}" if cfg[name] in SUPPORTED.get(name, (True, False)) else ""
+            raise CheckpointError(
+                f"{source}: model_cfg has {name} = {cfg[name]!r}{stacked}, supported is "
+                f"{' or '.join(map(repr, values))}; for a file that s3prl converted try, with s3prl installed, "
+                f"s3prl:hubert_local@FILE or s3prl:wav2vec2_local@FILE"
+            )
     dims, kernels, strides = zip(*_convolutions(source, str(cfg["conv_feature_layers"])), strict=True)
-    return {
+    settings = {
         "conv_dim": list(dims),
         "conv_kernel": list(kernels),
         "conv_stride": list(strides),
         "conv_bias": bool(cfg["conv_bias"]),
-        "feat_extract_norm": "group" if cfg["extractor_mode"] == "default" else "layer",
-        "do_stable_layer_norm": bool(cfg["layer_norm_first"]),
         "hidden_size": size("encoder_embed_dim"),
         "num_hidden_layers": size("encoder_layers", MOST_LAYERS),
         "num_attention_heads": size("encoder_attention_heads"),
         "intermediate_size": size("encoder_ffn_embed_dim"),
         "hidden_act": str(cfg["activation_fn"]),
-        "num_conv_pos_embeddings": size("conv_pos"),
         "num_conv_pos_embedding_groups": size("conv_pos_groups"),
     }
+    if depth > 1:
+        kernel = max(LEAST_STACKED_KERNEL, size("conv_pos") // depth)
+        return "data2vec-audio", {**settings, "num_conv_pos_embeddings": depth, "conv_pos_kernel_size": kernel}
+    settings |= {
+        "feat_extract_norm": "group" if cfg["extractor_mode"] == "default" else "layer",
+        "do_stable_layer_norm": bool(cfg["layer_norm_first"]),
+        "num_conv_pos_embeddings": size("conv_pos"),
+    }
+    if cfg["conv_pos_batch_norm"]:  # of which transformers has HuBERT's network alone
+        return "hubert", {**settings, "conv_pos_batch_norm": True}
+    return "hubert" if kind == "hubert" else "wav2vec2", settings
 
 
 def _convolutions(source: str, expression: str) -> list[tuple[int, int, int]]:
@@ -144,7 +195,7 @@ def _value(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def _renamed(name: str) -> str:
-    for pattern, replacement in NAMES:
+def _renamed(name: str, names: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in names:
         name = re.sub(pattern, replacement, name)
     return name

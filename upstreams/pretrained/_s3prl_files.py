@@ -29,7 +29,7 @@ def _has(content: Mapping[str, Any], *keys: str) -> bool:
 KINDS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
     "apc": ("config and model with rnn_layers (APC, VQ-APC)", _is_apc),
     "transformer": ("Config and Transformer (Mockingjay, TERA)", _is_transformer),
-    "fairseq": ("task_cfg, model_cfg and model_weight (wav2vec 2.0, HuBERT converted by s3prl)", _is_fairseq),
+    "fairseq": ("task_cfg, model_cfg and model_weight (wav2vec 2.0, HuBERT, data2vec converted by s3prl)", _is_fairseq),
 }
 
 
@@ -45,5 +45,5 @@ def kind_of(path: Path, content: Mapping[str, Any]) -> str:
     found = ", ".join(sorted(map(str, content))[:12]) or "nothing"
     hint = ""
     if {"cfg", "args"} & set(content) and "model" in content:
-        hint = " It looks like fairseq's own file: convert it with s3prl's upstream/hubert/convert.py or wav2vec2's."
+        hint = f" It looks like fairseq's own file, which fairseq:{path} reads."
     raise CheckpointError(f"{path}: unknown kind of checkpoint. Looked for {looked_for}. Found: {found}.{hint}")

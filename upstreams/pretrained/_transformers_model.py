@@ -21,7 +21,7 @@ def build(
 
     Args:
         source: what messages call the checkpoint.
-        model_type: wav2vec2, hubert or wavlm.
+        model_type: wav2vec2, hubert, wavlm or data2vec-audio.
         settings: keywords of the transformers configuration.
         tensors: weights by their names in transformers.
         normalize: whether a waveform is brought to zero mean and unit variance first.
@@ -35,6 +35,7 @@ def build(
         "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model),
         "hubert": (transformers.HubertConfig, transformers.HubertModel),
         "wavlm": (transformers.WavLMConfig, transformers.WavLMModel),
+        "data2vec-audio": (transformers.Data2VecAudioConfig, transformers.Data2VecAudioModel),
     }
     config_class, model_class = classes[model_type]
     # Without masking in time and features there is no mask embedding, which files may lack.
