@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 import torch
 import torchaudio.pipelines
-from pretrained_files import CONVOLUTIONS, SMALL, WIDTH, apc_content, fairseq_content, fairseq_file, shaken, transformer_content
+from pretrained_files import (
+    CONVOLUTIONS,
+    SMALL,
+    WIDTH,
+    apc_content,
+    fairseq_content,
+    fairseq_file,
+    shaken,
+    transformer_content,
+)
 from torchaudio.models import wav2vec2_model
 from torchaudio.pipelines import Wav2Vec2Bundle
 

@@ -42,7 +42,8 @@ def _dictionary(*_: Any) -> dict[Any, Any]:
 STAND_INS: Mapping[str, Any] = {
     "collections.defaultdict": _dictionary,
     "typing.Any": Inert,
-    **{f"builtins.{name}": Inert for name in ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")},
+    **{f"builtins.{name}": Inert
+       for name in ("bool", "bytes", "dict", "float", "int", "list", "object", "str", "tuple")},
     **{f"{module}.scalar": Inert for module in ("numpy.core.multiarray", "numpy._core.multiarray")},
     "numpy.dtype": Inert,
     "omegaconf.dictconfig.DictConfig": Inert,
