@@ -310,6 +310,10 @@ def run(  # noqa: PLR0913
             help="Train heads on single layers: each (beside the sum; heads on means), or such as 9 or 3,6,9."
         ),
     ] = None,
+    finetune: Annotated[
+        str | None,
+        typer.Option(help="Train upstreams with their heads, beside the frozen runs: full, top:N or lora[:RANK]."),
+    ] = None,
     output: Output = Path("results"),
     cache: Cache = Path("cache"),
     device: Device = None,
@@ -335,6 +339,7 @@ def run(  # noqa: PLR0913
         "frames": frames,
         "cache_limit": cache_limit,
         "layers": layers if layers == "each" else _numbers(layers),
+        "finetune": finetune,
         "output": output,
         "cache": cache,
         "device": device,

@@ -10,6 +10,7 @@ from core.errors import BenchmarkError
 # Extra -> modules that the program imports of it, and only after `require_extra`.
 EXTRAS = {
     "hf-datasets": ("datasets",),
+    "lora": ("peft",),
     "onnx": ("onnxruntime",),
     "pesq": ("pesq",),
     "pretrain": ("accelerate", "sklearn", "tensorboard"),

@@ -2,6 +2,7 @@
 
 records/<first 16 of the run>.json     a ResultRecord, and `digest`, its seal: sha256 of all the rest
 runs/<first 16 of the run>/            predictions.jsonl, head.safetensors, history.json; their digests are sealed
+                                       (and upstream.safetensors, where the upstream was fine-tuned)
 
 A record is sealed and checked as the JSON that lies there, under the schema that it names; only then is it upgraded,
 step by step, to today's. So it outlives its schema: reports, `verify` and `merge` work on records of any age.
@@ -16,14 +17,21 @@ from typing import Any
 
 from core.digest import digest_of, json_text, parsed_json, require_writable, write_json
 from core.errors import RecordError
+from core.finetuning import FineTuning, is_recorded
 
 SCHEMA_VERSION = 3
 FILES = ("predictions.jsonl", "head.safetensors", "history.json")
+TUNED_FILE = "upstream.safetensors"  # of a run that fine-tuned its upstream: the parameters that were trained
 NAME_LENGTH = 16  # of a run's digest, in file names
 # What a training measures: on another machine it differs in the last bits at least. All else follows from the inputs.
 MEASURED = ("value", "values", "learning_rate", "learning_rates", "layer_weights", "artifacts")
 
 Content = dict[str, Any]
+
+
+def files_of(finetuned: bool) -> tuple[str, ...]:
+    """Names of what lies beside a record."""
+    return (*FILES, TUNED_FILE) if finetuned else FILES
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class ResultRecord:
             and metrics where they are not ours.
         corpus: name, digest (of the rows that the task takes); where it is divided, folds (the values that are tested
             on) and undivided (digest of the rows whatever their splits).
-        recipe: name, digest and every field; of a run on one layer alone, for a curve, also `layer`.
+        recipe: name, digest and every field; of a run on one layer alone, for a curve, also `layer`; of one that
+            fine-tuned its upstream also `finetune`: mode, blocks, rank, learning_rates, share of the updates, warmup.
         audio: what is made of the recordings: every field.
         protocol: version of the program's protocol.
         live: whether crops passed the upstream anew at every update (`--exact`).
@@ -58,7 +67,8 @@ class ResultRecord:
         values: name of each metric -> its value on test.
         learning_rate: chosen on valid.
         learning_rates: every one tried: learning_rate, valid value of the selecting metric, step of the best; where
-            training diverged, both are null and `diverged` is the update before which it did.
+            training diverged, both are null and `diverged` is the update before which it did; `upstream_rate` is that
+            of a fine-tuned upstream.
         counts: utterances of train, valid and test; of pairs also trials, those of test.
         layer_weights: learned softmax weights, one a layer.
         features: kind and number format of what the head was trained on, and departures from the protocol.
@@ -66,8 +76,9 @@ class ResultRecord:
         circumstances: not part of the result: wall seconds by stage, versions, git commit, machine, time,
             upstream_spec; upstream_checks, those of the contract that the upstream passed before its numbers were
             trusted; and what is measured beside it: gflops_per_second of audio (None where they can't be
-            counted), and layer_norms, the mean norm of each layer's features on valid, by which layer weights can be
-            compared.
+            counted), layer_norms, the mean norm of each layer's features on valid, by which layer weights can be
+            compared, and of a fine-tuned upstream `finetuning`: trained_parameters and audio_seconds that passed it,
+            and what both are of the frozen one.
         schema_version: of the fields; a record of an older one is upgraded when it is read.
     """
 
@@ -102,13 +113,32 @@ class ResultRecord:
         return self.recipe.get("layer")
 
     @property
+    def finetuning(self) -> str | None:
+        """How the upstream was fine-tuned, such as full or top:2, for a board of its own; None if it was frozen."""
+        content = self.recipe.get("finetune")
+        if content is None or not is_recorded(content):
+            return None
+        return FineTuning(content["mode"], content["blocks"], content["rank"]).label
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what lies beside it."""
+        return files_of(self.finetuning is not None)
+
+    @property
     def recipe_of_sum(self) -> Content:
-        """Fields of the recipe without that layer."""
-        return {key: value for key, value in self.recipe.items() if key not in ("digest", "layer")}
+        """Fields of the recipe without that layer, and without that fine-tuning."""
+        return {key: value for key, value in self.recipe.items() if key not in ("digest", "layer", "finetune")}
 
     def run_of_sum(self) -> str:
         """The run that differs in this alone: it learns a sum of all layers. Its own, if this is it."""
         if self.layer is None:
+            return self.run
+        return inputs_digest({**asdict(self), "recipe": self.recipe_of_sum})
+
+    def run_of_frozen(self) -> str:
+        """The run that differs in its frozen upstream alone. Its own, if this is it."""
+        if self.finetuning is None:
             return self.run
         return inputs_digest({**asdict(self), "recipe": self.recipe_of_sum})
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,9 +23,30 @@ from downstreams._recipe import Recipe
 from downstreams._spec_augment import augment
 from downstreams.labels._base import Labels, labels_from_json
 
+ENCODER = "encoder."  # begins the names of its weights among those that a training makes
+
+
+class Encoder(nn.Module, ABC):
+    """What computes layers from waveforms while it is trained together with featurizer and head."""
+
+    @abstractmethod
+    def forward(self, wavs: Layers) -> torch.Tensor:
+        """Padded layers, (batch, frames, num_layers, hidden_size), of the waveforms of a batch, each (samples,)."""
+
+    @abstractmethod
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that are trained, by their names."""
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters that share a learning rate."""
+
+    parameters: list[nn.Parameter]
+    learning_rate: float
+
 
 class Downstream(nn.Module):
-    """Featurizer and head: all that learns.
+    """Featurizer and head, and where an upstream is trained with them, its encoder: all that learns.
 
     Args:
         head_name: name in the registry of heads.
@@ -57,9 +79,10 @@ class Downstream(nn.Module):
             "num_layers": num_layers,
             "shape": asdict(shape),
             "labels": labels.to_json(),
-            "recipe": {name: value for name, value in asdict(recipe).items() if name != "layer"},
+            "recipe": {name: value for name, value in asdict(recipe).items() if name not in ("layer", "finetune")},
             "layer": layer,
         }
+        self.encoder: Encoder | None = None
 
     @classmethod
     def fresh(
@@ -77,20 +100,39 @@ class Downstream(nn.Module):
             torch.manual_seed(seed)
             return cls(head_name, num_layers, shape, labels, recipe, layer)
 
+    def learned(self) -> dict[str, torch.Tensor]:
+        """What training makes: weights of featurizer and head, and of an encoder those that are trained."""
+        encoder = {} if self.encoder is None else self.encoder.trained()
+        own = {name: value for name, value in self.state_dict().items() if not name.startswith(ENCODER)}
+        return {**own, **{f"{ENCODER}{name}": value for name, value in encoder.items()}}
+
+    def parameter_groups(self, learning_rate: float, encoder_rate: float | None) -> list[ParameterGroup]:
+        """What an optimiser trains: featurizer and head at one rate, an encoder, where there is one, at its own."""
+        if self.encoder is None or encoder_rate is None:
+            return [ParameterGroup(list(self.parameters()), learning_rate)]
+        own = [*self.featurizer.parameters(), *self.head.parameters()]
+        return [
+            ParameterGroup(own, learning_rate),
+            ParameterGroup(list(self.encoder.trained().values()), encoder_rate),
+        ]
+
     @property
     def closed_form(self) -> bool:
         """Whether its gradients are known without autograd."""
         declared = vars(type(self.head)).get("closed_form", False)  # a subclass may compute something else
         plain = self.spec_augment is None and self._weight_decay == 0
-        return bool(declared) and plain
+        return bool(declared) and plain and self.encoder is None
 
     def frames_in(self, seconds: float) -> int:
         """Frames of the upstream in so much audio."""
         return max(1, int(seconds * SAMPLE_RATE / self.shape.downsample_rate))
 
     def forward(self, layers: Layers, lengths: torch.Tensor, *heard: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Logits from the layers of a batch, and from its waveforms where the head hears them."""
-        features = self.featurizer(layers)
+        """Logits from the layers of a batch, and from its waveforms where the head hears them.
+
+        With an encoder the layers are waveforms, of which it computes them.
+        """
+        features = self.featurizer(layers if self.encoder is None else self.encoder(layers))
         if self.training and self.spec_augment is not None:
             features = augment(features, lengths, self.spec_augment)
         return self.head(features, lengths, *heard)
@@ -109,6 +151,7 @@ class Trained:
         state: weights of featurizer and head; empty of a training that diverged.
         layer: the only one that the head was given; None is a learned sum of all.
         diverged: update at whose look at valid a loss was no longer finite; None where all were.
+        upstream_rate: what the upstream was trained with; None where it is frozen.
     """
 
     learning_rate: float
@@ -119,11 +162,14 @@ class Trained:
     state: Mapping[str, torch.Tensor]
     diverged: int | None = None
     layer: int | None = None
+    upstream_rate: float | None = None
 
 
 def save_trained(path: Path, trained: Trained, description: Mapping[str, Any]) -> None:
     """Writes a trained downstream with its history, atomically."""
-    notes = {key: value for key, value in asdict(trained).items() if key != "state"}
+    notes = {key: value for key, value in asdict(replace(trained, state={})).items() if key != "state"}
+    if trained.upstream_rate is None:  # the files of frozen upstreams are what they were before there were others
+        del notes["upstream_rate"]
     # One entry: safetensors writes several in an order that changes from process to process.
     metadata = {"frostbench": canonical_json({"trained": notes, "description": description})}
     state = {name: value.contiguous() for name, value in trained.state.items()}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from core.digest import LATER
+from core.finetuning import FineTuning
 
 ONCE_HERE = {"gain_db", "crop_samples", "crops"}  # what is made of recordings is `tasks/_audio.py`'s now
 POWERS_OF_TEN = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)  # the grid of SUPERB's organisers
@@ -57,6 +58,8 @@ class Recipe:
         spec_augment: masks on the mixed features of train.
         head: options of the head that differ from its defaults.
         layer: the only one that the head is given (`run --layers`); None goes by `layers`. No task declares it.
+        finetune: how the upstream is trained with the head (`run --finetune`); None leaves it frozen. No task declares
+            it.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Recipe:
     head: Mapping[str, Any] = field(default_factory=dict)
     search_steps: int = field(default=0, metadata=LATER)
     layer: int | None = field(default=None, metadata=LATER)
+    finetune: FineTuning | None = field(default=None, metadata=LATER)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Recipe:
@@ -96,19 +100,25 @@ class Candidate(NamedTuple):
     """What one training of a recipe's search tries.
 
     Attributes:
-        learning_rate: of the optimiser.
+        learning_rate: of the optimiser; of a fine-tuning 0, for the head's is the one chosen on the frozen upstream.
         layer: the only one that the head is given; None is a learned sum of all.
+        upstream_rate: of a fine-tuning, the upstream's; None where it is frozen.
     """
 
     learning_rate: float
     layer: int | None = None
+    upstream_rate: float | None = None
 
     def __str__(self) -> str:
+        if self.upstream_rate is not None:
+            return f"learning rate {self.upstream_rate:g} of the upstream"
         return f"learning rate {self.learning_rate:g}" + ("" if self.layer is None else f", layer {self.layer}")
 
 
 def candidates_of(recipe: Recipe, num_layers: int) -> list[Candidate]:
     """All that a recipe tries on an upstream of so many layers."""
+    if recipe.finetune is not None:
+        return [Candidate(0.0, None, rate) for rate in recipe.finetune.learning_rates]
     layers = range(num_layers) if recipe.layers == "single" and recipe.layer is None else (recipe.layer,)
     return [Candidate(rate, layer) for layer in layers for rate in recipe.learning_rates]
 
@@ -118,6 +128,24 @@ def updates_of(recipe: Recipe, candidates: int) -> int:
     if not recipe.search_steps:
         return recipe.steps * candidates
     return recipe.steps + recipe.search_steps * (candidates - 1)
+
+
+def finetuning_recipe(recipe: Recipe, how: FineTuning) -> Recipe:
+    """How head and upstream are trained together, once the head has been trained by a recipe.
+
+    The head's learning rate is one of the recipe's; all rates rise linearly, and fall linearly to zero.
+    """
+    steps = max(1, round(recipe.steps * how.share))
+    return replace(
+        recipe,
+        steps=steps,
+        eval_every=max(1, round(recipe.eval_every * how.share)),
+        schedule="linear",
+        warmup_steps=max(1, round(steps * how.warmup)),
+        patience=0,
+        search_steps=0,
+        finetune=None,
+    )
 
 
 # The default of the mean-pooled tasks: thousands of updates a second on one core. The search takes 4,800 updates in

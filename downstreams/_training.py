@@ -1,6 +1,7 @@
 """Head training: featurizer and head on cached features, several runs side by side; selection on valid only.
 
-A head that learns nothing is a run without updates: it is evaluated on valid once, where layers are tried one by one.
+What has an encoder is given waveforms, and its encoder is trained with it, at a learning rate of its own. A head that
+learns nothing is a run without updates: it is evaluated on valid once, where layers are tried one by one.
 """
 
 from __future__ import annotations
@@ -67,11 +68,13 @@ class TrainingRun:
         learning_rate: of Adam.
         seed: of the first weights, the order and dropout.
         layer: the only one that the head is given; None is a learned sum of all.
+        upstream_rate: of Adam, for the encoder that is trained with the head; None where there is none.
     """
 
     learning_rate: float
     seed: int
     layer: int | None = None
+    upstream_rate: float | None = None
 
 
 def train(
@@ -183,17 +186,21 @@ class _Learner(ABC):
     def outcome(self) -> Trained:
         """The best so far; its history goes on to the last look."""
         if self._diverged is not None:
-            return Trained(self.run.learning_rate, None, None, None, self._history, {}, self._diverged, self.run.layer)
+            return self._trained(None, None, None, self._diverged)
         assert self._best is not None, "a run ends with a look at valid"
         return self._best
+
+    def _trained(self, step: int | None, valid: float | None, loss: float | None, diverged: int | None) -> Trained:
+        run = self.run
+        return Trained(run.learning_rate, step, valid, loss, self._history, {}, diverged, run.layer, run.upstream_rate)
 
     @staticmethod
     @abstractmethod
     def update(learners: Sequence[Any], batch: Batch, step: int) -> None:
         """One update of the parameters of runs that share a batch; `step` counts from 1."""
 
-    def _rate(self, step: int) -> float:
-        return self.run.learning_rate * self._schedule(step, self.recipe.steps, self.recipe.warmup_steps)
+    def _rate(self, step: int, highest: float) -> float:
+        return highest * self._schedule(step, self.recipe.steps, self.recipe.warmup_steps)
 
     def look(self, valid: Examples, score: Score, sign: int, step: int, keep: Keep) -> None:
         """Evaluates on valid, and keeps the state if it is the best so far."""
@@ -209,9 +216,9 @@ class _Learner(ABC):
             return
         value = score(predictions)
         self._history.append({"step": step, "train_loss": train_loss, "valid_loss": valid_loss, "valid": value})
-        current = Trained(self.run.learning_rate, step, value, valid_loss, self._history, {}, layer=self.run.layer)
+        current = self._trained(step, value, valid_loss, None)
         if best_on_valid([current] if self._best is None else [self._best, current], _on_valid, sign) is current:
-            state = {name: tensor.cpu().clone() for name, tensor in self.downstream.state_dict().items()}
+            state = {name: tensor.detach().cpu().clone() for name, tensor in self.downstream.learned().items()}
             self._best = replace(current, state=state)
 
     def is_over(self, step: int) -> bool:
@@ -234,7 +241,9 @@ class _ByAutograd(_Learner):
 
     def __init__(self, downstream: Downstream, recipe: Recipe, run: TrainingRun) -> None:
         super().__init__(downstream, recipe, run)
-        learned = list(downstream.parameters())
+        groups = downstream.parameter_groups(run.learning_rate, run.upstream_rate)
+        self._rates = [group.learning_rate for group in groups]
+        learned = [{"params": group.parameters} for group in groups]
         self._optimizer = (
             torch.optim.AdamW(learned, run.learning_rate, weight_decay=recipe.weight_decay, fused=True)
             if recipe.weight_decay
@@ -258,7 +267,8 @@ class _ByAutograd(_Learner):
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         clip_gradients(self.downstream, self.recipe.clip)
-        self._optimizer.param_groups[0]["lr"] = self._rate(step)
+        for group, highest in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = self._rate(step, highest)
         self._optimizer.step()
         self._losses.append(loss.detach())
 
@@ -290,7 +300,7 @@ class _InClosedForm(_Learner):
     def update(learners: Sequence[_InClosedForm], batch: Batch, step: int) -> None:
         """See _Learner.update."""
         means = Means.of(batch, learners[0].downstream.head.labels.sizes)
-        rates = [learner._rate(step) for learner in learners]
+        rates = [learner._rate(step, learner.run.learning_rate) for learner in learners]
         losses = update_together([learner._closed_form for learner in learners], means, rates)
         for learner, loss in zip(learners, losses, strict=True):
             learner._losses.append(loss)

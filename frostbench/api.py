@@ -15,13 +15,14 @@ from rich.console import Console
 from core.checks import CheckResult
 from core.digest import require_writable
 from core.errors import BenchmarkError, ContractError, EvaluationError, RecordError
+from core.finetuning import FineTuning
 from core.records import RecordStore
 from downstreams._base import Head
 from frostbench.byte_sizes import parse_size
 from frostbench.cache_overlay import overlay_of
 from frostbench.entries import checked_head, checked_task, subject_of
 from frostbench.feature_files import Format, Wanted, mix_of, write_features
-from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.candidates import Folders
 from frostbench.grid.needs import DEFAULT_LIMIT, AskedFrames
 from frostbench.grid.plan import AskedLayers, Grid
 from frostbench.grid.preparing import PlannedRun
@@ -62,6 +63,7 @@ def evaluate(  # noqa: PLR0913
     frames: AskedFrames = "auto",
     cache_limit: str = DEFAULT_LIMIT,
     layers: Literal["each"] | int | Sequence[int] | None = None,
+    finetune: str | None = None,
     output: str | Path = "results",
     cache: str | Path = "cache",
     device: str | None = None,
@@ -90,6 +92,8 @@ def evaluate(  # noqa: PLR0913
         cache_limit: of all cached features, such as "500GB"; "none" is no limit.
         layers: one or several that heads are trained on alone, instead of on a learned sum of all; "each" is the sum
             and, for heads on means, every layer. These runs are for `Results.layers`, not for the leaderboard.
+        finetune: "full", "top:N" (the last N blocks) or "lora[:RANK]": upstreams are trained with their heads, too, for
+            a board of its own beside the frozen rows, which this begins at. None leaves all frozen.
         output: folder of results.
         cache: folder of cached features; may be deleted at any time.
         device: cpu, cuda, cuda:1, mps; the best there is if left out.
@@ -106,7 +110,8 @@ def evaluate(  # noqa: PLR0913
     """
     RecordStore(Path(output)).require_writable()
     given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
-    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit), _asked_layers(layers))
+    tuning = None if finetune is None else FineTuning.from_text(finetune)
+    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit), _asked_layers(layers), tuning)
     with _folders(Path(cache), Path(output), executor) as folders:
         runner = _runner(executor, ray_address, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
@@ -145,6 +150,7 @@ def plan(  # noqa: PLR0913
     frames: AskedFrames = "auto",
     cache_limit: str = DEFAULT_LIMIT,
     layers: Literal["each"] | int | Sequence[int] | None = None,
+    finetune: str | None = None,
     output: str | Path = "results",
     cache: str | Path = "cache",
     device: str | None = None,
@@ -158,7 +164,8 @@ def plan(  # noqa: PLR0913
     Raises: BenchmarkError: the evaluation can't start at all.
     """
     given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
-    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit), _asked_layers(layers))
+    tuning = None if finetune is None else FineTuning.from_text(finetune)
+    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit), _asked_layers(layers), tuning)
     with _folders(Path(cache), Path(output), "local") as folders:
         runner = _runner("local", None, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))

@@ -79,6 +79,11 @@ def mix_of(store: RecordStore, run: str, upstream: UpstreamFacts) -> Featurizer:
             f"run {record.run[:NAME_LENGTH]} is one of {record.upstream['name']} (digest "
             f"{record.upstream['digest'][:NAME_LENGTH]}), not of {upstream.name} ({upstream.digest[:NAME_LENGTH]})"
         )
+    if record.finetuning is not None:
+        raise CheckpointError(
+            f"run {record.run[:NAME_LENGTH]} fine-tuned its upstream, whose features are not those of {upstream.name}: "
+            f"name a run of the frozen one"
+        )
     return trained_downstream(store, record).featurizer
 
 

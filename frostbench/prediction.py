@@ -17,8 +17,9 @@ from core.digest import file_digest, written_then_renamed
 from core.errors import BenchmarkError, CheckpointError, ContractError, RecordError
 from core.feature_cache import Kind
 from core.metrics import find_metric
-from core.records import NAME_LENGTH, RecordStore, ResultRecord
+from core.records import NAME_LENGTH, TUNED_FILE, RecordStore, ResultRecord
 from downstreams._downstream import Downstream, downstream_of, load_trained
+from frostbench.grid.finetuning import load_tuned
 from frostbench.instances import built
 from leaderboard.stored_predictions import predictions_of
 from tasks._audio import AudioRecipe, without_pauses
@@ -186,6 +187,9 @@ def load_predictor(
             f"upstream '{_named(spec)}' is another one than the head was trained on ({record.upstream['name']}, digest "
             f"{record.upstream['digest'][:NAME_LENGTH]}): name the same weights with --upstream"
         )
+    if record.finetuning is not None:
+        path = store.run_folder(record.run) / TUNED_FILE
+        upstream = load_tuned(path, record.artifacts.get(TUNED_FILE, ""), upstream)
     encoder = FrozenUpstream(upstream.to(device), device, precision)
     return Predictor(record, encoder, downstream.to(device), threshold_of(store, record))
 

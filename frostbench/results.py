@@ -58,7 +58,8 @@ class Results:
 
         Returns: upstream, task, corpus, recipe, head, seed, fold, run, metric, direction, value, learning_rate, valid,
             seconds, custom, utterances of each split, params, digests of upstream, corpus and recipe, protocol, device,
-            commit, finished, layer (of a run on one alone), and a version_... of each package.
+            commit, finished, layer (of a run on one alone), finetuning (full, top:N, lora:RANK, or missing), and a
+            version_... of each package.
         """
         return frames.runs(self.records)
 

@@ -11,6 +11,7 @@ from core.errors import RecordError
 from core.records import RecordStore, ResultRecord
 from leaderboard import scores
 from leaderboard.board import INTERVAL_NOTE, Board, Column, Leaderboard, ResultCell, Row, ScoreCard
+from leaderboard.finetuned import tunings
 from leaderboard.grouping import Entry, Group, grouped
 from leaderboard.head_comparison import comparisons
 from leaderboard.layer_scores import layer_scores, on_single_layers
@@ -43,16 +44,25 @@ def leaderboard(
     if not shown and not published:
         raise _nothing_to_show(records, left_out)
     groups = grouped(shown)
-    default = [_board(store, group, alone, published, left_out) for group in groups if group.head is None]
-    variants = [_board(store, group, alone, False, left_out) for group in groups if group.head is not None]
-    default, variants = ([board for board in boards if board.rows or board.published] for boards in (default, variants))
-    if not default and not variants and not published:
+    frozen = [group for group in groups if not group.finetuned]
+    default = [_board(store, group, alone, published, left_out) for group in frozen if group.head is None]
+    variants = [_board(store, group, alone, False, left_out) for group in frozen if group.head is not None]
+    tuned = [_with_tunings(_board(store, group, (), False, left_out), group) for group in groups if group.finetuned]
+    default, variants, tuned = (
+        [board for board in boards if board.rows or board.published] for boards in (default, variants, tuned)
+    )
+    if not default and not variants and not tuned and not published:
         raise _nothing_to_show((), left_out)
     if published and not any(board.superb for board in default):
         default.insert(0, _published_alone())
     compared = [replace(board, heads=tuple(comparisons(board, variants))) for board in default]
     named = tuple(dict.fromkeys(map(str, left_out)))
-    return Leaderboard(tuple(compared), tuple(variants), len(records) - len(shown), named)
+    return Leaderboard(tuple(compared), (*variants, *tuned), len(records) - len(shown), named)
+
+
+def _with_tunings(board: Board, group: Group) -> Board:
+    columns = {column.key: column for column in board.columns}
+    return replace(board, tunings=tuple(tunings(group.entries, columns, board.rows, board.pairs)))
 
 
 def _nothing_to_show(records: Sequence[ResultRecord], left_out: Sequence[LeftOut]) -> RecordError:

@@ -450,6 +450,48 @@ class HeadComparison:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """An upstream that was trained with its head, beside itself when it was frozen, by the first metric of a task.
+
+    Attributes:
+        task: of the comparison.
+        upstream, name: rows of the frozen and of the fine-tuned one.
+        how: full, top:N or lora:RANK.
+        frozen_mean, mean: over seeds.
+        frozen_interval, interval: 95 %; None where predictions are missing.
+        difference: mean of the fine-tuned one minus that of the frozen one.
+        difference_interval: 95 %, by the paired test; None where predictions are missing.
+        p_holm: of that test, corrected for all pairs of the column.
+        p_same_speakers: of the test on other utterances of these same speakers; None where it can't be made.
+        different: `p_holm` is below 0.05.
+        trained_parameters, frozen_trained_parameters: how many are trained; of the frozen one those of sum and head.
+        audio_seconds, frozen_audio_seconds: that pass the upstream, for all that is tried; of the frozen one each
+            recording once, whatever else is asked of it.
+        seconds, frozen_seconds: of training, for all that is tried; of the frozen one without its one pass.
+    """
+
+    task: str
+    upstream: str
+    name: str
+    how: str
+    frozen_mean: float
+    frozen_interval: Interval | None
+    mean: float
+    interval: Interval | None
+    difference: float
+    difference_interval: Interval | None
+    p_holm: float | None
+    p_same_speakers: float | None
+    different: bool
+    trained_parameters: float | None
+    frozen_trained_parameters: float | None
+    audio_seconds: float | None
+    frozen_audio_seconds: float | None
+    seconds: float | None
+    frozen_seconds: float | None
+
+
+@dataclass(frozen=True)
 class Board:
     """One table.
 
@@ -465,6 +507,7 @@ class Board:
         published: published rows; empty unless asked for.
         heads: comparisons with other heads; empty where none was run.
         interval_note: what the intervals speak of, in words.
+        tunings: of a board of frozen and fine-tuned upstreams, which is no leaderboard, each beside its frozen one.
     """
 
     title: str
@@ -478,6 +521,7 @@ class Board:
     published: tuple[PublishedRow, ...]
     heads: tuple[HeadComparison, ...]
     interval_note: str
+    tunings: tuple[Tuning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -486,7 +530,8 @@ class Leaderboard:
 
     Attributes:
         boards: SUPERB's first, the others by title.
-        variants: boards of tasks that were run with another head than their own; `Board.heads` compares them.
+        variants: boards of tasks that were run with another head than their own, which `Board.heads` compares, and of
+            frozen and fine-tuned upstreams, which `Board.tunings` compares.
         hidden: how many custom runs are not shown.
         left_out: files that can't be used, each with what is wrong with it.
     """

@@ -19,13 +19,12 @@ from typing import Any
 
 from core.digest import require_writable_file, written_then_renamed
 from core.errors import RecordError
-from core.records import FILES, MEASURED, NAME_LENGTH, RecordStore, ResultRecord
+from core.records import MEASURED, NAME_LENGTH, RecordStore, ResultRecord, files_of
 from leaderboard.usable_records import usable_records
 from leaderboard.verification import Finding, verify
 
-MEMBER = re.compile(
-    rf"records/[0-9a-f]{{{NAME_LENGTH}}}\.json|runs/[0-9a-f]{{{NAME_LENGTH}}}/({'|'.join(map(re.escape, FILES))})"
-)
+_FILES = "|".join(map(re.escape, files_of(finetuned=True)))
+MEMBER = re.compile(rf"records/[0-9a-f]{{{NAME_LENGTH}}}\.json|runs/[0-9a-f]{{{NAME_LENGTH}}}/({_FILES})")
 MAX_BYTES = 16 << 30  # unpacked: a hundred heads of SUPERB's speech recognition
 TIME = (1980, 1, 1, 0, 0, 0)  # the same content makes the same file
 SHOWN = 5
@@ -41,7 +40,7 @@ def submit(store: RecordStore, bundle: Path) -> int:
     records = _verified(store, store.folder)
     with written_then_renamed(bundle) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for record in records:
-            for path in (store.path(record.run), *(store.run_folder(record.run) / name for name in FILES)):
+            for path in (store.path(record.run), *(store.run_folder(record.run) / name for name in record.files)):
                 entry = zipfile.ZipInfo(path.relative_to(store.folder).as_posix(), TIME)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
@@ -158,7 +157,7 @@ def _numbers(value: Any) -> Iterator[float]:
 
 def _copy(record: ResultRecord, source: RecordStore, target: RecordStore) -> None:
     """The files first, the record last and as it was written, so that no interruption leaves it without them."""
-    files = [(source.run_folder(record.run) / name, target.run_folder(record.run) / name) for name in FILES]
+    files = [(source.run_folder(record.run) / name, target.run_folder(record.run) / name) for name in record.files]
     for file, copy in (*files, (source.path(record.run), target.path(record.run))):
         with written_then_renamed(copy) as temporary:
             shutil.copyfile(file, temporary)

@@ -25,7 +25,7 @@ KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "fold", "run")  
 RUNS = (
     *KEYS, "metric", "direction", "value", "learning_rate", "valid", "seconds", "custom", "train", "valid_utterances",
     "test", "params", "upstream_digest", "corpus_digest", "recipe_digest", "protocol", "device", "commit", "finished",
-    "family", "layer",
+    "family", "layer", "finetuning",
 )  # fmt: skip
 PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference", "value")
 LAYERS = (*KEYS, "layer", "weight", "corrected_weight", "value", "metric", "direction", "layer_run")
@@ -85,7 +85,8 @@ def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
 
     Returns: columns `RUNS`, then a column for each further metric of its tasks, such as `value_cer`, and one for each
         version, such as `version_torch`. `seconds` is load, train and test together, `valid` the value by which
-        rate and layer were chosen, `layer` the only one of a run on one alone.
+        rate and layer were chosen, `layer` the only one of a run on one alone, `finetuning` how the upstream was trained
+        with its head, missing where it was frozen.
     """
     rows = [_of_run(entry) for entry in named(records)]
     return pd.DataFrame(rows, columns=_columns(RUNS, rows)).astype({"layer": "Int64"})
@@ -116,6 +117,7 @@ def _of_run(entry: Entry) -> dict[str, Any]:
         "finished": made.get("finished"),
         "family": record.upstream.get("family") or "",
         "layer": record.layer,
+        "finetuning": record.finetuning,
         **{f"value_{name}": value for name, value in record.values.items() if name != record.metric["name"]},
         **{f"version_{name}": version for name, version in made.get("versions", {}).items()},
     }

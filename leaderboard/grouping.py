@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from core.digest import digest_of
@@ -46,6 +46,7 @@ class Group:
         superb: whether they are SUPERB's own tasks on its corpora, whole, with its recipes and heads.
         head: that the tasks were run with instead of their own; None is the leaderboard.
         entries: any number of upstreams, tasks and seeds.
+        finetuned: whether they are fine-tuned upstreams and the frozen ones that this began at.
     """
 
     title: str
@@ -53,16 +54,20 @@ class Group:
     superb: bool
     head: str | None
     entries: tuple[Entry, ...]
+    finetuned: bool = False
 
 
 def grouped(records: Sequence[ResultRecord]) -> list[Group]:
     """Groups in the order of their titles, SUPERB's first.
 
     Features that were computed anew for every crop (`--exact`) have a board of their own, together with the tasks of
-    the recipe that do not crop.
+    the recipe that do not crop. So have fine-tuned upstreams, together with the frozen ones that this began at.
     """
     boards: dict[tuple[bool, str, str, str | None], list[Entry]] = defaultdict(list)
-    for entry in named(records):
+    all_named = named(records)
+    for entry in all_named:
+        if entry.record.finetuning is not None:
+            continue
         whole = entry.superb and entry.corpus == entry.record.corpus["name"]
         boards[not entry.superb, "" if whole else entry.corpus, entry.recipe, entry.head].append(entry)
     groups = []
@@ -72,7 +77,29 @@ def grouped(records: Sequence[ResultRecord]) -> list[Group]:
             title = (f"{corpus}, recipe {recipe}" if other else suite) + suffix
             title += f", head {head}" if head else ""
             groups.append(Group(title, recipe, not other, head, tuple(part)))
+    groups += _finetuned(all_named)
     return sorted(groups, key=lambda group: (not group.superb, group.title))
+
+
+def _finetuned(entries: Sequence[Entry]) -> list[Group]:
+    frozen = {entry.record.run: entry for entry in entries if entry.record.finetuning is None}
+    boards: dict[tuple[str, str, str | None], dict[str, Entry]] = defaultdict(dict)
+    for entry in entries:
+        if entry.record.finetuning is not None:
+            start = frozen.get(entry.record.run_of_frozen(), entry)  # both have one task, one data set and one recipe
+            like = replace(entry, task=start.task, corpus=start.corpus, recipe=start.recipe)
+            boards[like.corpus, like.recipe, like.head] |= {each.record.run: each for each in (start, like)}
+    return [
+        Group(
+            f"{corpus}, recipe {recipe}, frozen and fine-tuned{f', head {head}' if head else ''}",
+            recipe,
+            False,
+            head,
+            tuple(found.values()),
+            finetuned=True,
+        )
+        for (corpus, recipe, head), found in boards.items()
+    ]
 
 
 def _by_exactness(entries: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
@@ -117,10 +144,14 @@ def named(records: Sequence[ResultRecord]) -> list[Entry]:
     for record in records:
         superb.append(_is_superb(record))
         task, head, recipe = record.task["name"], record.task["head"], record.recipe["digest"]
-        if record.layer is not None:  # it goes by the name of the recipe that it was asked of
+        if record.layer is not None or record.finetuning is not None:  # by the recipe that it was asked of
             recipe = digest_of(record.recipe_of_sum)
         treated = digest_of([recipe, record.audio]) if any(record.audio.values()) else recipe
-        upstreams.append(_Named(record.upstream["name"], record.upstream["digest"]))
+        tuned = "" if record.finetuning is None else f" ({record.finetuning})"
+        content = (
+            digest_of([record.upstream["digest"], record.recipe["finetune"]]) if tuned else record.upstream["digest"]
+        )
+        upstreams.append(_Named(f"{record.upstream['name']}{tuned}", content))
         tasks.append(_Named(task, task_digest(record.task), (superb[-1], head)))
         recipes.append(_Named(_recipe_name(record, newest), treated, (superb[-1], task, head)))
         # Up to protocol 3 the digest of a corpus depended on the clips that a recipe made of it.

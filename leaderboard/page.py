@@ -22,7 +22,7 @@ from leaderboard.families import families_of
 from leaderboard.figures import Figure, figures_of, series_of
 
 # Circumstances that differ from run to run, or from upstream to upstream: no setting.
-STAGES = {"wall_seconds", "finished", "upstream_spec", "gflops_per_second", "layer_norms"}
+STAGES = {"wall_seconds", "finished", "upstream_spec", "gflops_per_second", "layer_norms", "finetuning"}
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ def page(leaderboard: Leaderboard) -> str:
         marker=_legend_marker,
         domain=lambda column: domain_of(column.task),
     )
+    environment.globals.update(compact=compact, duration=duration)
     script = _asset("page.js")
     content = environment.get_template("page.html").render(
         views=[_view(board, f"b{i}") for i, board in enumerate((*leaderboard.boards, *leaderboard.variants))],

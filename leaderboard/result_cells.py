@@ -309,7 +309,16 @@ def _of_chosen_layer(record: ResultRecord) -> list[Mapping[str, Any]]:
 def valid_of(record: ResultRecord) -> float | None:
     """The value on valid of the training that was chosen; None where the record does not say it."""
     found = [each["valid"] for each in _of_chosen_layer(record) if each["learning_rate"] == record.learning_rate]
+    if record.finetuning is not None:  # all have the head's rate, and the best of them was chosen
+        known = [value for value in found if value is not None]
+        higher = next(facts for facts in record.metrics if facts["name"] == record.task["select"])
+        return (max if higher["direction"] == "higher" else min)(known, default=None)
     return found[0] if found else None
+
+
+def _searched(tried: Mapping[str, Any]) -> float:
+    """The learning rate that was searched for: a fine-tuned upstream's, else the head's."""
+    return float(tried.get("upstream_rate", tried["learning_rate"]))
 
 
 def _seed_run(record: ResultRecord, value: float) -> SeedRun:
@@ -320,8 +329,8 @@ def _seed_run(record: ResultRecord, value: float) -> SeedRun:
         value=value,
         learning_rate=record.learning_rate,
         learning_rates=tuple(
-            TriedRate(each["learning_rate"], each["valid"], each["step"], each.get("diverged"))
-            for each in sorted(_of_chosen_layer(record), key=lambda each: float(each["learning_rate"]))
+            TriedRate(_searched(each), each["valid"], each["step"], each.get("diverged"))
+            for each in sorted(_of_chosen_layer(record), key=_searched)
             if each["learning_rate"] > 0  # there is none of heads that learn nothing
         ),
         layer_weights=tuple(record.layer_weights),

@@ -151,6 +151,32 @@ def best_layers(board: Board) -> Iterator[str]:
             yield f"{column.heading} of the best single layer, as seen on test: {'; '.join(told)}."
 
 
+def tuning_sentences(board: Board) -> Iterator[str]:
+    """A sentence for every fine-tuned upstream and task: what it adds to the frozen one, and what it costs."""
+    columns = {column.task: column for column in board.columns if column.primary}
+    for each in board.tunings:
+        column = columns[each.task]
+        within = "" if each.difference_interval is None else f" {_interval(each.difference_interval)}"
+        p = "" if each.p_holm is None else f", p {each.p_holm:.3f}{'' if each.different else ': not told apart'}"
+        if each.p_same_speakers is not None:
+            p += f"; of these same speakers p {each.p_same_speakers:.3f}"
+        costs = [
+            f"{_counted(each.trained_parameters)} instead of {_counted(each.frozen_trained_parameters)} parameters",
+            f"{_counted(each.audio_seconds)} instead of {_counted(each.frozen_audio_seconds)} s of audio",
+            f"{_counted(each.seconds)} instead of {_counted(each.frozen_seconds)} s of training",
+        ]
+        value = f"{each.mean:.1f} after {each.frozen_mean:.1f} {column.unit}".rstrip()
+        yield f"{each.name}, {column.label}: {value} ({each.difference:+.1f}{within}{p}); {', '.join(costs)}"
+
+
+def _counted(amount: float | None) -> str:
+    if amount is None:
+        return "?"
+    if amount < 10:
+        return f"{amount:.1f}"
+    return f"{amount / 1e6:.2f} M" if amount >= 1e6 else f"{amount:,.0f}"
+
+
 def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Group]:
     """For the terminal: the best of a column is bold, what ties with it underlined.
 
@@ -170,6 +196,7 @@ def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Group]:
             name = f"{escape(line.name)}\n[dim]{line.params}[/]"
             drawn.add_row(name, *scored, *map(_styled, line.cells), style="dim" if line.published else None)
         said = [*notes(each), *stability(each), *best_layers(each)] if explained else []
+        said += tuning_sentences(each)
         # No titles and captions of the table: they would be broken at its width.
         yield Group(Text(each.title, style="italic"), drawn, *map(Text, said))
 
@@ -238,7 +265,8 @@ def to_markdown(board: Leaderboard) -> str:
         texts = 2 if has_families(each) else 1
         align = (*("left",) * texts, *("right",) * (frame.shape[1] - texts))
         table: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align if len(frame) else None)
-        said = [f"**{_plain(each.title)}**", table, *map(_plain, (*notes(each), *stability(each), *best_layers(each)))]
+        told = (*notes(each), *stability(each), *best_layers(each), *tuning_sentences(each))
+        said = [f"**{_plain(each.title)}**", table, *map(_plain, told)]
         parts.append("\n\n".join(said))
     left_out = [f"Left out: {_plain(each)}" for each in board.left_out]
     return "\n\n".join([*parts, *left_out, _plain(INTERVAL_NOTE)]) + "\n"

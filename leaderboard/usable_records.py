@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import RecordError
+from core.finetuning import is_recorded
 from core.records import RecordStore, ResultRecord
 
 LARGEST_RATE = 1e100
@@ -134,6 +135,10 @@ def _both(one: Check, other: Check) -> Check:
     return lambda value: one(value) and other(value)
 
 
+def _is_finetuning(value: Any) -> bool:
+    return is_recorded(value) and _several(_is_rate)(value.get("learning_rates"))
+
+
 _SIZE = _or_none(_is_whole)
 _METRIC = _with(
     name=_is_text,
@@ -167,7 +172,9 @@ FIELDS: Mapping[str, Check] = {
         code=_or_none(_is_text),
     ),
     "corpus": _both(_with(name=_is_text, digest=_is_text), _may_have(folds=_several(_is_text), undivided=_is_text)),
-    "recipe": _both(_with(name=_is_text, digest=_is_text), _may_have(layer=_or_none(_is_whole))),
+    "recipe": _both(
+        _with(name=_is_text, digest=_is_text), _may_have(layer=_or_none(_is_whole), finetune=_or_none(_is_finetuning))
+    ),
     "audio": lambda value: isinstance(value, Mapping),
     "protocol": _is_whole,
     "live": _is_bool,
@@ -183,7 +190,7 @@ FIELDS: Mapping[str, Check] = {
     "learning_rates": _several(
         _both(
             _with(learning_rate=_is_rate, valid=_or_none(_is_number), step=_SIZE),
-            _may_have(layer=_is_whole, diverged=_SIZE),
+            _may_have(layer=_is_whole, diverged=_SIZE, upstream_rate=_is_rate),
         )
     ),
     "counts": _with(train=_is_whole, valid=_is_whole, test=_is_whole),
@@ -195,6 +202,7 @@ FIELDS: Mapping[str, Check] = {
         versions=lambda value: isinstance(value, Mapping),
         layer_norms=_several(_is_number),
         gflops_per_second=_or_none(_is_number),
+        finetuning=_by_name(_is_number),
     ),
 }
 

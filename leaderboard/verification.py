@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from core.digest import digest_of, file_digest, parsed_json
 from core.errors import BenchmarkError, MetricError
 from core.metrics import Metric, find_metric
-from core.records import FILES, NAME_LENGTH, RecordStore, ResultRecord, StoredRecord, inputs_digest, read_stored
+from core.records import NAME_LENGTH, TUNED_FILE, RecordStore, ResultRecord, StoredRecord, inputs_digest, read_stored
 from core.selection import best_on_valid
 from leaderboard.stored_predictions import FILE_NAME, Prediction, as_typed, read_rows
 from leaderboard.usable_records import unfit
@@ -86,21 +86,22 @@ def _record_findings(store: RecordStore, path: Path) -> Iterator[Finding]:
     folder = store.run_folder(record.run)
     wrong = {finding.path.name: finding for finding in _wrong_files(record, folder, path.name)}
     yield from wrong.values()
-    for name, compare in (("history.json", _history), ("head.safetensors", _head)):
-        if name not in wrong:
+    compared = (("history.json", _history), ("head.safetensors", _head), (TUNED_FILE, _tuned))
+    for name, compare in compared:
+        if name not in wrong and name in record.files:
             yield from (Finding(path, problem) for problem in compare(record, folder / name))
     if FILE_NAME not in wrong:
         yield from _predictions(stored, path, folder / FILE_NAME)
 
 
 def _wrong_files(record: ResultRecord, folder: Path, name: str) -> Iterator[Finding]:
-    for file in (folder / each for each in FILES):
+    for file in (folder / each for each in record.files):
         if not file.is_file():
             yield Finding(file, "is missing")
         elif file_digest(file) != record.artifacts.get(file.name):
             yield Finding(file, f"is not the file that {name} was made from: its digest is another one")
     for extra in sorted(folder.glob("[!.]*")):
-        if extra.name not in FILES:
+        if extra.name not in record.files:
             yield Finding(extra, "does not belong there")
 
 
@@ -122,10 +123,19 @@ def _contradictions(stored: StoredRecord) -> Iterator[str]:
         yield f"tried the learning rates {sorted(foreign)}, which its recipe does not have"
     if record.layer is not None and any(each.get("layer") != record.layer for each in record.learning_rates):
         yield f"tried other layers than {record.layer}, the only one that its recipe has"
+    yield from _wrong_rates_of_upstream(record)
     if len(record.layer_weights) != record.upstream["num_layers"]:
         yield f"{len(record.layer_weights)} layer weights for {record.upstream['num_layers']} layers"
     if abs(sum(record.layer_weights) - 1) > ROUNDING:
         yield f"its layer weights sum to {sum(record.layer_weights):.6f}"
+
+
+def _wrong_rates_of_upstream(record: ResultRecord) -> Iterator[str]:
+    """What was tried of a fine-tuned upstream, and of a frozen one nothing."""
+    given = (record.recipe.get("finetune") or {}).get("learning_rates", [None])
+    tried = [each.get("upstream_rate") for each in record.learning_rates]
+    if tried != list(given) and (record.finetuning is not None or set(tried) != {None}):
+        yield f"tried the learning rates {tried} of the upstream, its recipe has {list(given)}"
 
 
 def _wrong_features(stored: StoredRecord) -> Iterator[str]:
@@ -134,10 +144,11 @@ def _wrong_features(stored: StoredRecord) -> Iterator[str]:
     if stored.content["schema_version"] < 3:
         return
     pooled = "pooled_normalised" if record.recipe.get("normalise") else "pooled"
-    splits = ["test", "train", "valid"] if record.frames == "recompute" else ["train"] if record.live else []
+    everything = record.frames == "recompute" or record.finetuning is not None
+    splits = ["test", "train", "valid"] if everything else ["train"] if record.live else []
     expected = {
         "kind": pooled if record.frames is None else "frames",
-        "dtype": "float32" if record.frames in (None, "recompute") else record.frames,
+        "dtype": "float32" if everything or record.frames is None else record.frames,
         "live": splits,
     }
     found = {key: record.features.get(key) for key in expected}
@@ -149,7 +160,7 @@ def _history(record: ResultRecord, path: Path) -> Iterator[str]:
     """The search: what was best of each rate, and which rate of all, must follow from the history."""
     directions = {facts["name"]: facts["direction"] for facts in record.metrics}
     sign = 1 if directions[record.task["select"]] == "higher" else -1
-    chosen: list[tuple[tuple[float, int | None], Mapping[str, Any]]] = []
+    chosen: list[tuple[Tried, Mapping[str, Any]]] = []
     content = {_tried(each): each for each in parsed_json(path.read_text(encoding="utf-8"))}
     looks = {rate: each["history"] for rate, each in content.items()}
     if list(looks) != list(map(_tried, record.learning_rates)):
@@ -172,21 +183,29 @@ def _history(record: ResultRecord, path: Path) -> Iterator[str]:
             return
         chosen.append((rate, found))
     best = best_on_valid(chosen, lambda each: _on_valid(each[1]), sign)
-    if best is None or best[0][0] != record.learning_rate:
+    if best is None or best[0].rate != record.learning_rate:
         yield f"learning rate {record.learning_rate:g} is not the one that was best on valid"
 
-    elif best[0][1] is not None and record.layer_weights[best[0][1]] != 1:
-        yield f"layer {best[0][1]} was best on valid, but it is not the one that its layer weights take"
+    elif best[0].layer is not None and record.layer_weights[best[0].layer] != 1:
+        yield f"layer {best[0].layer} was best on valid, but it is not the one that its layer weights take"
 
 
-def _tried(entry: Mapping[str, Any]) -> tuple[float, int | None]:
-    """Learning rate and layer of one training; no layer where a sum of all is learned."""
-    return entry["learning_rate"], entry.get("layer")
+class Tried(NamedTuple):
+    """One training: no layer where a sum of all is learned, no rate of an upstream that is frozen."""
+
+    rate: float
+    layer: int | None
+    upstream_rate: float | None
 
 
-def _called(tried: tuple[float, int | None]) -> str:
-    rate, layer = tried
-    return f"{rate:g}" if layer is None else f"{rate:g} with layer {layer}"
+def _tried(entry: Mapping[str, Any]) -> Tried:
+    return Tried(entry["learning_rate"], entry.get("layer"), entry.get("upstream_rate"))
+
+
+def _called(tried: Tried) -> str:
+    layer = "" if tried.layer is None else f" with layer {tried.layer}"
+    upstream = "" if tried.upstream_rate is None else f" and {tried.upstream_rate:g} of the upstream"
+    return f"{tried.rate:g}{layer}{upstream}"
 
 
 def _on_valid(look: Mapping[str, Any]) -> tuple[float, float]:
@@ -207,6 +226,21 @@ def _head(record: ResultRecord, path: Path) -> Iterator[str]:
     upstream = told["description"]["upstream"]
     if {key: upstream.get(key) for key in record.upstream} != record.upstream:
         yield f"head.safetensors was trained on another upstream, {upstream}"
+
+
+def _tuned(record: ResultRecord, path: Path) -> Iterator[str]:
+    """The parameters of the upstream that were trained: of this upstream, and trained as the recipe says.
+
+    What they compute is not computed again: that takes the upstream and the recordings (`predict`).
+    """
+    with safe_open(path, framework="pt") as file:
+        told = parsed_json(file.metadata()["frostbench"])
+        count = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    if told != {"finetune": record.recipe["finetune"], "upstream": record.upstream["digest"]}:
+        yield f"{TUNED_FILE} was trained otherwise, or on another upstream: {told}"
+    costs = record.circumstances.get("finetuning", {})
+    if count != costs.get("trained_parameters", 0) - costs.get("frozen_trained_parameters", 0):
+        yield f"counts other parameters than the {count} of {TUNED_FILE} as trained"
 
 
 def _predictions(stored: StoredRecord, path: Path, file: Path) -> Iterator[Finding]:

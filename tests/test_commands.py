@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -14,6 +15,7 @@ from conftest import call
 
 import frostbench as fb
 import run_benchmark
+from core.finetuning import FineTuning
 from core.records import RecordStore
 from frostbench import api
 from frostbench.feature_files import Wanted
@@ -27,12 +29,14 @@ RAY = {"--executor": "ray", "--ray-address": "here:1"}
 RUN = {
     "--upstream": "mfcc", "--task": "sid", **CORPUS, "--seed": "5", "--recipe": "superb", "--head": "ctc",
     "--limit": "7", "--exact": None, "--precision": "bfloat16", "--frames": "int8",
-    "--cache-limit": "3GB", "--layers": "3,1", "--output": "out", "--cache": "kept", **WORKERS,
+    "--cache-limit": "3GB", "--layers": "3,1", "--finetune": "top:2", "--output": "out", "--cache": "kept",
+    **WORKERS,
 }  # fmt: skip
 ASKED = {
     "upstreams": ["mfcc"], "tasks": ["sid"], "corpus": "given", "root": Path("home"), "columns": "text=a", "seeds": [5],
     "recipe": "superb", "head": "ctc", "limit": 7, "exact": True, "precision": "bfloat16", "frames": "int8",
-    "cache_limit": "3GB", "layers": [3, 1], "output": Path("out"), "cache": Path("kept"), "device": "cpu", "workers": 3,
+    "cache_limit": "3GB", "layers": [3, 1], "finetune": "top:2", "output": Path("out"), "cache": Path("kept"),
+    "device": "cpu", "workers": 3,
 }  # fmt: skip
 Options = Mapping[str, str | None]
 Given = Mapping[str, Any]
@@ -155,7 +159,8 @@ def test_each_argument_of_the_python_functions_reaches_the_grid(function, tmp_pa
     with pytest.raises(ArrivedError):
         getattr(fb, function)(**ASKED | own | {"output": tmp_path / "out", "cache": tmp_path / "kept"})
     task = TASKS.get("ks").with_head("utterance_attention")
-    assert grid["grid"] == Grid(("mfcc",), (task,), (5,), "fast", 7, True, "bfloat16", "int8", 3 * 10**9, (3, 1))
+    whole = Grid(("mfcc",), (task,), (5,), "fast", 7, True, "bfloat16", "int8", 3 * 10**9, (3, 1))
+    assert grid["grid"] == replace(whole, finetune=FineTuning("top", blocks=2))
     assert grid["folders"] == Folders(tmp_path / "kept", tmp_path / "out")
     opened = {"spec": "given", "root": Path("home"), "columns": "text=a", "cache": tmp_path / "kept"}
     assert corpus == opened

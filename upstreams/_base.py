@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeVar, final
@@ -116,6 +116,13 @@ class Upstream(nn.Module, ABC):
         """All that shapes the output besides the weights, as JSON values; enters the digest."""
         return {}
 
+    def trainable_blocks(self) -> Sequence[nn.Module]:
+        """The modules that follow each other from the input to the output, of which fine-tuning trains the last ones.
+
+        None where an upstream does not say: it can be fine-tuned as a whole alone.
+        """
+        return ()
+
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None) -> Upstream:
         """Builds the upstream from what stands behind `@` on the command line.
@@ -155,6 +162,13 @@ class Upstream(nn.Module, ABC):
         Returns: `num_layers` float32 tensors (batch, frames, hidden_size) and their valid lengths.
         Raises: ContractError: an utterance is too short, or `encode` broke a promise.
         """
+        return self.extract_with_gradients(wavs, wav_lengths, precision)
+
+    @final
+    def extract_with_gradients(
+        self, wavs: torch.Tensor, wav_lengths: torch.Tensor, precision: Precision = "float32"
+    ) -> HiddenStates:
+        """See `extract`; gradients reach the parameters that ask for them, as in fine-tuning."""
         shortest = int(wav_lengths.min())
         if shortest < self.min_samples:
             raise ContractError(

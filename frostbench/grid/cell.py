@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 from core.audio import SAMPLE_RATE
 from core.feature_cache import DTYPES, Dtype, Kind
+from core.manifest import SPLITS
 from core.records import run_digest
 from downstreams._base import HEADS
 from downstreams._recipe import Candidate, Recipe, candidates_of
@@ -64,6 +65,27 @@ class Cell:
         return counts | ({"trials": len(self.rows.trials["test"])} if self.task.scorer else {})
 
     @property
+    def finetuned(self) -> bool:
+        """Whether the upstream is trained with the head."""
+        return self.recipe.finetune is not None
+
+    @property
+    def frozen(self) -> Cell:
+        """The cell whose upstream is frozen; itself where this one's is."""
+        return replace(self, recipe=replace(self.recipe, finetune=None)) if self.finetuned else self
+
+    @property
+    def row(self) -> str:
+        """The upstream's name in tables: what is fine-tuned has a row of its own."""
+        how = self.recipe.finetune
+        return self.upstream.name if how is None else f"{self.upstream.name} ({how.label})"
+
+    @property
+    def passing(self) -> tuple[str, ...]:
+        """The splits whose recordings pass the upstream whenever they are drawn: of a fine-tuned one all."""
+        return SPLITS if self.finetuned else self.live
+
+    @property
     def candidates(self) -> list[Candidate]:
         """What is tried: a training each."""
         return candidates_of(self.recipe, self.upstream.num_layers)
@@ -91,6 +113,8 @@ class Cell:
     @property
     def dtype(self) -> Dtype:
         """How they are kept; what is not kept is float32."""
+        if self.finetuned:
+            return "float32"
         if self.frames is None:
             return DTYPES[self.kind]
         return "float32" if self.frames == "recompute" else self.frames
@@ -105,7 +129,7 @@ class Cell:
         """For progress and messages."""
         fold = "" if self.fold is None else f" / {self.task.folds} {self.fold}"
         layer = "" if self.recipe.layer is None else f" / layer {self.recipe.layer}"
-        return f"{self.upstream.name} / {self.task.name}{fold}{layer} / seed {self.seed}"
+        return f"{self.row} / {self.task.name}{fold}{layer} / seed {self.seed}"
 
     @cached_property
     def run(self) -> str:
@@ -128,7 +152,9 @@ class Cell:
 
 def departures(cell: Cell) -> list[str]:
     """Where the features differ from what the recipe asks for."""
-    found = []
+    found: list[str] = []
+    if cell.finetuned:
+        return found
     if cell.audio.crop_samples and "train" not in cell.live:
         seconds = cell.audio.crop_samples / SAMPLE_RATE
         found.append(

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,28 @@ from core.digest import canonical_json, digest_of, file_digest, parsed_json, wri
 from core.errors import TrainingError
 from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
 from core.metrics import Metric, get_metric
-from core.records import FILES, RecordStore, ResultRecord
-from downstreams._base import HEADS, FeatureShape
+from core.records import RecordStore, ResultRecord, files_of
 from downstreams._data import Examples, encoded, load_examples
 from downstreams._downstream import Downstream, Trained, load_trained, save_trained
 from downstreams._recipe import Candidate, updates_of
 from downstreams._training import TrainingRun, choose, predict, train_together
 from downstreams.labels._base import Labels
+from frostbench.grid.candidates import Folders, candidate_path, delete_candidates, labels_of, new_downstream
 from frostbench.grid.cell import PROTOCOL_VERSION, Cell, departures
+from frostbench.grid.finetuning import costs_of, finetune, save_tuned, split_state, tuned_upstream
 from frostbench.grid.judging import Items, items_of, kept_of
 from frostbench.grid.live import LiveExamples
 from frostbench.grid.measures import layer_norms
 from frostbench.grid.upstream_checks import passed_checks
 from frostbench.jobs.base import Advance
 from frostbench.provenance import circumstances
+from upstreams._base import Upstream
 from upstreams._extraction.clips import Clip
 from upstreams._extraction.decoded import DecodedAudio
 from upstreams._extraction.encoding import FrozenUpstream
 from upstreams._extraction.fill import extract
 from upstreams._facts import UpstreamFacts
 from upstreams._resolve import build_upstream
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where things are kept.
-
-    Attributes:
-        cache: of features and trained candidates.
-        results: of records and their files.
-        read_only: a cache that nothing can be written to; `cache` is then a temporary folder that shows its features.
-    """
-
-    cache: Path
-    results: Path
-    read_only: Path | None = None
 
 
 def extract_features(
@@ -96,12 +83,12 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
     if not todo:
         return 0
     cell, _ = todo[0]
-    labels = _labels(cell)
+    labels = labels_of(cell)
     data = _load_splits(cell, ("train", "valid"), labels, folders, device)
     metric = get_metric(cell.task.selecting)
     items = items_of(cell, "valid", labels)
     started = time.monotonic()
-    models = [_new_downstream(cell, labels, tried.layer) for cell, tried in todo]
+    models = [new_downstream(cell, labels, tried.layer) for cell, tried in todo]
     _require_trainable(models[0], data["train"], cell, advance)
     candidates = train_together(
         models,
@@ -116,13 +103,13 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
     )
     seconds = (time.monotonic() - started) / len(todo)
     for (cell, tried), downstream, candidate in zip(todo, models, candidates, strict=True):
-        save_trained(_candidate_path(cell, tried, folders), candidate, {**downstream.description, "seconds": seconds})
+        save_trained(candidate_path(cell, tried, folders), candidate, {**downstream.description, "seconds": seconds})
     return sum(candidate.diverged or round(candidate.history[-1]["step"]) for candidate in candidates)
 
 
 def untrained(runs: Sequence[tuple[Cell, Candidate]], folders: Folders) -> list[tuple[Cell, Candidate]]:
     """What is still to be trained, where a command that did not come to the records trained a part."""
-    todo = [(cell, tried) for cell, tried in runs if not _candidate_path(cell, tried, folders).is_file()]
+    todo = [(cell, tried) for cell, tried in runs if not candidate_path(cell, tried, folders).is_file()]
     if todo and runs[0][0].recipe.search_steps:  # candidates are compared on the way: all of a run or none
         unfinished = {cell.run for cell, _ in todo}
         todo = [(cell, tried) for cell, tried in runs if cell.run in unfinished]
@@ -151,16 +138,17 @@ def _require_trainable(model: Downstream, train: Examples, cell: Cell, advance: 
 
 def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> str:
     """A job: evaluates on test the candidate that is best on valid; returns the run's digest once it is recorded."""
-    train_heads([(cell, tried) for tried in cell.candidates], folders, device=device, advance=lambda updates: None)
+    _train_missing(cell, folders, device)
     started = time.monotonic()
-    labels = _labels(cell)
-    data = _load_splits(cell, ("valid", "test"), labels, folders, device)
-    loaded = [load_trained(_candidate_path(cell, tried, folders)) for tried in cell.candidates]
+    labels = labels_of(cell)
+    loaded = [load_trained(candidate_path(cell, tried, folders)) for tried in cell.candidates]
     candidates = [trained for trained, _ in loaded]
     best = choose(candidates, get_metric(cell.task.selecting).sign)
+    tuned = tuned_upstream(cell, best) if cell.finetuned else None
+    data = _load_splits(cell, ("valid", "test"), labels, folders, device, tuned)
 
-    downstream = _new_downstream(cell, labels, best.layer)
-    downstream.load_state_dict(dict(best.state))
+    downstream = new_downstream(cell, labels, best.layer)
+    downstream.load_state_dict(split_state(best)[0])
     layer_weights = downstream.featurizer.layer_weights().tolist()
     norms = layer_norms(data["valid"], downstream.featurizer.normalise)
     metrics = [get_metric(name) for name in cell.task.metrics]
@@ -176,7 +164,10 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
         "train": sum(float(description["seconds"]) for _, description in loaded),
         "test": time.monotonic() - started,
     }
-    measured = {"gflops_per_second": cell.upstream.gflops_per_second, "layer_norms": norms}
+    measured: dict[str, Any] = {"gflops_per_second": cell.upstream.gflops_per_second, "layer_norms": norms}
+    if cell.finetuned:
+        passed = sum(float(description["audio_seconds"]) for _, description in loaded)
+        measured["finetuning"] = costs_of(cell, downstream, best, passed)
     checks = passed_checks(cell.upstream.digest, folders.cache)
     made = {
         "upstream_spec": cell.upstream.spec,
@@ -190,19 +181,23 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     return cell.run
 
 
-def _labels(cell: Cell) -> Labels:
-    values = [example.label for example in cell.examples["train"]]
-    return HEADS.get(cell.task.head).labels_from_train(values, cell.task.label, cell.recipe)
+def _train_missing(cell: Cell, folders: Folders, device: str) -> None:
+    """Candidates that are not there, as where a job runs by itself."""
+    if cell.finetuned:
+        for tried in cell.candidates:
+            finetune(cell, tried, folders, device=device, advance=lambda updates: None)
+    else:
+        train_heads([(cell, tried) for tried in cell.candidates], folders, device=device, advance=lambda updates: None)
 
 
 def _load_splits(
-    cell: Cell, splits: Sequence[str], labels: Labels, folders: Folders, device: str
+    cell: Cell, splits: Sequence[str], labels: Labels, folders: Folders, device: str, tuned: Upstream | None = None
 ) -> dict[str, Examples]:
     """Split -> features and targets: from the cache, or from the upstream whenever they are drawn."""
     kept = FeatureCache(folders.cache, cell.upstream.digest, cell.kind, cell.dtype)
-    live = [split for split in splits if split in cell.live]
+    live = [split for split in splits if split in cell.passing]
     if live:
-        upstream = build_upstream(cell.upstream.spec).to(device)
+        upstream = (build_upstream(cell.upstream.spec) if tuned is None else tuned).to(device)
         encoder = FrozenUpstream(upstream, torch.device(device), cell.upstream.precision)
     data: dict[str, Examples] = {}
     for split in splits:
@@ -216,21 +211,6 @@ def _load_splits(
             values = [row.label for row in rows]
             data[split] = load_examples(kept, [row.keys for row in rows], values, labels, cell.upstream.frame_samples)
     return data
-
-
-def _new_downstream(cell: Cell, labels: Labels, layer: int | None) -> Downstream:
-    shape = FeatureShape(cell.upstream.hidden_size, cell.upstream.frame_samples)
-    return Downstream.fresh(cell.seed, cell.task.head, cell.upstream.num_layers, shape, labels, cell.recipe, layer)
-
-
-def _candidate_path(cell: Cell, tried: Candidate, folders: Folders) -> Path:
-    return folders.cache / "heads" / f"{digest_of([cell.run, *tried])[:32]}.safetensors"
-
-
-def delete_candidates(cell: Cell, folders: Folders) -> None:
-    """Deletes what was trained for a cell that has its record: the chosen head lies beside it."""
-    for tried in cell.candidates:
-        _candidate_path(cell, tried, folders).unlink(missing_ok=True)
 
 
 def _prediction_rows(items: Items, predictions: Sequence[Any], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
@@ -260,17 +240,25 @@ def _write_files(
     """Predictions, head and training history; the record, written last, holds their digests."""
     with written_then_renamed(folder / "predictions.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    save_trained(folder / "head.safetensors", best, {**downstream.description, "upstream": cell.upstream.recorded()})
+    own, tuned = split_state(best)
+    description = {**downstream.description, "upstream": cell.upstream.recorded()}
+    save_trained(folder / "head.safetensors", replace(best, state=own), description)
+    if cell.finetuned:
+        save_tuned(folder, cell, tuned)
     write_json(
         folder / "history.json",
         [{**_tried(candidate), "history": candidate.history, **_divergence(candidate)} for candidate in candidates],
     )
-    return {name: file_digest(folder / name) for name in FILES}
+    return {name: file_digest(folder / name) for name in files_of(cell.finetuned)}
 
 
 def _tried(trained: Trained) -> dict[str, float]:
-    """The learning rate, and the layer where each is tried alone."""
-    return {"learning_rate": trained.learning_rate, **({} if trained.layer is None else {"layer": trained.layer})}
+    """The learning rate, the layer where each is tried alone, and the upstream's learning rate where it has one."""
+    named = {"layer": trained.layer, "upstream_rate": trained.upstream_rate}
+    return {
+        "learning_rate": trained.learning_rate,
+        **{name: value for name, value in named.items() if value is not None},
+    }
 
 
 def _divergence(trained: Trained) -> dict[str, int]:
@@ -320,7 +308,7 @@ def _record(
         features={
             "kind": cell.kind,
             "dtype": cell.dtype,
-            "live": sorted(cell.live),
+            "live": sorted(cell.passing),
             "departures": departures(cell),
         },
         artifacts=dict(artifacts),

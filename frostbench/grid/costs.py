@@ -32,6 +32,7 @@ CHECKING, COUNTING = Cost(0.5, 0.0), Cost(1.0, 0.0)  # of an upstream
 LEAVING = Cost(1.0, 0.0)
 PER_PARAMETER = 1.2e-9  # of a second of audio
 PER_SECOND = 2.5e-3  # of audio, read and kept by an upstream without parameters
+BACKWARD = 4.0  # of a second of audio that an upstream learns from, against one that passes
 PER_UPDATE, PER_FEATURE = 1.5e-4, 4e-8  # of a head on means, whose runs share their batches
 FRAMES = {  # of a second of audio in an update of a head on frames, by head and recipe
     ("ctc", "fast"): 1.4e-3,
@@ -89,6 +90,13 @@ class Costs:
         step = float(cell.recipe.eval_every * len(runs))
         return self._work(kind, updates, self._built_in_training(cell), present, step)
 
+    def finetuning(self, cell: Cell, updates: float, present: float = 0.0) -> Work:
+        """Training an upstream with its head, so many updates of which so many were made before."""
+        kind = ("fine-tuning", f"{_asked(cell)}, {cell.row}", _described(cell.upstream))
+        seconds = self._batch_seconds(cell)
+        built_in = Cost(2.0, BACKWARD * seconds * (PER_SECOND + PER_PARAMETER * (cell.upstream.params or 0)))
+        return self._work(kind, updates, built_in, present, float(cell.recipe.eval_every))
+
     def evaluating(self, cell: Cell) -> Work:
         """Evaluating a trained head on test."""
         seconds = TEST_FRAMES if cell.reads_frames else TEST_MEANS
@@ -105,13 +113,17 @@ class Costs:
             return Cost(2.0, 0.0)
         if not cell.reads_frames:
             return Cost(1.0, PER_UPDATE + features)
+        seconds = self._batch_seconds(cell)
+        per_second = FRAMES.get((cell.task.head, recipe.name), OTHER_FRAMES) + features
+        return Cost(2.0, per_second * seconds, EARLY if recipe.patience else 1.0)
+
+    def _batch_seconds(self, cell: Cell) -> float:
+        """Seconds of audio of an update."""
         if cell.rows not in self._seconds:
             samples = [samples_of(clip) for clip in cell.rows.all_clips(["train"])]
             self._seconds[cell.rows] = sum(samples) / len(samples) / SAMPLE_RATE
-        seconds = recipe.batch_size * self._seconds[cell.rows]
-        seconds = min(seconds, recipe.batch_seconds or seconds)
-        per_second = FRAMES.get((cell.task.head, recipe.name), OTHER_FRAMES) + features
-        return Cost(2.0, per_second * seconds, EARLY if recipe.patience else 1.0)
+        seconds = cell.recipe.batch_size * self._seconds[cell.rows]
+        return min(seconds, cell.recipe.batch_seconds or seconds)
 
     def _work(
         self,

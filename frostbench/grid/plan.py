@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from core.errors import ContractError
+from core.finetuning import FineTuning
 from core.manifest import SPLITS, Manifest
 from downstreams._base import HEADS
 from downstreams._recipe import Recipe
@@ -20,6 +21,7 @@ from tasks._folds import folds_of
 from tasks._rows import TaskRows, task_rows
 from upstreams._base import Precision
 from upstreams._facts import UpstreamFacts
+from upstreams._finetuning import trainable_copy
 from upstreams._known_facts import facts_of
 
 AskedLayers = Literal["each"] | tuple[int, ...]
@@ -41,6 +43,8 @@ class Grid:
         cache_limit: bytes of all features; None is no limit.
         layers: that heads are trained on one by one, for a curve: "each" is the learned sum and, for heads on means,
             every layer alone; None is the learned sum.
+        finetune: how upstreams are trained with their heads, besides the frozen runs that this begins at; None leaves
+            them frozen.
     """
 
     upstreams: Sequence[str]
@@ -53,6 +57,7 @@ class Grid:
     frames: AskedFrames = "auto"
     cache_limit: int | None = None
     layers: AskedLayers | None = None
+    finetune: FineTuning | None = None
 
 
 class Plan(NamedTuple):
@@ -79,8 +84,8 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
         manifest: of the corpus.
         known_upstreams: folder of facts of upstreams; None builds every upstream.
 
-    Raises: BenchmarkError: an upstream can't be built or lacks a layer, or a task can't use the corpus or chooses its
-        layer itself.
+    Raises: BenchmarkError: an upstream can't be built or fine-tuned, or lacks a layer, or a task can't use the corpus
+        or chooses its layer itself.
     """
     taken_by = [
         (task, task_rows(manifest, task, task.recipe(grid.recipe), grid.limit, fold))
@@ -93,13 +98,15 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
         facts = facts_of(spec, grid.precision, known_upstreams)
         _require_frames(facts, grid.tasks)
         _require_layers(facts, grid)
+        _require_trainable(facts, grid)
         frames = _choice(grid, facts, clips)
         for task, taken in taken_by:
             recipe = task.recipe(grid.recipe)
             kept = frames if kind_of(task, recipe) == "frames" else None
             live = _live(taken.audio, grid.exact, kept)
             custom = taken.limited or task.is_custom(recipe)
-            for asked in _with_layers(task, recipe, grid.layers, facts.num_layers):
+            tuned = [] if grid.finetune is None else [replace(recipe, finetune=grid.finetune)]
+            for asked in [*_with_layers(task, recipe, grid.layers, facts.num_layers), *tuned]:
                 for seed in grid.seeds:
                     cell = Cell(facts, task, asked, taken, seed, custom, kept, live)
                     cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
@@ -146,6 +153,20 @@ def _require_layers(upstream: UpstreamFacts, grid: Grid) -> None:
         raise ContractError(
             f"{', '.join(choosing)}: tries one layer after the other itself; leave it out, or leave out the layers"
         )
+
+
+def _require_trainable(upstream: UpstreamFacts, grid: Grid) -> None:
+    """Refuses what can't be fine-tuned, before any work."""
+    if grid.finetune is None:
+        return
+    if grid.layers is not None:
+        raise ContractError("a fine-tuned upstream has the learned sum of all layers: leave out the layers")
+    if grid.precision != "float32":
+        raise ContractError(f"fine-tuning computes in float32: leave out the precision, {grid.precision}")
+    untrained = [task.name for task in grid.tasks if not HEADS.get(task.head).trains]
+    if untrained:
+        raise ContractError(f"{', '.join(untrained)}: nothing is trained, so nothing can be fine-tuned; leave it out")
+    trainable_copy(upstream.spec, grid.finetune)
 
 
 def _require_frames(upstream: UpstreamFacts, tasks: Sequence[Task]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from core.audio import SAMPLE_RATE
-from frostbench.grid.cell_jobs import Folders
+from frostbench.grid.candidates import Folders
 from frostbench.grid.costs import Costs
 from frostbench.grid.needs import Part, lacking_clips, needs_of
 from frostbench.grid.stages import LEAVING
-from frostbench.grid.sweeps import quick_first, sweeps_of, training_work
+from frostbench.grid.sweeps import finetuning_work, quick_first, sweeps_of, training_work
 from frostbench.grid.upstream_checks import unchecked
 from frostbench.grid.wanted import keeps_means
 from frostbench.jobs.forecast import Stage, Work
@@ -32,7 +32,9 @@ def planned_stages(
     if todo:
         stages.append(Stage("checking upstreams", [costs.checking(upstream) for upstream in todo]))
     for wave in waves:
-        groups = quick_first([cell for part in wave for cell in part.cells])
+        cells_of_wave = [cell for part in wave for cell in part.cells]
+        tuned = [cell for cell in cells_of_wave if cell.finetuned]
+        groups = quick_first([cell for cell in cells_of_wave if not cell.finetuned])
         shares = [(part, _seconds_in_turns(part, folders)) for part in wave]
         for number, cells in enumerate(groups):
             passing = [(part, sum(turns) if len(groups) == 1 else turns[number]) for part, turns in shares]
@@ -43,6 +45,14 @@ def planned_stages(
             stages += [
                 Stage("training heads", [training_work(runs, folders, costs) for runs in sweeps_of(cells, workers)]),
                 Stage("evaluating on test", [costs.evaluating(cell) for cell in cells]),
+            ]
+        if tuned:
+            tried = [(cell, candidate) for cell in tuned for candidate in cell.candidates]
+            works = [finetuning_work(cell, candidate, folders, costs) for cell, candidate in tried]
+            stages += [Stage("counting operations", [costs.counting(part.upstream) for part in wave])] * (not groups)
+            stages += [
+                Stage("fine-tuning", works),
+                Stage("evaluating on test", [costs.evaluating(cell) for cell in tuned]),
             ]
     return [*stages, Stage(LEAVING, [costs.leaving()])]
 

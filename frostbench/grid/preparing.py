@@ -10,8 +10,8 @@ from core.audio import SAMPLE_RATE
 from core.manifest import Manifest
 from frostbench.byte_sizes import format_bytes
 from frostbench.cache_space import Need
+from frostbench.grid.candidates import Folders
 from frostbench.grid.cell import Cell
-from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.costs import Costs
 from frostbench.grid.needs import Part, lacking_clips, needs_of, plan_waves
 from frostbench.grid.plan import Plan

@@ -14,16 +14,18 @@ from core.records import RecordStore
 from frostbench.cache_overlay import require_whole
 from frostbench.cache_space import Need, folders_in_use, in_use, make_room
 from frostbench.grid.announcements import announcements
+from frostbench.grid.candidates import Folders, delete_candidates
 from frostbench.grid.cell import Cell, count_long
-from frostbench.grid.cell_jobs import Folders, delete_candidates, extract_features, run_cell, train_heads
+from frostbench.grid.cell_jobs import extract_features, run_cell, train_heads
 from frostbench.grid.decoding import decoded_once
+from frostbench.grid.finetuning import finetune
 from frostbench.grid.measures import gflops_per_second
 from frostbench.grid.needs import Part, dtypes_of, needs_of, sizes_of
 from frostbench.grid.plan import Grid, Plan, make_cells
 from frostbench.grid.preparing import PlannedRun, Prepared, planned_run, prepare
 from frostbench.grid.recordings import validate_once
 from frostbench.grid.stages import Stages
-from frostbench.grid.sweeps import quick_first, sweep_name, sweeps_of, training_work
+from frostbench.grid.sweeps import finetuning_work, quick_first, sweep_name, sweeps_of, training_work
 from frostbench.grid.upstream_checks import check_upstreams
 from frostbench.grid.wanted import GridClips, keeps_means
 from frostbench.jobs.base import Executor, Job, Outcome
@@ -124,7 +126,7 @@ def plan_grid(grid: Grid, manifest: Manifest, folders: Folders, workers: int) ->
 
 def _news(cell: Cell, state: State) -> CellNews:
     layer = cell.recipe.layer
-    return CellNews(cell.upstream.name, cell.task.name, cell.seed, state, fold=cell.fold, layer=layer)
+    return CellNews(cell.row, cell.task.name, cell.seed, state, fold=cell.fold, layer=layer)
 
 
 def _finished(cell: Cell, store: RecordStore) -> CellNews:
@@ -208,20 +210,27 @@ def _run_wave(wave: Sequence[Part], limit: int | None, report: Report, folders: 
     """
     needs = [need for part in wave for need in needs_of(part, folders.cache)]
     make_room(folders.cache, limit, needs)
-    groups = quick_first([cell for part in wave for cell in part.cells])
+    cells_of_wave = [cell for part in wave for cell in part.cells]
+    tuned = [cell for cell in cells_of_wave if cell.finetuned]
+    groups = quick_first([cell for cell in cells_of_wave if not cell.finetuned])
     costs: dict[str, float | None] = {}
     with in_use(needs), decoded_once(wave, folders.cache, limit) as decoded:
         for number, cells in enumerate(groups):
             means_alone = cells is not groups[-1]
             jobs = extraction_jobs(wave, folders.cache, stages.executor.workers, decoded, means_alone=means_alone)
             failed = _extract(jobs, needs, report, stages)
-            left = [cell for group in groups[number:] for cell in group]
+            left = [cell for group in (*groups[number:], tuned) for cell in group]
             _tell_failed([cell for cell in left if cell.upstream.digest in failed], stages.watcher)
             wave = [part for part in wave if part.upstream.digest not in failed]
             costs = costs or _costs_of_upstreams(wave, stages)
             able = {part.upstream.digest for part in wave}
             ready = [_with_costs(cell, costs) for cell in cells if cell.upstream.digest in able]
             _train(ready, folders, report, stages)
+    if tuned:  # begins at heads that are recorded by now
+        costs = costs or _costs_of_upstreams(wave, stages)
+        able = {part.upstream.digest for part in wave}
+        ready = [_with_costs(cell, costs) for cell in tuned if cell.upstream.digest in able]
+        _finetune(ready, folders, report, stages)
 
 
 def _extract(jobs: Sequence[Job], needs: Sequence[Need], report: Report, stages: Stages) -> set[str]:
@@ -256,9 +265,44 @@ def _train(cells: Sequence[Cell], folders: Folders, report: Report, stages: Stag
     outcomes = stages.run(
         "training heads", "updates", jobs, works, say=say_once, made=lambda outcome: outcome.value, begun=begun
     )
-    report.add_failures(outcomes)
     failed = [outcome.job.arguments[0] for outcome in outcomes if outcome.error is not None]
-    lost = {cell.run for runs in failed for cell, _ in runs}
+    _evaluate(cells, outcomes, {cell.run for runs in failed for cell, _ in runs}, folders, report, stages)
+
+
+def _finetune(cells: Sequence[Cell], folders: Folders, report: Report, stages: Stages) -> None:
+    """Trains upstreams with the heads that were trained on them, and evaluates both."""
+    todo = [(cell, tried) for cell in cells for tried in cell.candidates]
+    jobs = [Job(f"{cell.name} / {tried}", finetune, (cell, tried, folders)) for cell, tried in todo]
+    works = [finetuning_work(cell, tried, folders, stages.costs) for cell, tried in todo]
+
+    def begun(job: Job) -> None:
+        stages.watcher.cell(_news(job.arguments[0], "running"))
+
+    outcomes = stages.run("fine-tuning", "updates", jobs, works, made=lambda outcome: outcome.value, begun=begun)
+    failed = {outcome.job.arguments[0].run for outcome in outcomes if outcome.error is not None}
+    _evaluate(cells, outcomes, failed, folders, report, stages)
+
+
+def _evaluate(
+    cells: Sequence[Cell],
+    trained: Sequence[Outcome],
+    lost: set[str],
+    folders: Folders,
+    report: Report,
+    stages: Stages,
+) -> None:
+    """Evaluates and records what was trained.
+
+    Args:
+        cells: that were trained.
+        trained: the outcomes of training.
+        lost: runs of which a training failed.
+        folders: of features, candidates and results.
+        report: takes in what becomes of the cells.
+        stages: run the jobs.
+    """
+    watcher = stages.watcher
+    report.add_failures(trained)
     _tell_failed([cell for cell in cells if cell.run in lost], watcher)
     ready = [cell for cell in cells if cell.run not in lost]
     jobs = [Job(cell.name, run_cell, (cell, folders)) for cell in ready]
@@ -284,7 +328,7 @@ def _parts(clips: GridClips, pending: Sequence[Cell]) -> list[Part]:
             if cell.upstream.digest == upstream.digest
         ]
         frames = next((cell.frames for cell in cells if cell.frames is not None), None)
-        wanted = clips.kept([cell.task.name for cell in cells], frames)
+        wanted = clips.kept([cell.task.name for cell in cells if not cell.finetuned], frames)
         parts.append(Part(upstream, frames, wanted, cells, sizes_of(upstream, clips.all)))
     return parts
 

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 from core.digest import digest_of
 from downstreams._recipe import Candidate
+from frostbench.grid.candidates import Folders, candidate_path
 from frostbench.grid.cell import Cell
-from frostbench.grid.cell_jobs import Folders, untrained, updates_of_sweep
+from frostbench.grid.cell_jobs import untrained, updates_of_sweep
 from frostbench.grid.costs import Costs
+from frostbench.grid.finetuning import updates_of_finetuning
 from frostbench.jobs.forecast import Work
 
 Sweep = list[tuple[Cell, Candidate]]
@@ -66,6 +68,12 @@ def sweep_name(runs: Sequence[tuple[Cell, Candidate]]) -> str:
     layers = len({cell.recipe.layer for cell, _ in runs})
     each = f" / {layers} choices of layers" if layers > 1 else ""
     return f"{cell.upstream.name} / {cell.task.name}{each} / seeds {seeds}"
+
+
+def finetuning_work(cell: Cell, tried: Candidate, folders: Folders, costs: Costs) -> Work:
+    """What a candidate of a fine-tuned cell takes; one of a command that was interrupted is there already."""
+    updates = updates_of_finetuning(cell)
+    return costs.finetuning(cell, updates, updates if candidate_path(cell, tried, folders).is_file() else 0.0)
 
 
 def training_work(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, costs: Costs) -> Work:

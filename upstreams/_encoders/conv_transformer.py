@@ -92,6 +92,11 @@ class ConvTransformer(nn.Module):
         )
 
     @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """See Upstream.trainable_blocks."""
+        return list(self.model.encoder.layers)
+
+    @property
     def num_layers(self) -> int:
         """The input of the first block, and the output of every block."""
         return int(self.model.config.num_hidden_layers) + 1

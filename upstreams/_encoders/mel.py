@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -22,6 +23,7 @@ class MelEncoder(nn.Module):
     Attributes:
         num_layers: how many hidden states it gives.
         hidden_size: their width.
+        blocks: see Upstream.trainable_blocks.
     """
 
     downsample_rate: int = kaldi.HOP_LENGTH
@@ -29,6 +31,7 @@ class MelEncoder(nn.Module):
     window_samples: ClassVar[int] = 1
     num_layers: int
     hidden_size: int
+    blocks: Iterable[nn.Module]
 
     def __init__(self, num_mel_bins: int, window_type: str = "povey", cmvn: bool = True) -> None:
         super().__init__()

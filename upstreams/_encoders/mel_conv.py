@@ -141,6 +141,11 @@ class SplitMelConv(StridedMelEncoder):
         self.low = MelConv(channels // 2, dilations, low_bins)
         self.high = MelConv(channels // 2, dilations, num_mel_bins - low_bins)
 
+    @property
+    def blocks(self) -> Sequence[nn.Module]:  # type: ignore[override]  # nobody sets it
+        """See Upstream.trainable_blocks."""
+        return [nn.ModuleList(pair) for pair in zip(self.low.blocks, self.high.blocks, strict=True)]
+
     def layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """See MelConv.layers."""
         low = self.low.layers(mel[:, :, : self.low_bins], lengths)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -39,6 +41,11 @@ class MelGRU(MelEncoder):
         inputs = [num_mel_bins] + [hidden_size] * (num_layers - 1)
         self.rnn_layers = nn.ModuleList(nn.GRU(size, hidden_size, batch_first=True) for size in inputs)
         self.dropout = nn.Dropout(dropout)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:  # type: ignore[override]  # nobody sets it
+        """See Upstream.trainable_blocks."""
+        return list(self.rnn_layers)
 
     def layers(self, mel: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """See MelEncoder.layers. What comes behind the end of an utterance reaches none of its frames."""

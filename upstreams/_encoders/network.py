@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from core.hidden_states import HiddenStates
 from upstreams._base import Upstream
@@ -33,6 +34,10 @@ class Network(Protocol):
     @property
     def window_samples(self) -> int:
         """See Upstream."""
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """See Upstream.trainable_blocks."""
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""
@@ -70,6 +75,10 @@ class NetworkUpstream(Upstream):
         """See Upstream.configuration. Of a network whose code is a library's, what it computes is part of it."""
         fingerprint = getattr(self.network, "fingerprint", None)
         return self.config if fingerprint is None else {**self.config, "fingerprint": fingerprint()}
+
+    def trainable_blocks(self) -> Sequence[nn.Module]:
+        """See Upstream.trainable_blocks."""
+        return tuple(self.network.blocks)
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""

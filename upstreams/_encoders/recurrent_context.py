@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,6 +41,11 @@ class RecurrentContext(nn.Module):
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""
         return self.front.frame_lengths(wav_lengths)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """See Upstream.trainable_blocks."""
+        return [self.recurrent]
 
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode. What comes behind the end of an utterance reaches none of its frames."""

@@ -119,6 +119,11 @@ class WaveContext(nn.Module):
             samples = (samples - 1) * stride + kernel
         return samples
 
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """See Upstream.trainable_blocks."""
+        return list(self.context)
+
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""
         return frames_after(self.kernels_and_strides, wav_lengths)

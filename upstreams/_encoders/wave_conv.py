@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -56,6 +58,11 @@ class WaveConv(nn.Module):
             for size, (kernel, stride, padding) in zip(inputs, SHAPES, strict=True)
         )
         self.norms = nn.ModuleList(ChannelNorm(channels) for _ in SHAPES)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """See Upstream.trainable_blocks."""
+        return list(self.convolutions)
 
     @property
     def min_samples(self) -> int:

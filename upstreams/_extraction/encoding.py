@@ -17,6 +17,8 @@ from upstreams._base import Precision, Upstream
 from upstreams._extraction.clips import GPU_BATCHES, LONGEST_SECONDS, Clip, is_long, lay_out, pieces
 from upstreams._extraction.reading import Read, read_ahead
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class FrozenUpstream:
@@ -79,10 +81,7 @@ class FrozenUpstream:
                     f"of {self.upstream.display_name} is {self.upstream.min_samples}; "
                     f"take the recording out of the manifest"
                 )
-        if len(wavs) == 1 and is_long(len(wavs[0]), self.sample_rate):
-            rows = self._rows_in_pieces(wavs[0], kinds)
-        else:
-            rows = rows_of(self._states(wavs), kinds)
+        rows = self.computed(wavs, kinds)
         for index, clip in enumerate(clips):
             # A sum is finite if, and hardly ever unless, all it is made of is; and it needs no memory.
             if not all(torch.isfinite(rows[kind][index].sum()) for kind in rows):
@@ -91,6 +90,15 @@ class FrozenUpstream:
                     f"run: frostbench check, and look at the recording"
                 )
         return rows
+
+    def computed(self, wavs: Sequence[torch.Tensor], kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
+        """See `rows`; whatever comes out."""
+        if len(wavs) == 1 and is_long(len(wavs[0]), self.sample_rate):
+            return self._rows_in_pieces(wavs[0], kinds)
+        return self._rows_of(self._states(wavs), kinds)
+
+    def _rows_of(self, states: HiddenStates, kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
+        return rows_of(states, kinds)
 
     def _states(self, wavs: Sequence[torch.Tensor]) -> HiddenStates:
         padded, lengths = pad(wavs)
@@ -116,7 +124,7 @@ class FrozenUpstream:
                     f"min_samples or frame_lengths"
                 )
             layers = tuple(layer[:, : weights[-1]] for layer in states.layers)
-            part = rows_of(HiddenStates(layers, torch.tensor(weights[-1:], device=self.device)), kinds)
+            part = self._rows_of(HiddenStates(layers, torch.tensor(weights[-1:], device=self.device)), kinds)
             for kind in kinds:
                 parts[kind] += part[kind]
         return {kind: [_joined(kind, parts[kind], weights)] for kind in kinds}
@@ -124,7 +132,7 @@ class FrozenUpstream:
     def _vector_in_pieces(self, wav: torch.Tensor, kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
         """The mean of the pieces' vectors, weighted by their lengths."""
         cuts = pieces(len(wav), max(1, self.upstream.window_samples), 0, self.sample_rate)
-        parts = [rows_of(self._states([wav[cut]]), kinds) for cut in cuts]
+        parts = [self._rows_of(self._states([wav[cut]]), kinds) for cut in cuts]
         weights = [cut.stop - cut.start for cut in cuts]
         return {kind: [_joined("pooled", [part[kind][0] for part in parts], weights)] for kind in kinds}
 
@@ -136,29 +144,41 @@ def _joined(kind: Kind, parts: Sequence[torch.Tensor], weights: Sequence[int]) -
     return torch.stack([part * share for part, share in zip(parts, shares, strict=True)]).sum(dim=0)
 
 
-def rows_of(states: HiddenStates, kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
-    """What each kind keeps of each row of a batch (rows, num_layers, hidden_size), on the CPU.
+class TrainedUpstream(FrozenUpstream):
+    """An upstream that is being fine-tuned: gradients reach it, and rows stay on its device."""
+
+    def _rows_of(self, states: HiddenStates, kinds: Collection[Kind]) -> dict[Kind, list[torch.Tensor]]:
+        return rows_of(states, kinds, self.device)
+
+    def _states(self, wavs: Sequence[torch.Tensor]) -> HiddenStates:
+        padded, lengths = pad(wavs)
+        return self.upstream.extract_with_gradients(padded.to(self.device), lengths.to(self.device))
+
+
+def rows_of(states: HiddenStates, kinds: Collection[Kind], place: torch.device = CPU) -> dict[Kind, list[torch.Tensor]]:
+    """What each kind keeps of each row of a batch (rows, num_layers, hidden_size).
 
     Args:
         states: of the batch.
         kinds: what is wanted.
+        place: where the rows go.
     """
     kept: dict[Kind, list[torch.Tensor]] = {}
     if "frames" in kinds:
-        together = torch.stack(states.layers, dim=2).cpu()  # where they are: one copy from a GPU, not one a layer
+        together = torch.stack(states.layers, dim=2).to(place)  # where they are: one copy from a GPU, not one a layer
         kept["frames"] = [together[row, :frames] for row, frames in enumerate(states.lengths.tolist())]
     if "pooled" in kinds:
-        kept["pooled"] = _means(states.layers, states.lengths)
+        kept["pooled"] = _means(states.layers, states.lengths, place)
     if "pooled_normalised" in kinds:
         normalised = [functional.layer_norm(layer, layer.shape[-1:]) for layer in states.layers]
-        kept["pooled_normalised"] = _means(normalised, states.lengths)
+        kept["pooled_normalised"] = _means(normalised, states.lengths, place)
     return kept
 
 
-def _means(layers: Sequence[torch.Tensor], lengths: torch.Tensor) -> list[torch.Tensor]:
+def _means(layers: Sequence[torch.Tensor], lengths: torch.Tensor, place: torch.device) -> list[torch.Tensor]:
     """Over each row's own frames: a sum over padding as well would be rounded as the longest row of the batch is."""
     means = [
         torch.stack([layer[row, :frames].mean(dim=0) for layer in layers])
         for row, frames in enumerate(lengths.tolist())
     ]
-    return list(torch.stack(means)[:, None].cpu())
+    return list(torch.stack(means)[:, None].to(place))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self, TypeGuard
@@ -189,6 +189,10 @@ class TrainableUpstream(Upstream):
 
         Raises: ContractError: the recipe lacks what the loss needs.
         """
+
+    def trainable_blocks(self) -> Sequence[nn.Module]:
+        """See Upstream.trainable_blocks."""
+        return tuple(self.encoder.blocks)
 
     def encode(self, wavs: torch.Tensor, wav_lengths: torch.Tensor) -> HiddenStates:
         """See Upstream.encode."""

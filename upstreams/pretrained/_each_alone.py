@@ -6,7 +6,7 @@ spectra are normalised and stacked in pairs. A single utterance has the hidden s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,12 @@ class EachAlone(nn.Module):
         self.min_samples = min_samples
         self.probe = probe
         self.spectrum = spectrum
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """See Upstream.trainable_blocks."""
+        encoder = self.model.encoder
+        return list(encoder.layers if hasattr(encoder, "layers") else encoder.encoder.layer)  # SEW-D's lie deeper
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""

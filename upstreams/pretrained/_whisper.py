@@ -6,7 +6,7 @@ nothing. Frames that begin behind the end are cut off. Longer utterances are rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,11 @@ class WhisperEncoder(nn.Module):
         self.hidden_size = int(config.d_model)
         self.downsample_rate = int(extractor.hop_length) * 2  # the second convolution has stride 2
         self.window_samples = int(config.max_source_positions) * self.downsample_rate
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """See Upstream.trainable_blocks."""
+        return list(self.encoder.layers)
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """Frames that begin before the end."""

@@ -65,6 +65,11 @@ class ForeignNetwork(nn.Module):
         self.downsample_rate = self._rate()
         self.min_samples = self._shortest()
 
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """None: what is called passes no gradients."""
+        return ()
+
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """What the model returned for these lengths; for those it has not met yet it is asked."""
         for length in wav_lengths.tolist():
