@@ -85,8 +85,8 @@ def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
 
     Returns: columns `RUNS`, then a column for each further metric of its tasks, such as `value_cer`, and one for each
         version, such as `version_torch`. `seconds` is load, train and test together, `valid` the value by which
-        rate and layer were chosen, `layer` the only one of a run on one alone, `finetuning` how the upstream was trained
-        with its head, missing where it was frozen.
+        rate and layer were chosen, `layer` the only one of a run on one alone, `finetuning` how the upstream was
+        trained with its head, missing where it was frozen.
     """
     rows = [_of_run(entry) for entry in named(records)]
     return pd.DataFrame(rows, columns=_columns(RUNS, rows)).astype({"layer": "Int64"})
