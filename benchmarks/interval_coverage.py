@@ -7,11 +7,11 @@ From populations whose truth is known many test sets are drawn and judged as the
 should hold the truth 95 times in a hundred, 93 to 97 is asked for; its test of two upstreams that are alike should see
 a difference 5 times in a hundred at most. Beside it stand the usual percentile intervals.
 
-Without folders of results the populations are simulated, some for each metric (`_populations.py`); all take an hour of
-one core. With folders, every cell of errors and totals becomes a population: its speakers' log odds of an error vary
-normally, by as much as those of the record do; each says as many utterances as in the record, drawn from the cell's own
-and weighted so that errors come at the speaker's rate. Where a test set has fewer than ten errors its rate goes in
-steps, and intervals can only be too wide; they are marked.
+Without folders of results the populations are simulated, some for each metric (`_populations.py`); a test set of pairs
+takes a second or two. With folders, every cell of errors and totals becomes a population: its speakers' log odds of an
+error vary normally, by as much as those of the record do; each says as many utterances as in the record, drawn from the
+cell's own and weighted so that errors come at the speaker's rate. Where a test set has fewer than ten errors its rate
+goes in steps, and intervals can only be too wide; they are marked.
 """
 
 from __future__ import annotations
@@ -158,13 +158,13 @@ def error_of(percentage: float, draws: int) -> float:
 def simulated(names: list[str], draws: int) -> None:
     """Prints a Markdown row for each population."""
     print(f"{draws} test sets each: 95.0 is counted with a standard error of {error_of(95, draws):.1f}\n")
-    print("| metric | like | test set | truth | interval | percentiles | false alarms |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("| metric | like | test set | truth | counted | interval | percentiles | false alarms |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for place, population in enumerate(POPULATIONS):
         if not names or population.name in names:
             truth = population.truth(np.random.default_rng([place, 0]))
             found = counted(population.draw, truth, draws, seed=place)
-            drawn = f"{population.metric} | {population.like} | {population.size} | {truth:.1f}"
+            drawn = f"{population.metric} | {population.like} | {population.size} | {truth:.1f} | {draws}"
             print(f"| {drawn} | {found.interval:.1f} | {found.percentiles:.1f} | {100 - found.quiet:.1f} |", flush=True)
 
 
@@ -176,6 +176,8 @@ def recorded(folders: list[Path], draws: int) -> None:
         for group in grouped(store.all()):
             for task in sorted({entry.task for entry in group.entries}):
                 kept += _cells(store, [entry for entry in group.entries if entry.task == task], draws, len(kept))
+    if not kept:
+        sys.exit(f"no cell with {FEW_ERRORS} errors or more of a metric of errors and totals")
     held, usual, quiet = np.mean(kept, axis=0)
     least, most = min(each.interval for each in kept), max(each.interval for each in kept)
     print(f"\n{len(kept)} cells with {FEW_ERRORS} errors or more, {draws} test sets each: intervals hold the truth in "

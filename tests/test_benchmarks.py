@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from results import add, classified, upstream
 
 from benchmarks._measure import Ratio, by_turns, medians
 from core.metrics import get_metric
+from core.records import RecordStore
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
@@ -99,3 +101,19 @@ def test_intervals_and_tests_are_counted():
     right = counted(draw, 50.0, 60, seed=0)
     assert min(right) > 80 and counted(draw, 99.0, 20, seed=0).interval == 0
     assert error_of(95, 400) == pytest.approx(1.0897, abs=1e-4)
+
+
+def test_populations_are_made_of_records(tmp_path, capsys):
+    from benchmarks.interval_coverage import recorded
+
+    store = RecordStore(tmp_path)
+    add(store, classified([1, 0, 1, 1, 0, 1] * 40, 8), upstream=upstream("apc"))
+    recorded([tmp_path], 40)
+    cell, _, total = capsys.readouterr().out.splitlines()[1:]
+    assert cell.startswith("tiny ks apc ") and float(cell.split()[3]) == pytest.approx(200 / 3, abs=1)
+    assert total.startswith("1 cells with 10 errors or more, 40 test sets each: intervals hold the truth in ")
+    assert float(total.split("truth in ")[1].split(" %")[0]) > 85
+    few = RecordStore(tmp_path / "few")
+    add(few, classified([1] * 59 + [0], 8))
+    with pytest.raises(SystemExit, match="no cell with 10 errors or more"):
+        recorded([tmp_path / "few"], 2)
