@@ -63,7 +63,7 @@ from leaderboard.aggregate import leaderboard
 from leaderboard.board import Leaderboard
 from leaderboard.figure_files import write_figures
 from leaderboard.page import page
-from leaderboard.tables import READING, layer_tables, rich_tables, svg, to_markdown
+from leaderboard.tables import READING, budget_tables, layer_tables, rich_tables, svg, to_markdown
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
@@ -314,6 +314,9 @@ def run(  # noqa: PLR0913
         str | None,
         typer.Option(help="Train upstreams with their heads, beside the frozen runs: full, top:N or lora[:RANK]."),
     ] = None,
+    budget: Annotated[
+        str, typer.Option(help="Parts of train that heads learn from, for a curve: such as 1min,10min,all or 10%,all.")
+    ] = "all",
     output: Output = Path("results"),
     cache: Cache = Path("cache"),
     device: Device = None,
@@ -340,6 +343,7 @@ def run(  # noqa: PLR0913
         "cache_limit": cache_limit,
         "layers": layers if layers == "each" else _numbers(layers),
         "finetune": finetune,
+        "budgets": budget,
         "output": output,
         "cache": cache,
         "device": device,
@@ -381,7 +385,7 @@ def _warn_of_left_out(board: Leaderboard, failures: Sequence[tuple[str, str]] = 
 def _show(results: Results) -> None:
     for table in rich_tables(results.board):
         out.print(table)
-    for curve in layer_tables(results.layers()):
+    for curve in (*layer_tables(results.layers()), *budget_tables(results.budgets())):
         out.print(curve)
     _warn_of_left_out(results.board, results.failures)
     for name, clips in results.passed.items():

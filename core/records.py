@@ -51,7 +51,8 @@ class ResultRecord:
             of the recordings that are searched, where some are), version, and code: digest of the code of head, labels
             and metrics where they are not ours.
         corpus: name, digest (of the rows that the task takes); where it is divided, folds (the values that are tested
-            on) and undivided (digest of the rows whatever their splits).
+            on) and undivided (digest of the rows whatever their splits); of a run on a part of train also `drawn`: its
+            budget, the seconds that were drawn, and seconds, recordings and digest of the whole.
         recipe: name, digest and every field; of a run on one layer alone, for a curve, also `layer`; of one that
             fine-tuned its upstream also `finetune`: mode, blocks, rank, learning_rates, share of the updates, warmup.
         audio: what is made of the recordings: every field.
@@ -126,6 +127,11 @@ class ResultRecord:
         return files_of(self.finetuning is not None)
 
     @property
+    def has_row(self) -> bool:
+        """Whether it stands in a row of a leaderboard, not on a curve beside it."""
+        return self.layer is None and self.drawn is None
+
+    @property
     def recipe_of_sum(self) -> Content:
         """Fields of the recipe without that layer, and without that fine-tuning."""
         return {key: value for key, value in self.recipe.items() if key not in ("digest", "layer", "finetune")}
@@ -141,6 +147,22 @@ class ResultRecord:
         if self.finetuning is None:
             return self.run
         return inputs_digest({**asdict(self), "recipe": self.recipe_of_sum})
+
+    @property
+    def drawn(self) -> Content | None:
+        """The part of train that its head was given because of a label budget: no row of a leaderboard, but of a curve.
+
+        None is all of train.
+        """
+        return self.corpus.get("drawn")
+
+    def run_of_all(self) -> str:
+        """The run that differs in this alone: it learns from all of train. Its own, if this is it."""
+        if self.drawn is None:
+            return self.run
+        corpus = {**{key: value for key, value in self.corpus.items() if key != "drawn"}, "digest": self.drawn["whole"]}
+        counts = {**self.counts, "train": self.drawn["whole_train"]}
+        return inputs_digest({**asdict(self), "corpus": corpus, "counts": counts})
 
     def result(self) -> Content:
         """Everything but the circumstances: equal for equal inputs, however often the run was interrupted."""
@@ -180,6 +202,7 @@ def run_digest(  # noqa: PLR0913  # each of them by name
     fold: str | None,
     custom: bool,
     seed: int,
+    drawn: Mapping[str, Any] | None = None,
 ) -> str:
     """sha256 of all that decides a result, and of whether it stays off the leaderboard.
 
@@ -196,9 +219,12 @@ def run_digest(  # noqa: PLR0913  # each of them by name
         fold: that was tested on, where there are folds.
         custom: whether data are limited, or the task is another one than the registered one of its name.
         seed: of the head's training.
+        drawn: what a label budget left of train; None is all of it.
     """
+    budget = {} if drawn is None else {"drawn": drawn}
     return digest_of(
         {
+            **budget,
             "protocol": protocol,
             "upstream": upstream,
             "task": task_digest(task),
@@ -256,6 +282,7 @@ def _inputs_3(content: Content) -> str:
         upstream=content["upstream"]["digest"],
         recipe=_recipe_fields(content),
         corpus=content["corpus"]["digest"],
+        drawn=content["corpus"].get("drawn"),
     )
 
 

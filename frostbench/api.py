@@ -37,6 +37,7 @@ from frostbench.prediction import load_predictor
 from frostbench.results import Results
 from frostbench.served import Served, served_by, tasks_of_all
 from tasks._base import TASKS, Task
+from tasks._budgets import asked_budgets
 from tasks.corpora._base import open_corpus
 from upstreams._base import Precision, Upstream
 from upstreams._known_facts import facts_of
@@ -64,6 +65,7 @@ def evaluate(  # noqa: PLR0913
     cache_limit: str = DEFAULT_LIMIT,
     layers: Literal["each"] | int | Sequence[int] | None = None,
     finetune: str | None = None,
+    budgets: str | Sequence[str] = "all",
     output: str | Path = "results",
     cache: str | Path = "cache",
     device: str | None = None,
@@ -94,6 +96,8 @@ def evaluate(  # noqa: PLR0913
             and, for heads on means, every layer. These runs are for `Results.layers`, not for the leaderboard.
         finetune: "full", "top:N" (the last N blocks) or "lora[:RANK]": upstreams are trained with their heads, too, for
             a board of its own beside the frozen rows, which this begins at. None leaves all frozen.
+        budgets: one or several parts of train that heads are given, such as "1min", "10min", "10%", "all". Runs on less
+            than all are for `Results.budgets` and the curves of the leaderboard's page, not for its rows.
         output: folder of results.
         cache: folder of cached features; may be deleted at any time.
         device: cpu, cuda, cuda:1, mps; the best there is if left out.
@@ -111,7 +115,8 @@ def evaluate(  # noqa: PLR0913
     RecordStore(Path(output)).require_writable()
     given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
-    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit), _asked_layers(layers), tuning)
+    options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
+    options += (_asked_layers(layers), tuning, asked_budgets(budgets))
     with _folders(Path(cache), Path(output), executor) as folders:
         runner = _runner(executor, ray_address, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
@@ -151,6 +156,7 @@ def plan(  # noqa: PLR0913
     cache_limit: str = DEFAULT_LIMIT,
     layers: Literal["each"] | int | Sequence[int] | None = None,
     finetune: str | None = None,
+    budgets: str | Sequence[str] = "all",
     output: str | Path = "results",
     cache: str | Path = "cache",
     device: str | None = None,
@@ -165,7 +171,8 @@ def plan(  # noqa: PLR0913
     """
     given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
-    options = (recipe, limit, exact, precision, frames, parse_size(cache_limit), _asked_layers(layers), tuning)
+    options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
+    options += (_asked_layers(layers), tuning, asked_budgets(budgets))
     with _folders(Path(cache), Path(output), "local") as folders:
         runner = _runner("local", None, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))

@@ -58,8 +58,8 @@ class Results:
 
         Returns: upstream, task, corpus, recipe, head, seed, fold, run, metric, direction, value, learning_rate, valid,
             seconds, custom, utterances of each split, params, digests of upstream, corpus and recipe, protocol, device,
-            commit, finished, layer (of a run on one alone), finetuning (full, top:N, lora:RANK, or missing), and a
-            version_... of each package.
+            commit, finished, layer (of a run on one alone), finetuning (full, top:N, lora:RANK, or missing), budget (of
+            a run on a part of train), and a version_... of each package.
         """
         return frames.runs(self.records)
 
@@ -80,6 +80,14 @@ class Results:
             layer alone, where `layers=` asked for it), metric, direction, layer_run.
         """
         return frames.layers(self.records)
+
+    def budgets(self) -> pd.DataFrame:
+        """One row an upstream, task, seed and label budget, of those that `budgets=` asked for; `all` is among them.
+
+        Returns: upstream, task, corpus, recipe, head, seed, fold, run, budget, seconds (of train that were drawn),
+            train (recordings that were drawn), value, metric, direction.
+        """
+        return frames.budgets(self.records)
 
     def page(self, path: str | Path) -> Path:
         """Writes everything into one HTML file that needs nothing else, and returns its path."""
@@ -108,7 +116,7 @@ class Results:
         Raises: RecordError: no run has predictions that are its own.
         """
         runs = [record.run for record in self.records]
-        if self.published or any(record.layer is None for record in self.records):
+        if self.published or any(record.has_row for record in self.records):
             board = leaderboard(self.store, custom=True, published=self.published, only=runs)
             return replace(board, left_out=(*self.left_out, *board.left_out))
         return Leaderboard((), (), 0, self.left_out)

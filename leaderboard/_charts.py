@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -32,12 +32,13 @@ class Axis(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line through points (x, y); `chosen` are the x that were selected."""
+    """A line through points (x, y); `chosen` are the x that were selected, `ends` those of the points' intervals."""
 
     series: Series
     points: Sequence[tuple[float, float]]
     chosen: Sequence[float]
     tips: Sequence[str]
+    ends: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -174,23 +175,45 @@ def _end_labels(ends: Sequence[tuple[float, Series]], x: float) -> list[Markup]:
     return drawn
 
 
-def curves(label: str, lines: Sequence[Curve], x_title: str, y_title: str, higher: bool) -> Panel:
-    """Lines over a logarithmic axis, the better the higher up; what was chosen has a ring."""
+def curves(
+    label: str,
+    lines: Sequence[Curve],
+    x_title: str,
+    y_title: str,
+    higher: bool,
+    *,
+    named: Mapping[float, str] | None = None,
+) -> Panel:
+    """Lines over a logarithmic axis, the better the higher up; what was chosen has a ring, an interval is a whisker.
+
+    Args:
+        label: stands above it.
+        lines: the first is drawn above the others.
+        x_title: of the logarithmic axis.
+        y_title: of the other.
+        higher: whether higher values of y are better; the axis is turned over where they are not.
+        named: what stands at places of the logarithmic axis, as far as there is room, the last first; None are numbers.
+    """
     width, height, left, bottom = 320.0, 230.0, 50.0, 42.0
     points = [point for curve in lines for point in curve.points]
     xs, ys = [x for x, _ in points], [y for _, y in points]
+    ys += [end for curve in lines for ends in curve.ends for end in ends]
     x_scale = Scale(min(xs), max(xs), left + 16, width - 16, logarithmic=True)
     y_scale = Scale(*padded(ys), *((height - bottom, 10.0) if higher else (10.0, height - bottom)))
     tried = sorted(set(xs))
     ticks = tried if len(tried) < 6 else x_scale.ticks(4)
-    parts = [y_axis(y_scale, left, width, y_title), _x_axis(ticks, x_scale, height)]
+    below = _x_axis(ticks, x_scale, height) if named is None else _named_ticks(named, x_scale, height)
+    parts = [y_axis(y_scale, left, width, y_title), below]
     parts.append(text(x_title, (left + width) / 2, height - 6, "axis-title", "middle"))
     for curve in reversed(lines):
         places = [(x_scale(x), y_scale(y)) for x, y in curve.points]
         marks = [_mark(curve.series, *place, tip) for place, tip in zip(places, curve.tips, strict=True)]
         rings = [element("circle", cx=at[0], cy=at[1], r=7, class_=curve.series.classes("ring"))
                  for at, (x, _) in zip(places, curve.points, strict=True) if x in curve.chosen]  # fmt: skip
-        parts.append(_line_group(curve.series, path(places, curve.series.classes("line")), *rings, *marks))
+        whiskers = [line(x, y_scale(low), x, y_scale(high), curve.series.classes("line"))
+                    for (x, _), (low, high) in zip(places, curve.ends, strict=False)]  # fmt: skip
+        stroke = path(places, curve.series.classes("line"))
+        parts.append(_line_group(curve.series, stroke, *whiskers, *rings, *marks))
     return Panel(label, f"{y_title} against {x_title} of {len(lines)} upstreams", width, height, Markup("").join(parts))
 
 
@@ -225,6 +248,17 @@ def y_axis(scale: Scale, left: float, width: float, title: str) -> Markup:
 
 def _x_axis(ticks: Sequence[float], scale: Scale, height: float) -> Markup:
     return Markup("").join(text(compact(tick), scale(tick), height - 26, "tick", "middle") for tick in ticks)
+
+
+def _named_ticks(names: Mapping[float, str], scale: Scale, height: float) -> Markup:
+    """Names below places; one that would touch the name on its right is left out."""
+    parts, free = [], math.inf
+    for value, name in sorted(names.items(), reverse=True):
+        half = (len(name) + 1) * CHARACTER_WIDTH / 2
+        if scale(value) + half <= free:
+            parts.append(text(name, scale(value), height - 26, "tick", "middle"))
+            free = scale(value) - half
+    return Markup("").join(parts)
 
 
 def compact(value: float) -> str:

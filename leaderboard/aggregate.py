@@ -11,10 +11,10 @@ from core.errors import RecordError
 from core.records import RecordStore, ResultRecord
 from leaderboard import scores
 from leaderboard.board import INTERVAL_NOTE, Board, Column, Leaderboard, ResultCell, Row, ScoreCard
+from leaderboard.cell_curves import with_curves
 from leaderboard.finetuned import tunings
 from leaderboard.grouping import Entry, Group, grouped
 from leaderboard.head_comparison import comparisons
-from leaderboard.layer_scores import layer_scores, on_single_layers
 from leaderboard.published import beside, published_columns, rows_for
 from leaderboard.result_cells import columns_of, results_of
 from leaderboard.usable_records import LeftOut, usable_records
@@ -25,7 +25,8 @@ def leaderboard(
 ) -> Leaderboard:
     """All boards of a folder of results.
 
-    Runs on one layer alone (`run --layers`) have no row: they are a curve in the cell of the run on the sum.
+    Runs on one layer alone (`run --layers`) or on a part of train (`run --budget`) have no row: they are curves in the
+    cell of the run on the sum and on all of train.
 
     Args:
         store: the folder; without `runs/` beside `records/` there are means and spreads, but no intervals and tests.
@@ -38,16 +39,17 @@ def leaderboard(
     Raises: RecordError: nothing is left to show.
     """
     usable, left_out = usable_records(store, only)
-    records = [record for record in usable if record.layer is None]
-    alone = [record for record in usable if record.layer is not None]
+    records = [record for record in usable if record.has_row]
+    others = [record for record in usable if not record.has_row]
     shown = [record for record in records if custom or not record.custom]
     if not shown and not published:
         raise _nothing_to_show(records, left_out)
     groups = grouped(shown)
+    few = [record for record in others if record.drawn is not None]
     frozen = [group for group in groups if not group.finetuned]
-    default = [_board(store, group, alone, published, left_out) for group in frozen if group.head is None]
-    variants = [_board(store, group, alone, False, left_out) for group in frozen if group.head is not None]
-    tuned = [_with_tunings(_board(store, group, (), False, left_out), group) for group in groups if group.finetuned]
+    default = [_board(store, group, others, published, left_out) for group in frozen if group.head is None]
+    variants = [_board(store, group, others, False, left_out) for group in frozen if group.head is not None]
+    tuned = [_with_tunings(_board(store, group, few, False, left_out), group) for group in groups if group.finetuned]
     default, variants, tuned = (
         [board for board in boards if board.rows or board.published] for boards in (default, variants, tuned)
     )
@@ -74,7 +76,7 @@ def _nothing_to_show(records: Sequence[ResultRecord], left_out: Sequence[LeftOut
 
 
 def _board(
-    store: RecordStore, group: Group, alone: Sequence[ResultRecord], published: bool, left_out: list[LeftOut]
+    store: RecordStore, group: Group, others: Sequence[ResultRecord], published: bool, left_out: list[LeftOut]
 ) -> Board:
     by_task: dict[str, list[Entry]] = defaultdict(list)
     for entry in group.entries:
@@ -82,13 +84,12 @@ def _board(
     columns = {column.key: column for task in sorted(by_task) for column in columns_of(by_task[task])}
     results = {key: results_of(store, column, by_task[column.task]) for key, column in columns.items()}
     left_out.extend(each for result in results.values() for each in result.left_out)
-    layers = {key: layer_scores(store, column, on_single_layers(alone, by_task[column.task]))
-              for key, column in columns.items()}  # fmt: skip
-    left_out.extend(each for found in layers.values() for each in found.left_out)
     cells: dict[str, dict[str, ResultCell]] = defaultdict(dict)
-    for key, result in results.items():
-        for upstream, cell in result.cells.items():
-            cells[upstream][key] = replace(cell, single_layers=layers[key].by_upstream.get(upstream, ()))
+    for key, column in columns.items():
+        found, unused = with_curves(store, column, results[key].cells, others, by_task[column.task])
+        left_out.extend(unused)
+        for upstream, cell in found.items():
+            cells[upstream][key] = cell
     columns = {key: column for key, column in columns.items() if results[key].cells}
     facts = {entry.upstream: entry.record for entry in group.entries if entry.upstream in cells}
     if published and group.superb:

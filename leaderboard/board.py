@@ -196,6 +196,26 @@ class LayerScore(NamedTuple):
     seeds: tuple[int, ...]
 
 
+class BudgetScore(NamedTuple):
+    """What heads come to that were given a part of train.
+
+    Attributes:
+        budget: as it was asked for, such as 10min; `all` is the cell itself.
+        seconds: of the recordings that were drawn, mean over seeds.
+        train: how many recordings were drawn, mean over seeds.
+        mean: over the seeds, each with a draw of its own.
+        interval: 95 %, as that of the cell; None where the predictions are not there.
+        seeds: that were run, ascending.
+    """
+
+    budget: str
+    seconds: float
+    train: int
+    mean: float
+    interval: Interval | None
+    seeds: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class ResultCell:
     """An upstream on a task.
@@ -224,6 +244,8 @@ class ResultCell:
         single_layers: the layers that heads were trained on alone, ascending; empty where `run --layers` was not asked.
         letters_same_speakers: as `letters`, of the test that speaks of these speakers alone; capitals, empty where it
             can't be made.
+        budgets: parts of train that heads were given, ascending, all of it last; empty where `run --budget` was not
+            asked.
     """
 
     mean: float
@@ -246,6 +268,7 @@ class ResultCell:
     detection: DetectionCurve | None = None
     single_layers: tuple[LayerScore, ...] = ()
     letters_same_speakers: str = ""
+    budgets: tuple[BudgetScore, ...] = ()
 
     @property
     def values(self) -> Mapping[int, float]:

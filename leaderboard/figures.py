@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from leaderboard._budget_panels import curves_over_budgets
 from leaderboard._charts import Axis, Curve, Panel, Point, curves, profile, scatter, slopes
 from leaderboard._detection_chart import Trade, detection_chart
 from leaderboard._family_panels import family_legend, family_panels, style_of
@@ -76,6 +77,7 @@ def figures_of(board: Board) -> list[Figure]:
         _layers(board, series, corrected=True),
         *_single_layers(board, series),
         _detection(board, series),
+        _budgets(board, series),
         _rates(board, series),
         *_confusions(board, series),
         *_turns(board, series),
@@ -207,6 +209,11 @@ def _trade(series: Series, cell: ResultCell, curve: DetectionCurve, column: Colu
     facts.append((f"{column.metric_title}, all seeds", f"{cell.mean:.1f} {column.unit}{_bracketed(cell.interval)}"))
     facts.append(("Pairs", f"{curve.targets:,} targets, {curve.others:,} others"))
     return Trade(series, curve.errors, curve.equal, tip(series.name, facts))
+
+
+def _budgets(board: Board, series: Mapping[str, Series]) -> Figure:
+    panels, legend = tuple(curves_over_budgets(board, series)), _legend(board, series, published=False)
+    return Figure("budgets", "What few labels are enough for", panels, legend, captioned=False)
 
 
 def _rates(board: Board, series: Mapping[str, Series]) -> Figure | None:

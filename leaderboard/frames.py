@@ -25,10 +25,11 @@ KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "fold", "run")  
 RUNS = (
     *KEYS, "metric", "direction", "value", "learning_rate", "valid", "seconds", "custom", "train", "valid_utterances",
     "test", "params", "upstream_digest", "corpus_digest", "recipe_digest", "protocol", "device", "commit", "finished",
-    "family", "layer", "finetuning",
+    "family", "layer", "finetuning", "budget",
 )  # fmt: skip
 PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference", "value")
 LAYERS = (*KEYS, "layer", "weight", "corrected_weight", "value", "metric", "direction", "layer_run")
+BUDGETS = (*KEYS, "budget", "seconds", "train", "value", "metric", "direction")
 COUNTS = ("seeds", "test_utterances", "params", "rank", "speakers")  # whole numbers, also where some are missing
 
 
@@ -86,7 +87,7 @@ def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
     Returns: columns `RUNS`, then a column for each further metric of its tasks, such as `value_cer`, and one for each
         version, such as `version_torch`. `seconds` is load, train and test together, `valid` the value by which
         rate and layer were chosen, `layer` the only one of a run on one alone, `finetuning` how the upstream was
-        trained with its head, missing where it was frozen.
+        trained with its head, missing where it was frozen, `budget` that of a run on a part of train.
     """
     rows = [_of_run(entry) for entry in named(records)]
     return pd.DataFrame(rows, columns=_columns(RUNS, rows)).astype({"layer": "Int64"})
@@ -118,6 +119,7 @@ def _of_run(entry: Entry) -> dict[str, Any]:
         "family": record.upstream.get("family") or "",
         "layer": record.layer,
         "finetuning": record.finetuning,
+        "budget": None if record.drawn is None else record.drawn["budget"],
         **{f"value_{name}": value for name, value in record.values.items() if name != record.metric["name"]},
         **{f"version_{name}": version for name, version in made.get("versions", {}).items()},
     }
@@ -157,7 +159,7 @@ def layers(records: Sequence[ResultRecord]) -> pd.DataFrame:
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     entries = named(records)
-    for entry in (entry for entry in entries if entry.record.layer is None):
+    for entry in (entry for entry in entries if entry.record.has_row):
         for layer, (weight, corrected) in enumerate(layers_of(entry.record)):
             found = {**_keys(entry), "layer": layer, "weight": weight, "corrected_weight": corrected}
             rows[entry.record.run, layer] = found
@@ -175,6 +177,31 @@ def layers(records: Sequence[ResultRecord]) -> pd.DataFrame:
     ordered.sort(key=lambda item: places[item[0][0]])
     numbers = {name: float for name in ("weight", "corrected_weight", "value")}
     return pd.DataFrame([row for _, row in ordered], columns=list(LAYERS)).astype(numbers)
+
+
+def budgets(records: Sequence[ResultRecord]) -> pd.DataFrame:
+    """One row an upstream, task, seed and label budget, ascending; `all` where a smaller budget was run beside it.
+
+    Returns: columns `BUDGETS`. `seconds` of the recordings of train that were drawn, `train` how many these are.
+    """
+    entries = named(records)
+    parts = [(entry, drawn) for entry in entries if (drawn := entry.record.drawn) is not None]
+    wholes = {entry.record.run_of_all(): drawn["whole_seconds"] for entry, drawn in parts}
+    found = [(entry, drawn["budget"], drawn["seconds"]) for entry, drawn in parts]
+    found += [(entry, "all", wholes[entry.record.run]) for entry in entries if entry.record.run in wholes]
+    rows = [
+        {
+            **_keys(entry),
+            "budget": budget,
+            "seconds": seconds,
+            "train": entry.record.counts["train"],
+            "value": entry.record.value,
+            **{name: entry.record.metric[of] for name, of in (("metric", "name"), ("direction", "direction"))},
+        }
+        for entry, budget, seconds in found
+    ]
+    frame = pd.DataFrame(rows, columns=list(BUDGETS))
+    return frame.sort_values(["upstream", "task", "seed", "seconds"], kind="stable", ignore_index=True)
 
 
 def _keys(entry: Entry) -> dict[str, Any]:

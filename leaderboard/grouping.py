@@ -157,7 +157,8 @@ def named(records: Sequence[ResultRecord]) -> list[Entry]:
         # Up to protocol 3 the digest of a corpus depended on the clips that a recipe made of it.
         clips = treated if record.protocol <= 3 else None
         alike = (superb[-1], task, record.task["label"], clips, record.protocol, record.custom)
-        whole = record.corpus.get("undivided", record.corpus["digest"])  # the same for all folds
+        all_of_train = record.corpus["digest"] if record.drawn is None else record.drawn["whole"]
+        whole = record.corpus.get("undivided", all_of_train)  # the same for all folds and budgets
         corpora.append(_Named(record.corpus["name"], whole, alike))
     names = map(_distinct, (upstreams, tasks, corpora, recipes))
     return [Entry(*each) for each in zip(records, *names, superb, strict=True)]

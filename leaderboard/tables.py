@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard.board import INTERVAL_NOTE, Board, Interval, Leaderboard, PublishedRow, ResultCell, Row
+from leaderboard.board import INTERVAL_NOTE, Board, BudgetScore, Interval, Leaderboard, PublishedRow, ResultCell, Row
 from leaderboard.families import families_of
 
 READING = f"Bold is the best of a column, underlined what can't be told apart from it. {INTERVAL_NOTE}"
@@ -177,12 +177,51 @@ def _counted(amount: float | None) -> str:
     return f"{amount / 1e6:.2f} M" if amount >= 1e6 else f"{amount:,.0f}"
 
 
+class CurveText(NamedTuple):
+    """A table of curves in words: its title, the columns, and the rows, each a name and a text a column."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def curve_texts(board: Board) -> Iterator[CurveText]:
+    """What was run beside the rows of a board, a table a task: parts of train."""
+    for column in (column for column in board.columns if column.primary):
+        cells = {row.name: row.cells[column.key] for row in board.rows if column.key in row.cells}
+        budgets = {
+            name: {score.budget: score for score in cell.budgets} for name, cell in cells.items() if cell.budgets
+        }
+        yield from _curve_text(f"{column.heading} by labelled speech of train", budgets)
+
+
+def _curve_text(title: str, found: Mapping[str, Mapping[str, BudgetScore]]) -> Iterator[CurveText]:
+    if found:
+        longest = max(found.values(), key=len)
+        keys = list(dict.fromkeys([*longest, *(key for scores in found.values() for key in scores)]))
+        rows = [
+            [name, *(_point(scores[key]) if key in scores else "-" for key in keys)] for name, scores in found.items()
+        ]
+        yield CurveText(title, ["upstream", *keys], rows)
+
+
+def _point(score: BudgetScore) -> str:
+    return f"{score.mean:.1f}" + ("" if score.interval is None else f" {_interval(score.interval)}")
+
+
+def _drawn_curve(found: CurveText) -> Table:
+    drawn = Table(*map(escape, found.columns), title=escape(found.title), title_justify="left")
+    for row in found.rows:
+        drawn.add_row(*map(escape, row))
+    return drawn
+
+
 def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Group]:
     """For the terminal: the best of a column is bold, what ties with it underlined.
 
     Args:
         board: all boards, those of other heads as well.
-        explained: whether what is to be said of each stands below; `READING` is for all of them.
+        explained: whether what is to be said of each stands below, and its curves; `READING` is for all of them.
     """
     for each in (*board.boards, *board.variants):
         drawn = Table(show_lines=True)
@@ -198,7 +237,8 @@ def rich_tables(board: Leaderboard, explained: bool = False) -> Iterator[Group]:
         said = [*notes(each), *stability(each), *best_layers(each)] if explained else []
         said += tuning_sentences(each)
         # No titles and captions of the table: they would be broken at its width.
-        yield Group(Text(each.title, style="italic"), drawn, *map(Text, said))
+        curves = map(_drawn_curve, curve_texts(each)) if explained else ()
+        yield Group(Text(each.title, style="italic"), drawn, *map(Text, said), *curves)
 
 
 def layer_tables(layers: pd.DataFrame) -> Iterator[Table]:
@@ -207,10 +247,24 @@ def layer_tables(layers: pd.DataFrame) -> Iterator[Table]:
     Args:
         layers: as `frames.layers` returns it.
     """
-    alone = layers.dropna(subset=["value"])
-    for (task, corpus, recipe, metric), rows in alone.groupby(["task", "corpus", "recipe", "metric"], sort=False):
-        means = rows.groupby(["upstream", "layer"], sort=False)["value"].mean().unstack().sort_index(axis=1)
-        title = f"{task}: {metric} of one layer alone ({corpus}, recipe {recipe})"
+    alone = layers.dropna(subset=["value"]).sort_values("layer", kind="stable")
+    return _tables_of_means(alone, "layer", "of one layer alone")
+
+
+def budget_tables(budgets: pd.DataFrame) -> Iterator[Table]:
+    """A table a task of what heads on parts of train come to, as the mean over seeds; none where there are none.
+
+    Args:
+        budgets: as `frames.budgets` returns it.
+    """
+    return _tables_of_means(budgets.sort_values("seconds", kind="stable"), "budget", "by labelled speech of train")
+
+
+def _tables_of_means(found: pd.DataFrame, key: str, what: str) -> Iterator[Table]:
+    """Values by upstream and a key, whose values are columns in the order of their coming."""
+    for (task, corpus, recipe, metric), rows in found.groupby(["task", "corpus", "recipe", "metric"], sort=False):
+        means = rows.groupby(["upstream", key], sort=False)["value"].mean().unstack()[list(rows[key].unique())]
+        title = f"{task}: {metric} {what} ({corpus}, recipe {recipe})"
         drawn = Table("upstream", *map(str, means.columns), title=escape(title), title_justify="left")
         for upstream, values in means.iterrows():
             texts = ("-" if pd.isna(value) else f"{value:.1f}" for value in values)
@@ -267,9 +321,18 @@ def to_markdown(board: Leaderboard) -> str:
         table: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align if len(frame) else None)
         told = (*notes(each), *stability(each), *best_layers(each), *tuning_sentences(each))
         said = [f"**{_plain(each.title)}**", table, *map(_plain, told)]
-        parts.append("\n\n".join(said))
+        parts.append("\n\n".join([*said, *map(_marked_curve, curve_texts(each))]))
     left_out = [f"Left out: {_plain(each)}" for each in board.left_out]
     return "\n\n".join([*parts, *left_out, _plain(INTERVAL_NOTE)]) + "\n"
+
+
+def _marked_curve(found: CurveText) -> str:
+    rows = [list(map(_plain, row)) for row in found.rows]
+    align = ("left", *("right",) * (len(found.columns) - 1))
+    table: str = pd.DataFrame(rows, columns=list(map(_plain, found.columns))).to_markdown(
+        index=False, disable_numparse=True, colalign=align
+    )
+    return f"**{_plain(found.title)}**\n\n{table}"
 
 
 def _marked(cell: CellText) -> str:

@@ -171,7 +171,16 @@ FIELDS: Mapping[str, Check] = {
         version=_is_whole,
         code=_or_none(_is_text),
     ),
-    "corpus": _both(_with(name=_is_text, digest=_is_text), _may_have(folds=_several(_is_text), undivided=_is_text)),
+    "corpus": _both(
+        _with(name=_is_text, digest=_is_text),
+        _may_have(
+            folds=_several(_is_text),
+            undivided=_is_text,
+            drawn=_with(
+                budget=_is_text, seconds=_is_number, whole_seconds=_is_number, whole_train=_is_whole, whole=_is_text
+            ),
+        ),
+    ),
     "recipe": _both(
         _with(name=_is_text, digest=_is_text), _may_have(layer=_or_none(_is_whole), finetune=_or_none(_is_finetuning))
     ),

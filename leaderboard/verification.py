@@ -124,6 +124,11 @@ def _contradictions(stored: StoredRecord) -> Iterator[str]:
     if record.layer is not None and any(each.get("layer") != record.layer for each in record.learning_rates):
         yield f"tried other layers than {record.layer}, the only one that its recipe has"
     yield from _wrong_rates_of_upstream(record)
+    if record.drawn is not None and not (
+        record.counts["train"] <= record.drawn["whole_train"]
+        and record.drawn["seconds"] <= record.drawn["whole_seconds"]
+    ):
+        yield f"its budget drew {record.counts['train']} recordings of train, which is more than the whole"
     if len(record.layer_weights) != record.upstream["num_layers"]:
         yield f"{len(record.layer_weights)} layer weights for {record.upstream['num_layers']} layers"
     if abs(sum(record.layer_weights) - 1) > ROUNDING:

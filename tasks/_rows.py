@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain, compress
 from pathlib import Path
@@ -48,6 +48,31 @@ class Example:
     speaker: Voices = None
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A part of train that a label budget has drawn, and the whole that it is a part of; see `tasks/_budgets.py`.
+
+    Attributes:
+        budget: that was asked for, such as 10min or 10%.
+        seconds: of the recordings that were drawn, without what is trimmed.
+        whole_seconds: of all of train.
+        whole_train: how many recordings all of train has.
+        whole: digest of the rows with all of train.
+        labels: one of each class of all of train, where labels are classes; else empty.
+    """
+
+    budget: str
+    seconds: float
+    whole_seconds: float
+    whole_train: int
+    whole: str
+    labels: tuple[Any, ...] = ()
+
+    def recorded(self) -> dict[str, Any]:
+        """What a record repeats."""
+        return {name: value for name, value in asdict(self).items() if name != "labels"}
+
+
 @dataclass(frozen=True, eq=False)  # compared and hashed as an object: two of 150,000 rows take a second
 class TaskRows:
     """What a task takes of a corpus, and what is made of it: made once, the same for every upstream and seed.
@@ -65,6 +90,7 @@ class TaskRows:
         fold: that is tested on, where the task has folds.
         trials: of valid and test, where the task compares recordings with each other, or searches them.
         divided: what all folds have in common, as it is recorded; see `tasks/_folds.py`.
+        drawn: what a label budget has left of train; None is all of it.
         path: where it is kept; None where it is not.
     """
 
@@ -78,7 +104,15 @@ class TaskRows:
     fold: str | None = None
     trials: Mapping[str, Sequence[Trial]] = field(default_factory=dict)
     divided: Mapping[str, Any] = field(default_factory=dict)
+    drawn: Drawn | None = None
     path: Path | None = None
+
+    @property
+    def known_labels(self) -> list[Any]:
+        """What a head's labels are collected from: those of train, of a part of it the classes of the whole."""
+        if self.drawn is not None and self.drawn.labels:
+            return list(self.drawn.labels)
+        return [example.label for example in self.examples["train"]]
 
     @cached_property
     def clips(self) -> Mapping[str, list[list[Clip]]]:
@@ -115,6 +149,7 @@ class TaskRows:
                 self.fold,
                 self.trials,
                 self.divided,
+                self.drawn,
             ]
         ).encode()
         path = folder / f"{hashlib.sha256(text).hexdigest()[:32]}.json"
@@ -139,7 +174,7 @@ def read_rows(path: Path) -> TaskRows:
         raise CacheError(f"{path}: gone while a run needed it; run the same command again") from None
     if hashlib.sha256(text).hexdigest()[:32] != path.stem:
         raise CacheError(f"{path}: damaged; delete it and run the same command again")
-    corpus, audio, recordings, examples, digest, limited, fold, trials, divided = json.loads(text)
+    corpus, audio, recordings, examples, digest, limited, fold, trials, divided, drawn = json.loads(text)
     made = AudioRecipe.from_json(audio)
     return TaskRows(
         corpus,
@@ -154,6 +189,7 @@ def read_rows(path: Path) -> TaskRows:
         fold=fold,
         trials={split: [Trial(*trial) for trial in pairs] for split, pairs in trials.items()},
         divided=divided,
+        drawn=drawn and Drawn(**{**drawn, "labels": tuple(drawn["labels"])}),
         path=path,
     )
 

@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 from leaderboard.board import (
     Board,
+    BudgetScore,
     Column,
     Confusion,
     DetectionCurve,
@@ -168,6 +169,24 @@ def with_turns(made: Board, task: str) -> Board:
     """The same with a badly diarised recording in every row of a task."""
     rows = [replace(row, cells={**row.cells, task: replace(row.cells[task], worst_turns=(WRONG_TURNS,))}) for row in
             made.rows]  # fmt: skip
+    return replace(made, rows=tuple(rows))
+
+
+def with_budgets(made: Board, *upstreams: str) -> Board:
+    """The same with a minute and ten of train for these upstreams, worse than all of it by 20 and by 10."""
+    rows = []
+    for row in made.rows:
+        cells = dict(row.cells)
+        for column in made.columns if row.name in upstreams else ():
+            found = cells[column.key]
+            worse = 1 if column.direction == "lower" else -1
+            values = {"1min": found.mean + 20 * worse, "10min": found.mean + 10 * worse}
+            ends = {name: Interval(value - 3, value + 2) for name, value in values.items()}
+            scores = [BudgetScore(name, seconds, train, values[name], ends[name], (0, 1))
+                      for name, seconds, train in (("1min", 58.0, 20), ("10min", 598.5, 210))]  # fmt: skip
+            end = BudgetScore("all", 3600.0, column.train, found.mean, found.interval, (0, 1, 2))
+            cells[column.key] = replace(found, budgets=(*scores, end))
+        rows.append(replace(row, cells=cells))
     return replace(made, rows=tuple(rows))
 
 

@@ -30,8 +30,7 @@ class Folders:
 
 def labels_of(cell: Cell) -> Labels:
     """What is to be known of the labels of train."""
-    values = [example.label for example in cell.examples["train"]]
-    return HEADS.get(cell.task.head).labels_from_train(values, cell.task.label, cell.recipe)
+    return HEADS.get(cell.task.head).labels_from_train(cell.rows.known_labels, cell.task.label, cell.recipe)
 
 
 def new_downstream(cell: Cell, labels: Labels, layer: int | None) -> Downstream:

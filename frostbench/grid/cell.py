@@ -129,7 +129,8 @@ class Cell:
         """For progress and messages."""
         fold = "" if self.fold is None else f" / {self.task.folds} {self.fold}"
         layer = "" if self.recipe.layer is None else f" / layer {self.recipe.layer}"
-        return f"{self.row} / {self.task.name}{fold}{layer} / seed {self.seed}"
+        budget = "" if self.rows.drawn is None else f" / {self.rows.drawn.budget} of train"
+        return f"{self.row} / {self.task.name}{fold}{layer}{budget} / seed {self.seed}"
 
     @cached_property
     def run(self) -> str:
@@ -147,6 +148,7 @@ class Cell:
             fold=self.fold,
             custom=self.custom,
             seed=self.seed,
+            drawn=None if self.rows.drawn is None else self.rows.drawn.recorded(),
         )
 
 

@@ -280,7 +280,12 @@ def _record(
         run=cell.run,
         upstream=cell.upstream.recorded(),
         task=cell.task.recorded(),
-        corpus={"name": cell.rows.corpus, "digest": cell.rows.digest, **cell.rows.divided},
+        corpus={
+            "name": cell.rows.corpus,
+            "digest": cell.rows.digest,
+            **cell.rows.divided,
+            **({} if cell.rows.drawn is None else {"drawn": cell.rows.drawn.recorded()}),
+        },
         recipe={**parsed_json(canonical_json(cell.recipe)), "digest": digest_of(cell.recipe)},
         audio=asdict(cell.audio),
         protocol=PROTOCOL_VERSION,

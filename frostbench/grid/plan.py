@@ -17,6 +17,7 @@ from frostbench.grid.needs import AskedFrames, choose_frames, sizes_of
 from frostbench.grid.wanted import GridClips
 from tasks._audio import AudioRecipe
 from tasks._base import Task
+from tasks._budgets import Budget, no_budget, within
 from tasks._folds import folds_of
 from tasks._rows import TaskRows, task_rows
 from upstreams._base import Precision
@@ -45,6 +46,7 @@ class Grid:
             every layer alone; None is the learned sum.
         finetune: how upstreams are trained with their heads, besides the frozen runs that this begins at; None leaves
             them frozen.
+        budgets: how much of train heads are given, one after the other, for a curve; None among them is all of it.
     """
 
     upstreams: Sequence[str]
@@ -58,6 +60,22 @@ class Grid:
     cache_limit: int | None = None
     layers: AskedLayers | None = None
     finetune: FineTuning | None = None
+    budgets: tuple[Budget | None, ...] = (None,)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a task takes of the corpus.
+
+    Attributes:
+        task: that takes it.
+        rows: of a fold, and of a label budget.
+        seeds: of the heads that are trained on it: a budget's part of train is another one for every seed.
+    """
+
+    task: Task
+    rows: TaskRows
+    seeds: tuple[int, ...]
 
 
 class Plan(NamedTuple):
@@ -65,7 +83,8 @@ class Plan(NamedTuple):
 
     Attributes:
         cells: all of them.
-        rows: what each task takes of the corpus, in the order of the grid's tasks; of one with folds, of each fold.
+        rows: what each task takes of the corpus, in the order of the grid's tasks; of one with folds, of each fold; of
+            budgets, of each budget and seed.
         clips: what the upstreams have to pass for them.
         notes: of what was asked for and is not among them.
     """
@@ -84,15 +103,12 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
         manifest: of the corpus.
         known_upstreams: folder of facts of upstreams; None builds every upstream.
 
-    Raises: BenchmarkError: an upstream can't be built or fine-tuned, or lacks a layer, or a task can't use the corpus
-        or chooses its layer itself.
+    Raises: BenchmarkError: an upstream can't be built or fine-tuned, or lacks a layer, a task can't use the corpus or
+        chooses its layer itself, or no task has a part of train as large as the budgets.
     """
-    taken_by = [
-        (task, task_rows(manifest, task, task.recipe(grid.recipe), grid.limit, fold))
-        for task in grid.tasks
-        for fold in folds_of(manifest, task)
-    ]
-    clips = GridClips(taken_by, grid.recipe, grid.exact)
+    _require_one_curve(grid)
+    taken_by, smaller = _taken(grid, manifest)
+    clips = GridClips([(taken.task, taken.rows) for taken in taken_by], grid.recipe, grid.exact)
     cells: dict[str, Cell] = {}
     for spec in grid.upstreams:
         facts = facts_of(spec, grid.precision, known_upstreams)
@@ -100,18 +116,44 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
         _require_layers(facts, grid)
         _require_trainable(facts, grid)
         frames = _choice(grid, facts, clips)
-        for task, taken in taken_by:
-            recipe = task.recipe(grid.recipe)
+        for taken in taken_by:
+            task, rows, recipe = taken.task, taken.rows, taken.task.recipe(grid.recipe)
             kept = frames if kind_of(task, recipe) == "frames" else None
-            live = _live(taken.audio, grid.exact, kept)
-            custom = taken.limited or task.is_custom(recipe)
+            live = _live(rows.audio, grid.exact, kept)
+            custom = rows.limited or task.is_custom(recipe)
             tuned = [] if grid.finetune is None else [replace(recipe, finetune=grid.finetune)]
             for asked in [*_with_layers(task, recipe, grid.layers, facts.num_layers), *tuned]:
-                for seed in grid.seeds:
-                    cell = Cell(facts, task, asked, taken, seed, custom, kept, live)
+                for seed in taken.seeds:
+                    cell = Cell(facts, task, asked, rows, seed, custom, kept, live)
                     cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
-    notes = tuple(_left_out(grid)) if grid.layers == "each" else ()
-    return Plan(list(cells.values()), [taken for _, taken in taken_by], clips, notes)
+    notes = (*smaller, *(_left_out(grid) if grid.layers == "each" else ()))
+    return Plan(list(cells.values()), [taken.rows for taken in taken_by], clips, notes)
+
+
+def _taken(grid: Grid, manifest: Manifest) -> tuple[list[Taken], list[str]]:
+    """What each task takes, and which budgets are no part of its train."""
+    taken: list[Taken] = []
+    notes: list[str] = []
+    seeds = tuple(grid.seeds)
+    for task in grid.tasks:
+        for fold in folds_of(manifest, task):
+            rows = task_rows(manifest, task, task.recipe(grid.recipe), grid.limit, fold)
+            for budget in grid.budgets:
+                why = None if budget is None else no_budget(rows, task, budget)
+                if budget is None:
+                    taken.append(Taken(task, rows, seeds))
+                elif why is None:
+                    taken += [Taken(task, within(rows, task, budget, seed), (seed,)) for seed in seeds]
+                else:
+                    notes.append(f"{task.name} has no budget {budget}: {why}")
+    if not taken:
+        raise ContractError("; ".join(notes))
+    return taken, notes
+
+
+def _require_one_curve(grid: Grid) -> None:
+    if grid.layers is not None and any(budget is not None for budget in grid.budgets):
+        raise ContractError("single layers are for all of train, budgets for the learned sum: ask for one at a time")
 
 
 def _with_layers(task: Task, recipe: Recipe, asked: AskedLayers | None, num_layers: int) -> list[Recipe]:

@@ -125,8 +125,8 @@ def plan_grid(grid: Grid, manifest: Manifest, folders: Folders, workers: int) ->
 
 
 def _news(cell: Cell, state: State) -> CellNews:
-    layer = cell.recipe.layer
-    return CellNews(cell.row, cell.task.name, cell.seed, state, fold=cell.fold, layer=layer)
+    layer, budget = cell.recipe.layer, None if cell.rows.drawn is None else cell.rows.drawn.budget
+    return CellNews(cell.row, cell.task.name, cell.seed, state, fold=cell.fold, layer=layer, budget=budget)
 
 
 def _finished(cell: Cell, store: RecordStore) -> CellNews:

@@ -25,6 +25,7 @@ class CellNews(NamedTuple):
         unit: of the value; may be empty.
         fold: what it was tested on, where the task has folds.
         layer: the only one that its head is given; None is a sum of all.
+        budget: how much of train its head is given; None is all.
     """
 
     upstream: str
@@ -35,19 +36,22 @@ class CellNews(NamedTuple):
     unit: str = ""
     fold: str | None = None
     layer: int | None = None
+    budget: str | None = None
 
     def line(self) -> str:
         """For a log, once it is done."""
         fold = "" if self.fold is None else f", {self.fold}"
         layer = "" if self.layer is None else f", layer {self.layer}"
-        return f"{self.upstream}, {self.task}, seed {self.seed}{fold}{layer}: {self.value:.1f} {self.unit}".rstrip()
+        budget = "" if self.budget is None else f", {self.budget} of train"
+        found = f"{self.upstream}, {self.task}, seed {self.seed}{fold}{layer}{budget}"
+        return f"{found}: {self.value:.1f} {self.unit}".rstrip()
 
 
 @dataclass
 class _Entry:
-    """The cells of an upstream and a task: by seed, fold and layer what became of each."""
+    """The cells of an upstream and a task: by seed, fold, layer and budget what became of each."""
 
-    states: dict[tuple[int, str | None, int | None], CellNews] = field(default_factory=dict)
+    states: dict[tuple[int, str | None, int | None, str | None], CellNews] = field(default_factory=dict)
 
     def text(self) -> str:
         """Their mean so far, and how many of them it is of."""
@@ -82,7 +86,7 @@ class CellTable:
         """Takes in where a cell is now."""
         self._tasks[news.task] = None
         entry = self._rows.setdefault(news.upstream, {}).setdefault(news.task, _Entry())
-        entry.states[news.seed, news.fold, news.layer] = news
+        entry.states[news.seed, news.fold, news.layer, news.budget] = news
 
     def drawn(self, height: int) -> Table:
         """The table in so many lines at most, those left out first whose cells all are done."""
