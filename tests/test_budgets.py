@@ -295,7 +295,7 @@ def test_every_record_of_a_part_is_verified_and_its_budget_with_it(ran, tmp_path
     store = RecordStore(ran[0].folder)
     assert verify(store) == []
     record = next(record for record in store.all() if record.drawn is not None)
-    assert not record.has_row and not record.custom
+    assert not record.has_row
     assert record.run_of_all() in {each.run for each in store.all() if each.has_row}
     content = json.loads(store.path(record.run).read_text(encoding="utf-8"))
     content["corpus"]["drawn"]["budget"] = "1s"
@@ -312,7 +312,7 @@ def test_the_command_prints_the_curve_and_reports_it(corpus_folder, tasks_file, 
     done = call(*command, "--budget", "2s,all")
     assert done.code == 0, done.err
     assert "ks: accuracy by labelled speech of train" in " ".join(done.out.split())
-    shown = " ".join(call("report", "--output", tmp_path / "results").out.split())
+    shown = " ".join(call("report", "--custom", "--output", tmp_path / "results").out.split())
     assert "KS Acc % ↑ by labelled speech of train" in shown
     assert "budget 'some': must be such as" in " ".join(call(*command, "--budget", "some").err.split())
 
