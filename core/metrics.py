@@ -13,6 +13,7 @@ import jiwer
 import numpy as np
 import numpy.typing as npt
 
+from core._bleu import bleu, ngram_matches
 from core._diarisation import diarisation_errors
 from core._waveforms import (
     HIGHEST_PESQ,
@@ -110,8 +111,8 @@ class Metric:
                 value = float(self.value(sums / len(rows) if self.kind == "mean" else sums))
         if not math.isfinite(value):
             raise MetricError(
-                f"{self.name}: {len(rows)} items give no value: every reference is empty, or all are of one kind; "
-                f"give the rows what the metric compares with"
+                f"{self.name}: {len(rows)} items give no value: every reference is empty or too short, or all are of "
+                f"one kind; give the rows what the metric compares with"
             )
         return value
 
@@ -405,6 +406,7 @@ register_metric(
            trials=True)
 )  # fmt: skip
 register_metric(Metric("der", "DER", "%", "lower", RATE, "ratio", diarisation_errors, error_rate, "turns"))
+register_metric(Metric("bleu", "BLEU", "", "higher", SHARE, "ratio", ngram_matches, bleu, hub_task="translation"))
 register_metric(
     Metric("si_sdri", "SI-SDRi", "dB", "higher", (None, None), "mean", measured("si_sdri", si_sdr_improvement),
            mean_value, hub_task="audio-to-audio")

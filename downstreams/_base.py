@@ -71,7 +71,10 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Logits from features (batch, frames, hidden_size) and valid frames (batch,)."""
+        """Logits from features (batch, frames, hidden_size) and valid frames (batch,).
+
+        Or, where logits depend on what was predicted before, what `loss` and `predict` make them of.
+        """
 
     def loss(self, logits: torch.Tensor, lengths: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Mean loss of a batch, a scalar. `targets` are the encoded labels, `lengths` those of the features.

@@ -31,6 +31,8 @@ class SuperbTask:
         in_both: how many rows beside those may stand in train and in valid alike, as seconds of background do.
         too_short: how many of train at most the recipe may leave out, as recordings are that lose most of their time
             with their pauses.
+        left_out: share of a split at most that the corpus's adapter leaves out by SUPERB's rules, where nobody
+            publishes how many rows they are.
         trials: of test, where pairs are judged; else 0.
         task: digest of what decides a result besides recipe and data.
         recipe: digest of the recipe's fields.
@@ -52,6 +54,7 @@ class SuperbTask:
     folds: Mapping[str | None, Sequence[int]] = field(default_factory=dict)
     too_short: int = 0
     trials: int = 0
+    left_out: float = 0.0
 
     def is_of(self, record: ResultRecord) -> bool:
         """Whether a run is of this task, with its recipe, on its corpus, as many utterances as the whole one has."""
@@ -59,16 +62,21 @@ class SuperbTask:
         sizes = self.folds or {None: (self.train, self.valid, self.test)}
         if record.fold not in sizes:
             return False
-        train, valid, test = sizes[record.fold]
-        counts = record.counts
-        more = counts.get("train", 0) - train
         return (
             record.corpus["name"] == self.corpus
             and digests == (self.task, self.recipe, self.audio)
-            and -self.too_short <= more <= self.in_both
-            and (counts.get("valid"), counts.get("test")) == (valid + max(0, more), test)
-            and counts.get("trials", 0) == self.trials
+            and self._is_whole(record.counts, sizes[record.fold])
+            and record.counts.get("trials", 0) == self.trials
         )
+
+    def _is_whole(self, counts: Mapping[str, int], sizes: Sequence[int]) -> bool:
+        """Whether the splits have as many utterances as they should."""
+        train, valid, test = (counts.get(split, 0) for split in ("train", "valid", "test"))
+        if self.left_out:
+            pairs = zip((train, valid, test), sizes, strict=True)
+            return all((1 - self.left_out) * size <= count <= size for count, size in pairs)
+        more = train - sizes[0]
+        return -self.too_short <= more <= self.in_both and [valid - max(0, more), test] == list(sizes[1:])
 
 
 @cache

@@ -54,6 +54,7 @@ def fuzzed(examples: int) -> hypothesis.settings:
 
 WORDS = {"ba": 25, "di": 12, "go": 7}  # word -> half period of its tone, in samples at 16 kHz
 PHONES = {"ba": "B AA", "di": "D IY", "go": "G OW"}
+TRANSLATED = {"ba": "Bach an", "di": "dies da", "go": "geh hin"}  # each into two words, the last one first
 TEXTS = ("ba di", "di go", "go ba", "ba go", "di ba", "go di")
 FORMATS = ((16_000, 1, "wav"), (8_000, 1, "wav"), (48_000, 2, "wav"), (16_000, 1, "au"), (32_000, 3, "aiff"))
 
@@ -87,6 +88,7 @@ def write_corpus(folder: Path) -> Path:
                 row |= {"voice": f"v{voice}", "speaker_to_verify": f"v{voice}"}
                 slot = "low" if second == "ba" else "high"
                 row |= {"phones": f"{PHONES[first]} {PHONES[second]}", "marked": f"{first} B-{slot} {second} E-{slot}"}
+                row |= {"translation": f"{TRANSLATED[second]} {TRANSLATED[first]}"}
                 row |= {"emotion": second, "session": f"session {voice % 3}"}
                 row |= {"turns": [first, second]}  # who speaks, until the length is known
                 if split != "train":

@@ -21,7 +21,7 @@ from frostbench.jobs.progress import Watcher
 from tasks._base import TASKS
 from tasks._rows import task_rows
 
-SMALL = {"lstm_size": 8, "projector_size": 8, "size": 8, "pooled_size": 8, "frame_samples": 320}
+SMALL = {"lstm_size": 8, "projector_size": 8, "size": 8, "pooled_size": 8, "frame_samples": 320, "most_symbols": 4}
 
 
 @pytest.fixture(scope="module")

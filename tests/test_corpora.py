@@ -28,6 +28,7 @@ from tasks._rows import task_rows
 from tasks.corpora import (
     audio_snips,
     common_voice,
+    covost2,
     fluent_speech_commands,
     iemocap,
     libri2mix,
@@ -41,6 +42,7 @@ from tasks.corpora import (
     voxceleb1_verification,
 )
 from tasks.corpora._base import CORPORA, open_corpus
+from tasks.corpora._punctuation import normalised
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 
@@ -291,7 +293,38 @@ def make_voicebank(root: Path, ending: str = "") -> Path:
     return root
 
 
+VALIDATED = """client_id\tpath\tsentence\tup_votes
+{0}a0123456789abcdef\t{0}_1.mp3\tHe said \\"come\\".\t2
+{0}b\t{0}_2.mp3\tGo on.\t2
+{0}b\t{0}_3.mp3\tYes, it is.\t2
+{0}c\t{0}_4.mp3\tNobody translated this.\t2
+{0}c\t{0}_5.mp3\tYes.\t2
+"""
+TRANSLATIONS = """path\ttranslation\tsplit
+{0}_1.mp3\tEr sagte „komm“ .\t{1}
+{0}_2.mp3\tREMOVE\t{1}
+{0}_3.mp3\tJa, so ist das hier nun einmal.\t{1}
+{0}_5.mp3\tJa, so ist das nun.  Einmal.\t{1}
+{0}_9.mp3\tDas hat niemand gesagt.\t{1}
+"""
+
+
+def make_covost2(root: Path, above: str = ".") -> Path:
+    """Common Voice's folder of English; two of five recordings a part have a translation that fits."""
+    home = root / "en"
+    parts = [("train", "train"), ("more", "train_covost"), ("old", "dev_covost"), ("dev", "dev"), ("test", "test")]
+    lists = {VALIDATED: home / "validated.tsv", TRANSLATIONS: root / above / "covost_v2.en_de.tsv"}
+    for template, file in lists.items():
+        tables = [template.format(*pair).splitlines(keepends=True) for pair in parts]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join([tables[0][0], *(line for table in tables for line in table[1:])]), encoding="utf-8")
+    for part, number in itertools.product((name for name, _ in parts), range(1, 6)):
+        write(home / "clips" / f"{part}_{number}.mp3")
+    return root
+
+
 MAKERS = {
+    "covost2": (make_covost2, "st"),
     "libri2mix_separation": (make_separation, "ss"),
     "voicebank_demand": (make_voicebank, "se"),
     "libri2mix": (make_libri2mix, "sd"),
@@ -908,6 +941,69 @@ def test_common_voice_names_what_is_missing(tmp_path):
     (home / "dev.tsv").write_text("client_id\tpath\tsentence\tlocale\na\tb.mp3\n")
     with pytest.raises(ManifestError, match=r"dev\.tsv, line 2: damaged"):
         common_voice.load(home)
+
+
+@pytest.mark.parametrize("above", [".", "en"])
+@pytest.mark.parametrize("named", [".", "en"])
+def test_covost_rows(above, named, tmp_path):
+    manifest = covost2.load(make_covost2(tmp_path, above) / named)
+    assert counts(manifest) == {"train": 4, "valid": 2, "test": 2}
+    found = {row.id: row.labels for row in manifest.utterances if row.split == "test"}
+    assert found == {
+        "test_1": {"translation": 'Er sagte "komm".', "transcription": 'He said "come".', "voice": "testa0123456789a"},
+        "test_3": {"translation": "Ja, so ist das hier nun einmal.", "transcription": "Yes, it is.", "voice": "testb"},
+    }
+    assert manifest.notes[0].startswith("train: 8 recordings instead of the official 289,430 (289,422 fewer)")
+    said = "translations are left out, as in SUPERB-SG: empty, marked as none, or of another length than what is said"
+    assert manifest.notes[3:] == (f"train: 4 {said}", f"valid: 2 {said}", f"test: 2 {said}")
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("„Ja“ , sagte er – „nein…”", '"Ja", sagte er - "nein..."'),
+        ("«Ja» (oder  nein )!", '"Ja" (oder nein)!'),
+        ("Wie geht’s `Peter´ ?", "Wie geht's'Peter'?"),
+        ('Er ging."Und kam.', 'Er ging".Und kam.'),
+        ("50\u00a0% von 10\u00a0000 ; das : ist\u200b es", "50% von 10,000; das: ist es"),
+        ("Sie kam—er ging", "Sie kam - er ging"),
+        ("Größe ÄÖÜß bleibt", "Größe ÄÖÜß bleibt"),
+    ],
+)
+def test_german_punctuation_is_that_of_moses(said, text):
+    """As sacremoses 0.2.0 has it, with s3prl's settings and its spaces before signs."""
+    assert normalised(said) == text
+
+
+@pytest.mark.parametrize(
+    ("sentence", "translation", "fits"),
+    [
+        ("go", "geh", True),
+        ("go", "a b c d e", True),
+        ("go", "a b c d e f", False),
+        ("a b c d e f", "geh", False),
+        ("go", "", False),
+        ("", "", False),
+        ("go", "REMOVE", False),
+        ("REMOVE it", "nimm es", False),
+    ],
+)
+def test_translations_that_superb_sg_leaves_out(sentence, translation, fits):
+    assert covost2.fit_together(sentence, translation) is fits
+
+
+def test_covost_names_what_is_missing(tmp_path):
+    with pytest.raises(ManifestError, match=r"validated\.tsv is missing; name the folder of English of Common Voice 4"):
+        covost2.load(tmp_path)
+    home = make_covost2(tmp_path) / "en"
+    (home / "clips" / "dev_1.mp3").unlink()
+    assert any("1 recordings named in validated.tsv are not there" in note for note in covost2.load(home).notes)
+    (home / "validated.tsv").write_text("client_id\tpath\n")
+    with pytest.raises(ManifestError, match=r"validated\.tsv: has no column 'sentence'"):
+        covost2.load(home)
+    (tmp_path / "covost_v2.en_de.tsv").unlink()
+    with pytest.raises(ManifestError, match=r"covost_v2\.en_de\.tsv is missing; unpack covost_v2\.en_de\.tsv\.tar\.gz"):
+        covost2.load(home)
 
 
 @pytest.mark.parametrize("place", [".", "tsv"])

@@ -28,7 +28,7 @@ END_SYMBOLS: Mapping[Unit, int] = {"characters": 3, "words": 2, "marked": 2}
 @register_labels("text", "characters")
 @dataclass(frozen=True)
 class TextLabels(Labels):
-    """Text as symbols: id 0 is CTC's blank, the others stand in the order of `symbols`.
+    """Text as symbols: id 0 is CTC's blank, or where a decoder begins and ends; the others are `symbols` in order.
 
     Repeated spaces carry no meaning in the corpora's transcripts and are folded away, as is letter case unless a task
     wants it.

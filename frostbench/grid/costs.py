@@ -37,6 +37,7 @@ PER_UPDATE, PER_FEATURE = 1.5e-4, 4e-8  # of a head on means, whose runs share t
 FRAMES = {  # of a second of audio in an update of a head on frames, by head and recipe
     ("ctc", "fast"): 1.4e-3,
     ("ctc", "superb"): 1.8e-2,
+    ("attention_decoder", "fast"): 2.5e-3,
 }
 OTHER_FRAMES = 4e-3
 EARLY = 0.75  # share of updates, where patience ends trainings
