@@ -199,10 +199,18 @@ def test_no_text_is_empty_and_none_is_too_long():
     assert len(searched([diverged], 2, most=1)[0]) == 1, "training says so, by its loss"
 
 
+# What would be better for its length comes after the greedy text has ended; and a recording that takes longer.
+LATE = {"": (0.0, 0.9, 0.1), "a": (0.5, 0.45, 0.05), "aa": (0.04, 0.95, 0.01), "aaa": (0.04, 0.95, 0.01)}
+LONG = {"b" * count: (0.0, 0.1, 0.9) if count < 7 else (1.0, 0.0, 0.0) for count in range(8)}
+
+
 def test_recordings_are_searched_side_by_side():
+    """A search is over when its own texts have ended, whatever others take."""
+    assert searched([LATE], 1) == ["a"]
     for width in (1, 2, 3):
-        alone = [searched([table], width)[0] for table in (TABLE, OTHER, TABLE)]
-        assert searched([TABLE, OTHER, TABLE], width) == alone
+        tables = (TABLE, OTHER, LATE, LONG, TABLE)
+        alone = [searched([table], width)[0] for table in tables]
+        assert searched(tables, width) == alone
 
 
 def test_a_wide_beam_finds_the_best_of_all_texts():
@@ -238,22 +246,28 @@ def test_symbol_by_symbol_the_decoder_says_what_it_says_of_all_at_once(unit):
         assert said == head.labels.decode(before[1:])
 
 
-def test_each_text_of_a_beam_keeps_its_own_past():
-    """The score of what a beam finds is that of the same text at once, and no worse than the greedy one's."""
+@pytest.mark.parametrize("seed", range(3))
+def test_each_text_of_a_beam_keeps_its_own_past(seed):
+    """What is kept of the symbols before is as good as to compute all of each text anew."""
+    head = head_of(beam=3, most_symbols=6)
+    torch.manual_seed(seed)
+    for part in head.decoder.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.5)
+    nn.init.normal_(head.classifier.weight, std=0.3)
     lengths = torch.tensor([20, 13, 6])
-    scores = {}
-    for beam in (1, 4):
-        head = head_of(beam=beam, most_symbols=5)
-        torch.manual_seed(1)
-        memory = head(torch.randn(3, 20, 6), lengths)
-        said = [head.labels.encode(text) for text in head.predict(memory, lengths)]
-        for row, text in enumerate(said):
-            before = torch.cat([torch.tensor([0]), text])
-            logs = head.scores(memory[row : row + 1], lengths[row : row + 1], before[None])[0].log_softmax(dim=1)
-            picked = [logs[place, symbol].item() for place, symbol in enumerate([*text.tolist(), 0])]
-            scores[beam, row] = sum(picked) / len(picked)
-    for row in range(3):
-        assert scores[4, row] >= scores[1, row] - 1e-5
+    memory = head(torch.randn(3, 20, 6), lengths)
+
+    def anew(last, kept, rows):
+        texts = last[:, :, None] if kept is None else torch.cat([kept[rows], last.flatten()[:, None]], dim=1)
+        texts = texts.reshape(9, -1)
+        said = head.scores(memory.repeat_interleave(3, dim=0), lengths.repeat_interleave(3), texts)
+        return said[:, -1].log_softmax(dim=1).view(3, 3, -1), texts
+
+    with torch.no_grad():
+        expected = beam_search(anew, 3, 3, 6, 0, CPU)
+    assert max(map(len, expected)) > 2
+    assert head.predict(memory, lengths) == [head.labels.decode(text) for text in expected]
 
 
 # BLEU.
