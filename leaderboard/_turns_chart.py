@@ -9,7 +9,7 @@ from markupsafe import Markup
 from leaderboard._charts import Panel
 from leaderboard._marks import Series, tip
 from leaderboard._svg import CHARACTER_WIDTH, Scale, element, line, shortened, text
-from leaderboard.board import Turn, WrongTurns
+from leaderboard.board_errors import Turn, WrongTurns
 
 WIDTH, TOP = 420.0, 6.0
 BAR, LANE = 9.0, 30.0  # heights of a bar, and of a speaker's two with the room around them

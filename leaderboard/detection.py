@@ -8,7 +8,7 @@ import numpy as np
 import scipy
 
 from core.metrics import Floats, Metric, detection_errors, equal_error_rate
-from leaderboard.board import DetectionCurve
+from leaderboard.board_errors import DetectionCurve
 from leaderboard.stored_predictions import Prediction
 
 MOST_POINTS = 120  # of a curve: more can't be told apart in a drawing

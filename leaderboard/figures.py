@@ -17,7 +17,8 @@ from leaderboard._layer_panels import curves_over_layers
 from leaderboard._marks import COLOURS, Series, tip
 from leaderboard._svg import shortened, signed
 from leaderboard._turns_chart import turns_chart
-from leaderboard.board import Board, Column, Confusion, DetectionCurve, HeadComparison, Interval, ResultCell, Row
+from leaderboard.board import Board, Column, HeadComparison, Interval, ResultCell, Row
+from leaderboard.board_errors import Confusion, DetectionCurve
 from leaderboard.families import families_of
 
 MOST_LABELS = 40  # of a confusion matrix; of more labels those are shown that are confused most often

@@ -10,7 +10,7 @@ import jiwer
 
 from core._diarisation import matched_speakers
 from core.metrics import Metric
-from leaderboard.board import Confusion, Mistake, Turn, WrongTurns
+from leaderboard.board_errors import Confusion, Mistake, Turn, WrongTurns
 from leaderboard.stored_predictions import Prediction
 
 WORST = 10

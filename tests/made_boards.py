@@ -10,13 +10,10 @@ from leaderboard.board import (
     Board,
     BudgetScore,
     Column,
-    Confusion,
-    DetectionCurve,
     HeadComparison,
     Interval,
     LayerScore,
     Leaderboard,
-    Mistake,
     PublishedRow,
     PublishedValue,
     ResultCell,
@@ -24,9 +21,8 @@ from leaderboard.board import (
     ScoreCard,
     SeedRun,
     TriedRate,
-    Turn,
-    WrongTurns,
 )
+from leaderboard.board_errors import Confusion, DetectionCurve, Mistake, Turn, WrongTurns
 
 RATES = (0.1, 0.01, 0.001, 0.0001)
 LABELS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")

@@ -19,7 +19,8 @@ from leaderboard._charts import Point, compact, pareto_front
 from leaderboard._heat_map import Matrix, heat_map
 from leaderboard._marks import Series
 from leaderboard._svg import Scale, element, shortened
-from leaderboard.board import Board, Confusion
+from leaderboard.board import Board
+from leaderboard.board_errors import Confusion
 from leaderboard.figure_files import png_of, standalone, style, write_figures
 from leaderboard.figures import MOST_LABELS, figures_of, frequent_confusions
 

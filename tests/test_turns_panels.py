@@ -12,7 +12,7 @@ from core._diarisation import matched_speakers
 from core.metrics import get_metric
 from leaderboard._marks import Series
 from leaderboard._turns_chart import turns_chart
-from leaderboard.board import Turn, WrongTurns
+from leaderboard.board_errors import Turn, WrongTurns
 from leaderboard.figures import figures_of
 from leaderboard.mistakes import WORST_TURNS, worst_turns
 from leaderboard.stored_predictions import Prediction
