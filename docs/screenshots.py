@@ -18,7 +18,8 @@ PICTURES = {  # name -> width, height, theme, what is at the top, what the point
     "page": (1280, 860, "light", "article", 'tr:nth-of-type(4) td[data-task="ks"]'),
     "page-dark": (1280, 1090, "dark", "#b0-trade-off", None),
     "page-phone": (390, 844, "light", ".controls", None),
-    "page-layers": (1180, 660, "light", "#b0-single-layers", None),  # wants results of `run --layers each`
+    "page-layers": (800, 690, "light", "#b0-single-layers", None),  # wants results of `run --layers each`
+    "page-detection": (640, 740, "dark", "#b0-detection", None),  # wants results of asv or qbe
 }
 
 
