@@ -25,6 +25,7 @@ from pretrained_files import (
     transformer_content,
 )
 from safetensors.torch import save_file
+from small_encoders import saved
 
 from core.errors import BenchmarkError
 from upstreams._facts import UpstreamFacts
@@ -77,6 +78,8 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         config = getattr(transformers, f"{name}Config")(**settings)
         shaken(getattr(transformers, f"{name}Model")(config)).save_pretrained(made[kind])
         extractor.save_pretrained(made[kind])
+    for kind in ("moonshine", "parakeet_ctc", "encodec", "dac", "mimi"):
+        made[kind], _, _ = saved(kind, tmp_path_factory.mktemp(kind))
     return made
 
 

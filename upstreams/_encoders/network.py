@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from core.audio import SAMPLE_RATE
 from core.hidden_states import HiddenStates
 from upstreams._base import Upstream
 
@@ -53,6 +54,7 @@ def take_sizes(upstream: Upstream, network: Network) -> None:
     upstream.downsample_rate = network.downsample_rate
     upstream.min_samples = network.min_samples
     upstream.window_samples = network.window_samples
+    upstream.sample_rate = getattr(network, "sample_rate", SAMPLE_RATE)
 
 
 class NetworkUpstream(Upstream):

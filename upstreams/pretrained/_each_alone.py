@@ -1,7 +1,8 @@
-"""Networks of transformers in which padding gets everywhere, each utterance alone: Conformers, SEW and w2v-BERT.
+"""Networks of transformers in which padding gets everywhere, each utterance alone.
 
-The Conformer's convolutions read frames behind the end, SEW averages a frame with the one behind it, and w2v-BERT's
-spectra are normalised and stacked in pairs. A single utterance has the hidden states that transformers gives it.
+The Conformer's convolutions read frames behind the end, SEW averages a frame with the one behind it, w2v-BERT's
+spectra are normalised and stacked in pairs, Moonshine has a norm over time, and Parakeet's spectra are normalised. A
+single utterance has the hidden states that transformers gives it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class EachAlone(nn.Module):
         frames: valid frames for valid samples, int64 (batch,) -> int64 (batch,).
         downsample_rate: samples a frame.
         min_samples: the shortest input that gives a frame.
+        num_layers: hidden states of the model, where its configuration has them by another name.
+        sample_rate: of the waveforms, in hertz.
         probe: keywords made of fixed noise, for the fingerprint; of a second of waveform if left out.
         spectrum: what the model's spectra of a second of noise are known by, where it reads spectra.
     """
@@ -52,6 +55,8 @@ class EachAlone(nn.Module):
         downsample_rate: int,
         min_samples: int,
         *,
+        num_layers: int | None = None,
+        sample_rate: int = SAMPLE_RATE,
         probe: dict[str, torch.Tensor] | None = None,
         spectrum: Callable[[], list[str]] = list,
     ) -> None:
@@ -61,7 +66,8 @@ class EachAlone(nn.Module):
             model.adapter = None  # added for fine-tuning; it would shorten and change the last hidden state
         self.arguments = arguments
         self.frames = frames
-        self.num_layers = int(model.config.num_hidden_layers) + 1
+        self.num_layers = int(model.config.num_hidden_layers) + 1 if num_layers is None else num_layers
+        self.sample_rate = sample_rate
         self.hidden_size = int(model.config.hidden_size)
         self.downsample_rate = downsample_rate
         self.min_samples = min_samples
@@ -99,23 +105,40 @@ class EachAlone(nn.Module):
         """Keywords of one utterance -> (frames, num_layers, hidden_size)."""
         outputs = self.model(**arguments, output_hidden_states=True)
         layers = outputs.hidden_states
-        if outputs.last_hidden_state.shape == layers[-1].shape:
+        if outputs.last_hidden_state.shape == layers[-1].shape:  # SEW's frames there are others
             layers = (*layers[:-1], outputs.last_hidden_state)  # after the final norm, where there is one
         return torch.stack([layer[0] for layer in layers], dim=1)
 
 
-def of_waveforms(model: Any, do_normalize: bool) -> EachAlone:
+def of_waveforms(model: Any, extractor: Any) -> EachAlone:
     """Conformer, SEW and SEW-D.
 
     SEW's blocks run on `squeeze_factor` frames in one; these are the hidden states, and not the frames that a last
     layer makes of them again.
     """
     config = model.config
-    squeeze = int(getattr(config, "squeeze_factor", 1))
     kernels_and_strides = list(zip(config.conv_kernel, config.conv_stride, strict=True))
+    return _of_convolutions(model, extractor, kernels_and_strides, squeeze=int(getattr(config, "squeeze_factor", 1)))
 
+
+def of_moonshine(model: Any, extractor: Any) -> EachAlone:
+    """Moonshine's encoder; the number of its blocks is named apart from the decoder's."""
+    kernels_and_strides = [(conv.kernel_size[0], conv.stride[0]) for conv in (model.conv1, model.conv2, model.conv3)]
+    return _of_convolutions(
+        model, extractor, kernels_and_strides, num_layers=int(model.config.encoder_num_hidden_layers) + 1
+    )
+
+
+def _of_convolutions(
+    model: Any,
+    extractor: Any,
+    kernels_and_strides: Sequence[tuple[int, int]],
+    *,
+    squeeze: int = 1,
+    num_layers: int | None = None,
+) -> EachAlone:
     def arguments(wav: torch.Tensor) -> dict[str, torch.Tensor]:
-        if do_normalize:
+        if extractor.do_normalize:
             wav = (wav - wav.mean()) / (wav.var(correction=0) + NORMALISATION_EPSILON).sqrt()
         return {"input_values": wav[None]}
 
@@ -125,12 +148,46 @@ def of_waveforms(model: Any, do_normalize: bool) -> EachAlone:
     rate, shortest = squeeze, squeeze
     for kernel, stride in reversed(kernels_and_strides):
         rate, shortest = rate * stride, (shortest - 1) * stride + kernel
-    return EachAlone(model, arguments, frames, rate, shortest)
+    return EachAlone(model, arguments, frames, rate, shortest, num_layers=num_layers)
 
 
 def of_stacked_mel(model: Any, extractor: Any) -> EachAlone:
     """w2v-BERT 2.0 on its feature extractor's spectra, `stride` frames in one."""
     stride = int(extractor.stride)
+
+    def frames(wav_lengths: torch.Tensor) -> torch.Tensor:
+        spectra = (wav_lengths - MEL_WINDOW).div(MEL_HOP, rounding_mode="floor") + 1
+        return spectra.div(stride, rounding_mode="floor")
+
+    shortest = MEL_WINDOW + (stride - 1) * MEL_HOP
+    size = int(model.config.feature_projection_input_dim)
+    return _of_spectra(model, extractor, frames, MEL_HOP * stride, shortest, size)
+
+
+def of_normalised_mel(model: Any, extractor: Any) -> EachAlone:
+    """Parakeet's encoder on log mel spectra, each bin normalised over the utterance: two spectra at least."""
+    hop, config = int(extractor.hop_length), model.config
+    halvings = config.subsampling_factor.bit_length() - 1
+    kernel, stride = int(config.subsampling_conv_kernel_size), int(config.subsampling_conv_stride)
+
+    def frames(wav_lengths: torch.Tensor) -> torch.Tensor:
+        lengths = wav_lengths.div(hop, rounding_mode="floor")
+        for _ in range(halvings):
+            lengths = (lengths + (kernel - 1) // 2 * 2 - kernel).div(stride, rounding_mode="floor") + 1
+        return lengths
+
+    return _of_spectra(model, extractor, frames, hop * stride**halvings, 2 * hop, int(config.num_mel_bins))
+
+
+def _of_spectra(
+    model: Any,
+    extractor: Any,
+    frames: Callable[[torch.Tensor], torch.Tensor],
+    downsample_rate: int,
+    min_samples: int,
+    size: int,
+) -> EachAlone:
+    """A network on its feature extractor's spectra of `size` values each."""
 
     def arguments(wav: torch.Tensor) -> dict[str, torch.Tensor]:
         with full_precision(torch.empty(0)):  # transformers computes it on the CPU
@@ -140,16 +197,10 @@ def of_stacked_mel(model: Any, extractor: Any) -> EachAlone:
             "attention_mask": inputs.attention_mask.to(wav.device),
         }
 
-    def frames(wav_lengths: torch.Tensor) -> torch.Tensor:
-        spectra = (wav_lengths - MEL_WINDOW).div(MEL_HOP, rounding_mode="floor") + 1
-        return spectra.div(stride, rounding_mode="floor")
-
     def spectrum() -> list[str]:
         wavs, _ = second_of_noise()
         return mel_bands(arguments(wavs[0].float())["input_features"][0].T.abs())  # their means are zero
 
-    shortest = MEL_WINDOW + (stride - 1) * MEL_HOP
-    size = int(model.config.feature_projection_input_dim)
     noise = 10 * fixed_noise(PROBE_FRAMES * size).view(1, PROBE_FRAMES, size)
     probe = {"input_features": noise, "attention_mask": torch.ones(1, PROBE_FRAMES, dtype=torch.int64)}
-    return EachAlone(model, arguments, frames, MEL_HOP * stride, shortest, probe=probe, spectrum=spectrum)
+    return EachAlone(model, arguments, frames, downsample_rate, min_samples, probe=probe, spectrum=spectrum)

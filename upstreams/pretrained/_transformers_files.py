@@ -131,6 +131,17 @@ class CheckpointFiles:
                 return self._sharded(f"{name}.index.json", index)
         raise CheckpointError(f"{self.spec}: can't be loaded (it has no {' and no '.join(WEIGHTS)}); {NEEDED}")
 
+    def adapter(self, name: str) -> dict[str, torch.Tensor]:
+        """Weights of the adapter in a file `NAME.safetensors` or `NAME.bin`, as MMS has one a language.
+
+        Raises: CheckpointError: there is none, or it is damaged or holds what could run code.
+        """
+        names = [f"{name}{suffix}" for suffix in (".safetensors", ".bin")]
+        for path in map(self.path, names if Path(name).name == name else ()):
+            if path is not None:
+                return self._read(path)
+        raise CheckpointError(f"{self.spec}: has no {' and no '.join(names)}; correct what stands behind '@'")
+
     def _sharded(self, name: str, index: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         places = index.get("weight_map")
         if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):

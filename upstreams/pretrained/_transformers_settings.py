@@ -13,22 +13,8 @@ from core.audio import SAMPLE_RATE
 from core.errors import CheckpointError
 from upstreams._bounds import MOST_LAYERS, MOST_MELS, MOST_OF_ANY, MOST_SAMPLES
 from upstreams.pretrained._transformers_files import CONFIG, PREPROCESSOR
+from upstreams.pretrained._transformers_kinds import CODEC, DAC, KINDS, MEL, NORMALISED_MEL, STACKED_MEL
 
-WAVEFORMS, MEL, STACKED_MEL = "Wav2Vec2FeatureExtractor", "WhisperFeatureExtractor", "SeamlessM4TFeatureExtractor"
-# Model type -> its feature extractor.
-EXTRACTORS: Mapping[str, str] = {
-    "wav2vec2": WAVEFORMS,
-    "hubert": WAVEFORMS,
-    "wavlm": WAVEFORMS,
-    "data2vec-audio": WAVEFORMS,
-    "unispeech": WAVEFORMS,
-    "unispeech-sat": WAVEFORMS,
-    "wav2vec2-conformer": WAVEFORMS,
-    "sew": WAVEFORMS,
-    "sew-d": WAVEFORMS,
-    "wav2vec2-bert": STACKED_MEL,
-    "whisper": MEL,
-}
 # How outputs are handed over and by which kernels they are computed, which is decided here.
 NOT_OURS = (
     "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset",
@@ -42,6 +28,13 @@ MOST = {  # setting -> largest value; those of the network's width are also held
     "num_adapter_layers": MOST_LAYERS,
     "num_labels": 100_000,
     "vocab_size": 100_000_000,  # of decoders, which are not built
+    "encoder_num_hidden_layers": MOST_LAYERS,
+    "decoder_num_hidden_layers": MOST_LAYERS,
+    "num_residual_layers": 100,
+    "num_lstm_layers": 100,
+    "num_quantizers": 100,
+    "n_codebooks": 100,
+    "codebook_size": 100_000,
     "squeeze_factor": 100,
     "num_conv_pos_embeddings": 2_000,  # of data2vec it is a number of layers
     "max_source_positions": 100_000,
@@ -52,6 +45,7 @@ MOST_OF_EXTRACTOR = {  # setting of the feature extractor -> largest value
     "num_mel_bins": MOST_MELS,
     "hop_length": SAMPLE_RATE,
     "n_fft": SAMPLE_RATE,
+    "win_length": SAMPLE_RATE,
     "chunk_length": 600,  # seconds, 30 in every Whisper
     "stride": 100,
 }
@@ -64,12 +58,30 @@ def model_type_of(spec: str, config: Mapping[str, Any]) -> str:
     Raises: CheckpointError: it is another kind, or not named.
     """
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in EXTRACTORS:
+    if not isinstance(model_type, str) or model_type not in KINDS:
         raise CheckpointError(
             f"{spec}: {f'is a {model_type!r} model' if model_type else 'config.json names no model_type'}; supported "
-            f"are {', '.join(EXTRACTORS)}. Others can be wrapped in a file of your own: FILE.py:CLASS"
+            f"are {', '.join(KINDS)}. Others can be wrapped in a file of your own: FILE.py:CLASS"
         )
     return model_type
+
+
+def settings_of_encoder(spec: str, model_type: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of config.json that has the encoder's settings, with what the kind needs.
+
+    Raises: CheckpointError: there is no such part, or a setting has a value that can't be used.
+    """
+    kind = KINDS[model_type]
+    part = config.get(kind.part) if kind.part else config
+    if not isinstance(part, Mapping):
+        raise CheckpointError(f"{spec}: {CONFIG} has no {kind.part} with the settings of the encoder; fetch it again")
+    for name, (values, reason) in kind.needed.items():
+        if part.get(name, values[0]) not in values:
+            raise CheckpointError(
+                f"{spec}: {CONFIG} has {name} = {part[name]!r:.60}, must be {' or '.join(map(repr, values))}: {reason}"
+            )
+    quantised = {name: config[name] for name in ("quantization_config",) if name in config}
+    return {**part, **quantised}
 
 
 def plain_config(spec: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,31 +128,50 @@ def require_fitting_extractor(
 
     Raises: CheckpointError: it is another model's, of another sampling rate, or other sizes.
     """
-    wanted, found = EXTRACTORS[model_type], preprocessor.get("feature_extractor_type") or EXTRACTORS[model_type]
+    kind = KINDS[model_type]
+    wanted, found = kind.extractor, preprocessor.get("feature_extractor_type") or kind.extractor
     if found != wanted:
         raise CheckpointError(
             f"{spec}: {PREPROCESSOR} is of a {found}, a {model_type} model needs a {wanted}: "
             f"it belongs to another model"
         )
-    for file, settings in ((PREPROCESSOR, preprocessor), (CONFIG, config)):
-        rates = [settings[name] for name in RATES if settings.get(name) is not None]
-        for rate in [rate for rate in rates if rate != SAMPLE_RATE]:
-            shown = f"{rate:,} Hz" if isinstance(rate, int | float) else repr(rate)
-            raise CheckpointError(
-                f"{spec}: the model wants {shown} ({file}), Frostbench gives {SAMPLE_RATE:,} Hz: it can't be used"
-            )
-    bins = {WAVEFORMS: 1, MEL: config.get("num_mel_bins", 80), STACKED_MEL: preprocessor.get("num_mel_bins", 80)}
-    size = preprocessor.get("feature_size", 80 if wanted != WAVEFORMS else 1)
-    if size != bins[wanted]:
-        unit = "value a sample" if wanted == WAVEFORMS else "mel bins"
+    _require_rate(spec, kind.rates, config, preprocessor)
+    bins = {
+        MEL: config.get("num_mel_bins", 80),
+        NORMALISED_MEL: config.get("num_mel_bins", 80),
+        STACKED_MEL: preprocessor.get("num_mel_bins", 80),
+    }.get(wanted, 1)
+    size = preprocessor.get("feature_size", 80 if wanted in (MEL, NORMALISED_MEL, STACKED_MEL) else 1)
+    if size != bins:
+        unit = "value a sample" if bins == 1 else "mel bins"
         raise CheckpointError(
-            f"{spec}: {CONFIG} has {bins[wanted]} {unit}, {PREPROCESSOR} {size}: they are of different models"
+            f"{spec}: {CONFIG} has {bins} {unit}, {PREPROCESSOR} {size}: they are of different models"
         )
     _require_plain_extraction(spec, preprocessor)
     if wanted == MEL:
         _require_whole_window(spec, config, preprocessor)
     if wanted == STACKED_MEL:
         _require_stacked_width(spec, config, preprocessor)
+    if wanted in (NORMALISED_MEL, CODEC, DAC) and preprocessor.get("padding_side", "right") != "right":
+        raise CheckpointError(f"{spec}: {PREPROCESSOR} pads on the left, which would move the frames")
+
+
+def _require_rate(
+    spec: str, known: tuple[int, ...], config: Mapping[str, Any], preprocessor: Mapping[str, Any]
+) -> None:
+    """Both files say the same rate, if any, and it is one that the kind may be of."""
+    said = None
+    for file, settings in ((PREPROCESSOR, preprocessor), (CONFIG, config)):
+        for rate in [settings[name] for name in RATES if settings.get(name) is not None]:
+            shown = f"{rate:,} Hz" if isinstance(rate, int | float) else repr(rate)
+            if rate not in known:
+                given = ", ".join(f"{each:,}" for each in known)
+                raise CheckpointError(
+                    f"{spec}: the model wants {shown} ({file}), Frostbench gives {given} Hz: it can't be used"
+                )
+            if said not in (None, rate):
+                raise CheckpointError(f"{spec}: {PREPROCESSOR} says {said:,} Hz, {CONFIG} {shown}: of different models")
+            said = rate
 
 
 def _require_plain_extraction(spec: str, preprocessor: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
-"""Any Hugging Face speech encoder, by hub id or local folder: `hf:ORG/NAME`, `hf:./folder`.
+"""Any Hugging Face speech encoder, by hub id or local folder: `hf:ORG/NAME`, `hf:./folder`, with `@adapter.fra` of MMS.
 
-wav2vec 2.0, its Conformer, HuBERT, WavLM, data2vec-audio, UniSpeech, SEW, w2v-BERT 2.0 and Whisper's encoder. Whether a
+wav2vec 2.0, its Conformer, HuBERT, WavLM, data2vec-audio, UniSpeech, SEW, w2v-BERT 2.0, the encoders of Whisper,
+Moonshine and Parakeet, the codecs EnCodec, DAC and Mimi: `_transformers_kinds.py` has the table. Whether a
 waveform is normalised is read from the checkpoint's own preprocessor configuration. A checkpoint that says something
 else than what is computed here is refused. Code that a checkpoint brings is never run, and nothing asks for it.
 """
@@ -17,50 +18,33 @@ import torch
 from core.errors import CheckpointError
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._bounds import require_short_frames, without_memory
-from upstreams._encoders.conv_transformer import ConvTransformer
-from upstreams._encoders.network import Network, NetworkUpstream
+from upstreams._encoders.network import NetworkUpstream
 from upstreams._weight_files import load_exactly, such_as
-from upstreams.pretrained import _each_alone
 from upstreams.pretrained._transformers_files import MERGE, CheckpointFiles, unusable
+from upstreams.pretrained._transformers_kinds import KINDS, Kind
 from upstreams.pretrained._transformers_settings import (
-    EXTRACTORS,
-    MEL,
-    STACKED_MEL,
     model_type_of,
     plain_config,
     require_fitting_extractor,
+    settings_of_encoder,
 )
-from upstreams.pretrained._whisper import WhisperEncoder
 
-# Model type -> name of its configuration and of its network in transformers.
-NETWORKS: Mapping[str, tuple[str, str]] = {
-    "wav2vec2": ("Wav2Vec2Config", "Wav2Vec2Model"),
-    "hubert": ("HubertConfig", "HubertModel"),
-    "wavlm": ("WavLMConfig", "WavLMModel"),
-    "data2vec-audio": ("Data2VecAudioConfig", "Data2VecAudioModel"),
-    "unispeech": ("UniSpeechConfig", "UniSpeechModel"),
-    "unispeech-sat": ("UniSpeechSatConfig", "UniSpeechSatModel"),
-    "wav2vec2-conformer": ("Wav2Vec2ConformerConfig", "Wav2Vec2ConformerModel"),
-    "sew": ("SEWConfig", "SEWModel"),
-    "sew-d": ("SEWDConfig", "SEWDModel"),
-    "wav2vec2-bert": ("Wav2Vec2BertConfig", "Wav2Vec2BertModel"),
-    "whisper": ("WhisperConfig", "WhisperEncoder"),
-}
-EACH_ALONE = ("wav2vec2-conformer", "sew", "sew-d")
 # Training-time tensors that checkpoints may lack or have: they mask inputs, count batches, and play no part here.
 UNUSED_TENSORS = {"masked_spec_embed", "num_batches_tracked"}
 # What pre-training and fine-tuning put on an encoder, in files whose encoder has no prefix.
 HEADS = re.compile(
     r"(lm_head|ctc_proj|classifier|projector|tdnn|objective|layer_weights|quantizer|project_hid|project_q"
-    r"|dropout_features|final_proj|label_embeddings_concat|speaker_proj|adapter|decoder|proj_out)(\.|$)"
+    r"|dropout_features|final_proj|label_embeddings_concat|speaker_proj|adapter|decoder|proj_out|ctc_head|joint"
+    r"|encoder_projector|decoder_transformer|downsample|upsample)(\.|$)"
 )
 # torch's two names of a weight norm: of old files, and of the parametrization that stands in its place.
 WEIGHT_NORM = ((".weight_g", ".parametrizations.weight.original0"), (".weight_v", ".parametrizations.weight.original1"))
+# Of MMS: a pair of small layers in each block, of which there is a file a language.
+ADAPTER_FILE, ADAPTER_LAYER = "adapter.", ".adapter_layer."
 # Of peft: low-rank updates, and the layers that they stand beside, which then have another name.
 ADAPTER_PARTS = re.compile(
     r"(\.|^)(lora_(A|B|E|embedding_A|embedding_B|magnitude_vector)|base_layer|ia3_l|hada_w\d_.)(\.|$)"
 )
-PREFIXES = ("model.encoder.", "encoder.")  # of Whisper's encoder with a head, and without one
 
 
 @register_upstream(
@@ -104,31 +88,35 @@ def from_transformers(checkpoint: str) -> HuggingFaceUpstream:
     import transformers
 
     spec = f"hf:{checkpoint}"
-    if checkpoint.startswith((".", "/", "~")) and not Path(checkpoint).expanduser().is_dir():
+    source, adapter = _parts(checkpoint)
+    if source.startswith((".", "/", "~")) and not Path(source).expanduser().is_dir():
         raise CheckpointError(f"{spec}: no such folder; correct the path")
-    source = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().is_dir() else checkpoint
+    source = str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     files = CheckpointFiles(spec, source)
     written = files.config()
     model_type = model_type_of(spec, written)
+    kind = KINDS[model_type]
     preprocessor = files.preprocessor()
+    written = settings_of_encoder(spec, model_type, written)
     require_fitting_extractor(spec, model_type, written, preprocessor)
     written = plain_config(spec, written)
     try:
-        config = getattr(transformers, NETWORKS[model_type][0]).from_dict(written)
+        config = getattr(transformers, kind.config).from_dict(written)
         config.dtype = torch.float32  # whatever the file holds
-        extractor = getattr(transformers, EXTRACTORS[model_type]).from_dict(preprocessor)
-        tensors = files.tensors()
-        model, left_out = _model(spec, model_type, config, tensors)
-        network = _network(model_type, model, extractor)
+        extractor = getattr(transformers, kind.extractor).from_dict(preprocessor)
+        tensors, ours = files.tensors(), {} if adapter is None else files.adapter(adapter)
+        model, left_out = _model(spec, model_type, config, tensors, ours)
+        network = kind.wrap(model, extractor)
         require_short_frames(spec, network)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises many kinds for one cause: this is no usable checkpoint
         raise unusable(spec, error) from error
     settings = {"model": _without_provenance(config.to_dict()), "preprocessor": extractor.to_dict()}
-    upstream = HuggingFaceUpstream(network, Path(source).name, settings)
+    label = Path(source).name if adapter is None else f"{Path(source).name}@{adapter}"
+    upstream = HuggingFaceUpstream(network, label, settings)
     if left_out:
         upstream.remark = (
             f"{spec}: {len(left_out)} tensors of its file{such_as(left_out)} lie beside the encoder and are left out "
@@ -137,27 +125,37 @@ def from_transformers(checkpoint: str) -> HuggingFaceUpstream:
     return upstream
 
 
+def _parts(checkpoint: str) -> tuple[str, str | None]:
+    """The folder or hub id, and the name of an adapter's file that stands behind it: ORG/NAME@adapter.LANGUAGE."""
+    source, at, name = checkpoint.rpartition("@")
+    if not at or not name.startswith(ADAPTER_FILE) or Path(checkpoint).expanduser().is_dir():
+        return checkpoint, None
+    return source, name
+
+
 def _model(
-    spec: str, model_type: str, config: Any, tensors: Mapping[str, torch.Tensor]
+    spec: str,
+    model_type: str,
+    config: Any,
+    tensors: Mapping[str, torch.Tensor],
+    adapter: Mapping[str, torch.Tensor],
 ) -> tuple[torch.nn.Module, list[str]]:
     """transformers' network with exactly these weights, in evaluation mode, and what is left out as a head unheard of.
 
     Raises: CheckpointError: weights and network do not fit.
     """
-    import transformers
-    from transformers.models.whisper import modeling_whisper
-
-    name = NETWORKS[model_type][1]
-    network = getattr(modeling_whisper if model_type == "whisper" else transformers, name)
+    kind: Kind = KINDS[model_type]
+    network = kind.network_class()
     shapes = without_memory(spec, lambda: network(config)).state_dict()
-    prefixes = PREFIXES if model_type == "whisper" else (f"{network.base_model_prefix}.",)
+    prefixes = (f"{network.base_model_prefix}.",) if kind.prefixes is None else kind.prefixes
     _require_no_adapter(spec, tensors)
-    taken, left_out = _taken(spec, tensors, shapes, prefixes, whole=model_type != "whisper")
+    taken, left_out = _taken(spec, tensors, shapes, prefixes, whole=kind.whole)
+    taken |= _of_adapter(spec, adapter, shapes, prefixes)
     lacking = {key for key in set(shapes) - set(taken) if key.split(".")[-1] not in UNUSED_TENSORS}
     if lacking:
         raise CheckpointError(
             f"{spec}: weights lack {len(lacking)} tensors of a {model_type} model{such_as(lacking)}; "
-            f"it is a checkpoint of another architecture or not whole"
+            f"it is a checkpoint of another architecture or not whole{_adapters_hint(spec, lacking)}"
         )
     for key, tensor in taken.items():
         if tensor.shape != shapes[key].shape:
@@ -169,6 +167,31 @@ def _model(
     unused = {key: torch.zeros_like(value) for key, value in model.state_dict().items() if key not in taken}
     load_exactly(spec, model, {**taken, **unused})
     return model.eval(), left_out
+
+
+def _of_adapter(
+    spec: str, adapter: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Tensor], prefixes: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
+    """The weights of an adapter by their names in the network, without the recogniser's output layer.
+
+    Raises: CheckpointError: they are not those of all adapter layers that the network has.
+    """
+    taken = {name: tensor for name, tensor in adapter.items() if not HEADS.match(name)}
+    for prefix in prefixes:
+        taken = {name.removeprefix(prefix): tensor for name, tensor in taken.items()}
+    places = {name for name in shapes if ADAPTER_LAYER in name} if adapter else set()
+    if adapter and (not places or taken.keys() != places):
+        odd = taken.keys() ^ places
+        raise CheckpointError(
+            f"{spec}: the adapter has {len(taken)} tensors, the network of config.json {len(places)} of adapter layers"
+            f"{such_as(odd)}: they are of different models, or config.json lacks adapter_attn_dim"
+        )
+    return taken
+
+
+def _adapters_hint(spec: str, lacking: set[str]) -> str:
+    where = f"; name the file of one of its adapters, as {spec}@{ADAPTER_FILE}LANGUAGE"
+    return where if lacking and all(ADAPTER_LAYER in name for name in lacking) else ""
 
 
 def _require_no_adapter(spec: str, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -206,7 +229,7 @@ def _taken(
             if not HEADS.match(name.removeprefix("model.")):
                 beside.append(name)
             continue
-        if not prefix and HEADS.match(name):
+        if not prefix and HEADS.match(name) and name not in shapes:
             continue
         key = _renamed(name.removeprefix(prefix), shapes)
         if key in taken:
@@ -234,16 +257,6 @@ def _renamed(key: str, shapes: Mapping[str, torch.Tensor]) -> str:
     for old, new in WEIGHT_NORM:
         key = key.removesuffix(old) + new if key.endswith(old) and key not in shapes else key
     return key
-
-
-def _network(model_type: str, model: Any, extractor: Any) -> Network:
-    if EXTRACTORS[model_type] == MEL:
-        return WhisperEncoder(model, extractor)
-    if EXTRACTORS[model_type] == STACKED_MEL:
-        return _each_alone.of_stacked_mel(model, extractor)
-    if model_type in EACH_ALONE:
-        return _each_alone.of_waveforms(model, bool(extractor.do_normalize))
-    return ConvTransformer(model, bool(extractor.do_normalize))
 
 
 def _without_provenance(config: dict[str, Any]) -> dict[str, Any]:
