@@ -14,8 +14,10 @@ from pretrained_files import SMALL, assert_contract_holds, noise, shaken, states
 from safetensors.torch import load_file, save_file
 from small_encoders import KINDS, saved
 
+from core.finetuning import FineTuning
 from upstreams._base import Upstream
 from upstreams._encoders.fingerprint import fixed_noise
+from upstreams._finetuning import opened, trained_tensors
 from upstreams._resolve import build_upstream
 
 
@@ -109,6 +111,16 @@ def test_mimi_is_transformers(tmp_path):
     blocks = next(module for name, module in model.named_modules() if name.endswith("encoder_transformer.layers"))
     seen = blocks_seen(blocks, lambda: model.encode(wav[None, None]))
     torch.testing.assert_close(states_of(upstream, wav), torch.stack(seen), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_blocks_are_fine_tuned_from_the_last_one(name, tmp_path):
+    upstream, _, _ = loaded(name, tmp_path)
+    last = upstream.trainable_blocks()[-1]
+    trained = trained_tensors(opened(upstream, FineTuning.from_text("top:1")))
+    assert {id(value) for value in trained.values()} == {id(value) for value in last.parameters()}
+    if name.startswith(("moonshine", "parakeet", "mimi")):
+        assert len(upstream.trainable_blocks()) == upstream.num_layers - 1
 
 
 def each_output(upstream: Upstream, change: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -8,7 +8,8 @@ at half the rate. Every utterance is computed alone: convolutions mirror or pad 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ class States(NamedTuple):
     hidden_states: tuple[torch.Tensor, ...]
 
 
-class _EncoderOnly(nn.Module):
+class _EncoderOnly(nn.Module, ABC):
     """What a codec computes until it would decode: the parts that files have under `encoder` and the like."""
 
     def __init__(self, config: Any) -> None:
@@ -38,9 +39,13 @@ class _EncoderOnly(nn.Module):
         layers = tuple(self.layers(input_values[:, None]))
         return States(layers[-1], layers)
 
+    @abstractmethod
     def layers(self, waveform: torch.Tensor) -> list[torch.Tensor]:
         """(1, 1, samples) -> hidden states."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def blocks(self) -> Iterable[nn.Module]:
+        """See Upstream.trainable_blocks."""
 
 
 class EncodecStates(_EncoderOnly):
@@ -62,6 +67,10 @@ class EncodecStates(_EncoderOnly):
         quantised = [self.quantizer.decode(codes[:count]) for count in self.counts]
         return [layer.transpose(1, 2) for layer in (latents, *quantised)]
 
+    def blocks(self) -> Iterable[nn.Module]:
+        """See _EncoderOnly.blocks."""
+        return [layer for layer in self.encoder.layers if any(True for _ in layer.parameters())]
+
 
 class DacStates(_EncoderOnly):
     """DAC's latents, and their sums of code vectors of one codebook, of two, and so on."""
@@ -79,6 +88,10 @@ class DacStates(_EncoderOnly):
         latents = self.encoder(waveform)  # (1, hidden_size, frames)
         quantised = [self.quantizer(latents, count)[0] for count in self.counts]
         return [layer.transpose(1, 2) for layer in (latents, *quantised)]
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """See _EncoderOnly.blocks."""
+        return list(self.encoder.block)
 
 
 class MimiStates(_EncoderOnly):
@@ -107,6 +120,10 @@ class MimiStates(_EncoderOnly):
                 hook.remove()
         return states
 
+    def blocks(self) -> Iterable[nn.Module]:
+        """See _EncoderOnly.blocks."""
+        return list(self.encoder_transformer.layers)
+
 
 def of_encodec(model: Any, extractor: Any) -> EachAlone:
     """EnCodec and Mimi, whose convolutions fill up the last frame themselves."""
@@ -130,7 +147,7 @@ def _of_frames(model: Any, hop: int, filled: Callable[[torch.Tensor], torch.Tens
         hop,
         hop,  # of less, most of the only frame would be padding
         num_layers=len(model.counts) + 1,
-        sample_rate=int(model.config.sampling_rate),
+        blocks_of=lambda codec: codec.blocks(),
     )
 
 

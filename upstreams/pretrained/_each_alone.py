@@ -7,7 +7,7 @@ single utterance has the hidden states that transformers gives it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,17 @@ from upstreams._encoders.fingerprint import (
 MEL_WINDOW, MEL_HOP = 400, 160  # samples, of SeamlessM4TFeatureExtractor
 
 
+def _of_encoder(model: Any) -> Iterable[nn.Module]:
+    encoder = model.encoder
+    found: Iterable[nn.Module] = encoder.layers if hasattr(encoder, "layers") else encoder.encoder.layer  # SEW-D's
+    return found
+
+
+def _of_model(model: Any) -> Iterable[nn.Module]:
+    found: Iterable[nn.Module] = model.layers  # the model is an encoder itself
+    return found
+
+
 class EachAlone(nn.Module):
     """A network that computes one utterance at a time.
 
@@ -40,7 +51,7 @@ class EachAlone(nn.Module):
         downsample_rate: samples a frame.
         min_samples: the shortest input that gives a frame.
         num_layers: hidden states of the model, where its configuration has them by another name.
-        sample_rate: of the waveforms, in hertz.
+        blocks_of: the model's, see Upstream.trainable_blocks.
         probe: keywords made of fixed noise, for the fingerprint; of a second of waveform if left out.
         spectrum: what the model's spectra of a second of noise are known by, where it reads spectra.
     """
@@ -56,7 +67,7 @@ class EachAlone(nn.Module):
         min_samples: int,
         *,
         num_layers: int | None = None,
-        sample_rate: int = SAMPLE_RATE,
+        blocks_of: Callable[[Any], Iterable[nn.Module]] = _of_encoder,
         probe: dict[str, torch.Tensor] | None = None,
         spectrum: Callable[[], list[str]] = list,
     ) -> None:
@@ -67,7 +78,8 @@ class EachAlone(nn.Module):
         self.arguments = arguments
         self.frames = frames
         self.num_layers = int(model.config.num_hidden_layers) + 1 if num_layers is None else num_layers
-        self.sample_rate = sample_rate
+        self.sample_rate = int(getattr(model.config, "sampling_rate", None) or SAMPLE_RATE)  # a codec's
+        self.blocks_of = blocks_of
         self.hidden_size = int(model.config.hidden_size)
         self.downsample_rate = downsample_rate
         self.min_samples = min_samples
@@ -77,8 +89,7 @@ class EachAlone(nn.Module):
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """See Upstream.trainable_blocks."""
-        encoder = self.model.encoder
-        return list(encoder.layers if hasattr(encoder, "layers") else encoder.encoder.layer)  # SEW-D's lie deeper
+        return list(self.blocks_of(self.model))
 
     def frame_lengths(self, wav_lengths: torch.Tensor) -> torch.Tensor:
         """See Upstream.frame_lengths."""
@@ -125,7 +136,11 @@ def of_moonshine(model: Any, extractor: Any) -> EachAlone:
     """Moonshine's encoder; the number of its blocks is named apart from the decoder's."""
     kernels_and_strides = [(conv.kernel_size[0], conv.stride[0]) for conv in (model.conv1, model.conv2, model.conv3)]
     return _of_convolutions(
-        model, extractor, kernels_and_strides, num_layers=int(model.config.encoder_num_hidden_layers) + 1
+        model,
+        extractor,
+        kernels_and_strides,
+        num_layers=int(model.config.encoder_num_hidden_layers) + 1,
+        blocks_of=_of_model,
     )
 
 
@@ -136,6 +151,7 @@ def _of_convolutions(
     *,
     squeeze: int = 1,
     num_layers: int | None = None,
+    blocks_of: Callable[[Any], Iterable[nn.Module]] = _of_encoder,
 ) -> EachAlone:
     def arguments(wav: torch.Tensor) -> dict[str, torch.Tensor]:
         if extractor.do_normalize:
@@ -148,7 +164,7 @@ def _of_convolutions(
     rate, shortest = squeeze, squeeze
     for kernel, stride in reversed(kernels_and_strides):
         rate, shortest = rate * stride, (shortest - 1) * stride + kernel
-    return EachAlone(model, arguments, frames, rate, shortest, num_layers=num_layers)
+    return EachAlone(model, arguments, frames, rate, shortest, num_layers=num_layers, blocks_of=blocks_of)
 
 
 def of_stacked_mel(model: Any, extractor: Any) -> EachAlone:
@@ -176,7 +192,8 @@ def of_normalised_mel(model: Any, extractor: Any) -> EachAlone:
             lengths = (lengths + (kernel - 1) // 2 * 2 - kernel).div(stride, rounding_mode="floor") + 1
         return lengths
 
-    return _of_spectra(model, extractor, frames, hop * stride**halvings, 2 * hop, int(config.num_mel_bins))
+    size = int(config.num_mel_bins)
+    return _of_spectra(model, extractor, frames, hop * stride**halvings, 2 * hop, size, blocks_of=_of_model)
 
 
 def _of_spectra(
@@ -186,6 +203,8 @@ def _of_spectra(
     downsample_rate: int,
     min_samples: int,
     size: int,
+    *,
+    blocks_of: Callable[[Any], Iterable[nn.Module]] = _of_encoder,
 ) -> EachAlone:
     """A network on its feature extractor's spectra of `size` values each."""
 
@@ -203,4 +222,6 @@ def _of_spectra(
 
     noise = 10 * fixed_noise(PROBE_FRAMES * size).view(1, PROBE_FRAMES, size)
     probe = {"input_features": noise, "attention_mask": torch.ones(1, PROBE_FRAMES, dtype=torch.int64)}
-    return EachAlone(model, arguments, frames, downsample_rate, min_samples, probe=probe, spectrum=spectrum)
+    return EachAlone(
+        model, arguments, frames, downsample_rate, min_samples, blocks_of=blocks_of, probe=probe, spectrum=spectrum
+    )

@@ -66,7 +66,7 @@ def model_type_of(spec: str, config: Mapping[str, Any]) -> str:
     return model_type
 
 
-def settings_of_encoder(spec: str, model_type: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
+def settings_of_encoder(spec: str, model_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of config.json that has the encoder's settings, with what the kind needs.
 
     Raises: CheckpointError: there is no such part, or a setting has a value that can't be used.
