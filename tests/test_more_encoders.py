@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from upstreams._base import Upstream
 from upstreams._encoders.fingerprint import fixed_noise
 from upstreams._finetuning import opened, trained_tensors
 from upstreams._resolve import build_upstream
+from upstreams.pretrained import _transformers_kinds
 
 
 def loaded(name: str, folder: Path) -> tuple[Upstream, Any, Any]:
@@ -199,6 +201,15 @@ def test_settings_that_can_not_be_honoured_are_refused(name, file, settings, mes
     folder, _, _ = saved(name, tmp_path)
     edit(folder, file, **settings)
     assert message in refusal(f"hf:{folder}")
+
+
+def test_every_kind_is_in_the_table_of_the_docs():
+    text = (Path(__file__).parent.parent / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    table = text.split("## Encoders of `hf:`")[1].split("\n## ")[0]
+    first = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = {name for cell in first for name in re.findall(r"`([\w-]+)`", cell)}
+    named |= {f"parakeet{name}" for name in named if name.startswith("_")}
+    assert set(_transformers_kinds.KINDS) <= named
 
 
 MMS = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True, "adapter_attn_dim": 4}

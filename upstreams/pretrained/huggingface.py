@@ -52,7 +52,8 @@ ADAPTER_PARTS = re.compile(
         name="hf",
         title="Hugging Face speech encoder: hf:ID_OR_FOLDER",
         paper="wav2vec 2.0 arXiv:2006.11477, HuBERT arXiv:2106.07447, WavLM arXiv:2110.13900, "
-        "data2vec arXiv:2202.03555, Whisper arXiv:2212.04356",
+        "data2vec arXiv:2202.03555, Whisper arXiv:2212.04356, Moonshine arXiv:2410.15608, Parakeet arXiv:2305.05084, "
+        "EnCodec arXiv:2210.13438, DAC arXiv:2306.06546, Mimi arXiv:2410.00037",
     )
 )
 class HuggingFaceUpstream(NetworkUpstream):
