@@ -81,7 +81,12 @@ def test_unit_and_direction():
     told = {metric.name: (metric.unit, metric.direction, metric.sign, metric.optimum) for metric in METRICS}
     lower, higher = ("%", "lower", -1, 0.0), ("%", "higher", 1, 100.0)
     rates = dict.fromkeys(("wer", "cer", "per", "slot_value_cer", "eer", "der"), lower)
-    signals = {"pesq": ("", "higher", 1, 4.643888474), "si_sdri": ("dB", "higher", 1, None), "stoi": higher}
+    signals = {
+        "pesq": ("", "higher", 1, 4.643888474),
+        "si_sdri": ("dB", "higher", 1, None),
+        "stoi": higher,
+        "bleu": ("", "higher", 1, 100.0),
+    }
     assert told == {**dict.fromkeys(("accuracy", "slot_type_f1", "mtwv"), higher), **rates, **signals}
     with pytest.raises(UnknownNameError, match="did you mean 'accuracy'"):
         get_metric("acuracy")
