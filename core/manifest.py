@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from core._file_digests import remembered_digests
 from core._metadata import FILE_NAMES, Files, cleaned, read_rows
 from core.audio import read_audio
@@ -316,13 +318,20 @@ def _duplicates(utterances: Iterable[Utterance]) -> list[str]:
     return problems
 
 
-def validate(manifest: Manifest, categorical: Sequence[str] = (), advance: Callable[[], None] = lambda: None) -> None:
+def validate(
+    manifest: Manifest,
+    categorical: Sequence[str] = (),
+    advance: Callable[[], None] = lambda: None,
+    decoded: Callable[[Utterance, torch.Tensor], None] = lambda utterance, wav: None,
+) -> None:
     """Decodes every recording and compares labels across splits.
 
     Args:
         manifest: what to check.
         categorical: labels whose valid and test values must occur in train.
         advance: called once for each recording, for a progress bar.
+        decoded: called with each recording that is no mixture and its piece that counts, float32 (samples,) at 16 kHz,
+            by several threads.
 
     Raises: ManifestError: names every bad row in one go.
     """
@@ -330,11 +339,14 @@ def validate(manifest: Manifest, categorical: Sequence[str] = (), advance: Calla
     def problem_of(utterance: Utterance) -> str | None:
         try:
             for source in utterance.sources:
-                samples = len(read_audio(source.path))
+                wav = read_audio(source.path)
+                samples = len(wav)
                 if max(source.start + 1, source.stop or 0) > samples:
                     piece = f"{source.start} to {source.stop or 'the end'}"
                     name = f" of {source.path.name}" if utterance.mixture else ""
                     return f"{utterance.where}: piece {piece} of {samples} samples{name}"
+                if utterance.mixture is None:
+                    decoded(utterance, wav[source.start : source.stop])
         except AudioError as error:
             return f"{utterance.where}: {error}"
         finally:

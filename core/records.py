@@ -76,10 +76,11 @@ class ResultRecord:
         artifacts: file name -> sha256 of what lies in the run's folder.
         circumstances: not part of the result: wall seconds by stage, versions, git commit, machine, time,
             upstream_spec; upstream_checks, those of the contract that the upstream passed before its numbers were
-            trusted; and what is measured beside it: gflops_per_second of audio (None where they can't be
-            counted), layer_norms, the mean norm of each layer's features on valid, by which layer weights can be
-            compared, and of a fine-tuned upstream `finetuning`: trained_parameters and audio_seconds that passed it,
-            and what both are of the frozen one.
+            trusted; leaks, where recordings of test are in another split (two_splits) or in what the upstream was
+            trained on (pretraining): count, of, and ids of some; and what is measured beside it: gflops_per_second of
+            audio (None where they can't be counted), layer_norms, the mean norm of each layer's features on valid, by
+            which layer weights can be compared, and of a fine-tuned upstream `finetuning`: trained_parameters and
+            audio_seconds that passed it, and what both are of the frozen one.
         schema_version: of the fields; a record of an older one is upgraded when it is read.
     """
 

@@ -15,6 +15,7 @@ from leaderboard.cell_curves import with_curves
 from leaderboard.finetuned import tunings
 from leaderboard.grouping import Entry, Group, grouped
 from leaderboard.head_comparison import comparisons
+from leaderboard.leaks import pretraining_leaks
 from leaderboard.published import beside, published_columns, rows_for
 from leaderboard.result_cells import columns_of, results_of
 from leaderboard.usable_records import LeftOut, usable_records
@@ -134,6 +135,7 @@ def _row(name: str, record: ResultRecord, score: float | None, rank: float, cell
         score=score,
         mean_rank=rank,
         cells=dict(cells),
+        leaks=tuple(pretraining_leaks(cells)),
         **facts,
     )
 

@@ -282,6 +282,7 @@ class Row:
         mean_rank: mean over the tasks of the place by the mean (ties share the mean of their places).
         cells: `Column.key` -> cell; a task that was not run is missing.
         family: of self-supervision, as its records name it, such as contrastive; empty where they don't.
+        leaks: in words, what of the tests it was trained on; empty where nothing is known to be.
     """
 
     name: str
@@ -295,6 +296,7 @@ class Row:
     mean_rank: float
     cells: Mapping[str, ResultCell]
     family: str = ""
+    leaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from leaderboard.board import Board, Column, Leaderboard, ResultCell, Row
 from leaderboard.domains import domain_of, headings_of, in_domains
 from leaderboard.families import families_of
 from leaderboard.figures import Figure, figures_of, series_of
+from leaderboard.leaks import leak_notes
 
 # Circumstances that differ from run to run, or from upstream to upstream: no setting.
-STAGES = {"wall_seconds", "finished", "upstream_spec", "gflops_per_second", "layer_norms", "finetuning"}
+STAGES = {"wall_seconds", "finished", "upstream_spec", "gflops_per_second", "layer_norms", "finetuning", "leaks"}
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Line:
         cells: in the order of the columns.
         source: where published numbers stand.
         family: of the upstream; empty where unknown.
+        leaks: what of the tests it was trained on, in words; empty where nothing is known to be.
         lane: place of its family in `BoardView.families`, after them where it is unknown.
     """
 
@@ -74,6 +76,7 @@ class Line:
     source: str = ""
     family: str = ""
     lane: int = 0
+    leaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class BoardView:
         transcripts: (column, its rows with mistakes).
         settings: what runs have in common: (name, value) of versions, commit and machine.
         setting: run digest -> place in the settings.
+        leaks: sentences on recordings of test that are elsewhere, too.
         domains: of many columns, what they ask of speech: (domain, how many neighbours); else empty.
     """
 
@@ -109,6 +113,7 @@ class BoardView:
     settings: tuple[tuple[tuple[str, str], ...], ...]
     setting: Mapping[str, int]
     domains: tuple[tuple[str, int], ...] = ()
+    leaks: tuple[str, ...] = ()
 
 
 def page(leaderboard: Leaderboard) -> str:
@@ -183,6 +188,7 @@ def _view(board: Board, key: str) -> BoardView:
         single_layers=tuple(figure for figure in figures if figure.name.startswith("single-layers")),
         transcripts=tuple((column, rows) for column, rows in transcripts if rows),
         settings=tuple(distinct),
+        leaks=tuple(leak_notes(board)),
         setting={run: distinct.index(facts) for run, facts in settings.items()},
     )
 
@@ -218,6 +224,7 @@ def _lines(board: Board, series: Mapping[str, Series]) -> list[Line]:
                 tuple(cells),
                 family=row.family,
                 lane=families.index(row.family),
+                leaks=row.leaks,
             )
         )
     for published in board.published:

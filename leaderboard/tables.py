@@ -15,6 +15,7 @@ from rich.text import Text
 
 from leaderboard.board import INTERVAL_NOTE, Board, BudgetScore, Interval, Leaderboard, PublishedRow, ResultCell, Row
 from leaderboard.families import families_of
+from leaderboard.leaks import FLAG, leak_notes
 
 READING = f"Bold is the best of a column, underlined what can't be told apart from it. {INTERVAL_NOTE}"
 
@@ -75,7 +76,8 @@ def lines(board: Board) -> list[Line]:
 
 def _measured(row: Row, board: Board) -> Line:
     cells = [cell_text(row.cells[column.key]) if column.key in row.cells else ABSENT for column in board.columns]
-    return Line(row.name, _millions(row.params), _score(row.score), cells, family=row.family)
+    name = f"{row.name} {FLAG}" if row.leaks else row.name
+    return Line(name, _millions(row.params), _score(row.score), cells, family=row.family)
 
 
 def _published(row: PublishedRow, board: Board) -> Line:
@@ -122,7 +124,7 @@ def notes(board: Board) -> list[str]:
     if board.published:
         sources = dict.fromkeys(source for row in board.published for source in row.source.split("; "))
         texts.append(f"Published rows were not measured here; they come from {'; '.join(sources)}.")
-    return texts
+    return [*texts, *leak_notes(board)]
 
 
 def stability(board: Board) -> Iterator[str]:

@@ -15,6 +15,7 @@ from core.audio import PREPROCESSING, SAMPLE_RATE
 from core.code import code_digest
 from core.digest import digest_of, tensors_digest
 from core.errors import ContractError
+from core.fingerprints import Fingerprint
 from core.hidden_states import HiddenStates
 from core.lengths import padding_mask
 from core.registry import Registry
@@ -132,6 +133,17 @@ class Upstream(nn.Module, ABC):
         if checkpoint is not None:
             raise ContractError(f"{cls.card.name} takes no checkpoint: leave out '@{checkpoint}'")
         return cls()
+
+    @classmethod
+    def heard_in_pretraining(cls, checkpoint: str | None) -> Mapping[str, Fingerprint]:
+        """Fingerprints of recordings that the weights were trained on, under any names; empty where unknown.
+
+        Args:
+            checkpoint: as `from_checkpoint` is given it.
+
+        Raises: CheckpointError: what is said of them is damaged.
+        """
+        return {}
 
     @property
     def inference_module(self) -> nn.Module:

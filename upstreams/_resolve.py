@@ -19,6 +19,7 @@ import torch
 from core.checks import described, source_of
 from core.digest import path_digest
 from core.errors import BenchmarkError, CheckpointError, ContractError, UnknownNameError
+from core.fingerprints import Fingerprint
 from core.registry import load_module, unknown_name
 from upstreams._base import UPSTREAMS, Upstream, is_plug_in
 from upstreams._pretraining.contract import trainable
@@ -96,6 +97,17 @@ def build_upstream(spec: str) -> Upstream:
         # Its weights may lie outside torch, where no state_dict has them.
         built.checkpoint_digest = path_digest(Path(checkpoint).expanduser())
     return built
+
+
+def heard_in_pretraining(spec: str) -> Mapping[str, Fingerprint]:
+    """Fingerprints of recordings that an upstream was trained on; empty where that is unknown.
+
+    Raises: BenchmarkError: unknown name, or a damaged checkpoint.
+    """
+    if spec.startswith(INSTANCE):  # an object that a program holds
+        return {}
+    upstream, checkpoint = upstream_class(spec)
+    return upstream.heard_in_pretraining(checkpoint)
 
 
 def _checkpoint_of(upstream: type[Upstream], typed: str | None) -> str | None:

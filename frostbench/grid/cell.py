@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from core.audio import SAMPLE_RATE
 from core.feature_cache import DTYPES, Dtype, Kind
@@ -41,6 +41,7 @@ class Cell:
         frames: what becomes of them, where the head needs frames; else None.
         live: the splits whose recordings pass the upstream whenever they are drawn instead of once.
         long: how many recordings pass in pieces; found once it is clear that the cell has to be run.
+        leaks: recordings of test that are elsewhere, too, as the record names them (see frostbench/grid/leaks.py).
     """
 
     upstream: UpstreamFacts
@@ -52,6 +53,7 @@ class Cell:
     frames: Frames | None = None
     live: tuple[str, ...] = ()
     long: int = 0
+    leaks: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def examples(self) -> Mapping[str, Sequence[Example]]:

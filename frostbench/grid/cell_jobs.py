@@ -172,6 +172,7 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     made = {
         "upstream_spec": cell.upstream.spec,
         "upstream_checks": checks,
+        **({"leaks": cell.leaks} if cell.leaks else {}),
         **measured,
         **circumstances(device, seconds),
     }

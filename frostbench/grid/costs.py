@@ -27,7 +27,7 @@ TRUST = 10.0  # seconds: what was measured here before is rarely far from what i
 
 # Built in, in seconds of one core of two-core machines (AMD EPYC, Intel Xeon), all with one thread. They need to be
 # right within a factor of a few: what is measured corrects them.
-RECORDING = Cost(0.0, 2e-3)  # decoded, and looked at
+RECORDING = Cost(0.0, 5e-3)  # decoded, fingerprinted, and compared with the others
 CHECKING, COUNTING = Cost(0.5, 0.0), Cost(1.0, 0.0)  # of an upstream
 LEAVING = Cost(1.0, 0.0)
 PER_PARAMETER = 1.2e-9  # of a second of audio

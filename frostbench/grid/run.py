@@ -19,11 +19,12 @@ from frostbench.grid.cell import Cell, count_long
 from frostbench.grid.cell_jobs import extract_features, run_cell, train_heads
 from frostbench.grid.decoding import decoded_once
 from frostbench.grid.finetuning import finetune
+from frostbench.grid.leaks import find_leaks
 from frostbench.grid.measures import gflops_per_second
 from frostbench.grid.needs import Part, dtypes_of, needs_of, sizes_of
 from frostbench.grid.plan import Grid, Plan, make_cells
 from frostbench.grid.preparing import PlannedRun, Prepared, planned_run, prepare
-from frostbench.grid.recordings import validate_once
+from frostbench.grid.recordings import copies_once, validate_once
 from frostbench.grid.stages import Stages
 from frostbench.grid.sweeps import finetuning_work, quick_first, sweep_name, sweeps_of, training_work
 from frostbench.grid.upstream_checks import check_upstreams
@@ -164,7 +165,11 @@ def _compute(
     workers = max(1, executor.workers)
     prepared = prepare(plan, _parts(plan.clips, pending), manifest, folders, grid.cache_limit, workers)
     stages = Stages(executor, watcher, prepared.costs, prepared.stages)
-    validate_once(manifest, plan.rows, folders.cache, stages)  # before anything is written for jobs
+    prints = validate_once(manifest, plan.rows, folders.cache, stages)  # before anything is written for jobs
+    waves, lines = find_leaks(prepared.waves, prints, copies_once(prints, plan.rows, folders.cache))
+    for line in lines:
+        watcher.say(f"note: {line}")
+    prepared = replace(prepared, waves=waves)
     with folders_in_use(folders.cache):
         _compute_prepared(grid, prepared, plan, pending, report, folders, stages)
 

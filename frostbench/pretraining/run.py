@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from core.errors import BenchmarkError
+from core.errors import BenchmarkError, ManifestError
 from core.extras import require_extra
-from core.manifest import Manifest, validate
+from core.fingerprints import Fingerprint, copies
+from core.manifest import Manifest
 from frostbench.jobs.base import Executor, Job, Outcome, ProgressCounter, run_job, set_up_worker
 from frostbench.jobs.forecast import Forecast
 from frostbench.jobs.local import devices_here
 from frostbench.jobs.progress import Watcher
+from frostbench.preparation import fingerprints_of, line_of_copies
 from frostbench.pretraining.duration import stages_of
 from tasks.corpora._audio_folder import is_audio_folder, read_audio_folder
 from tasks.corpora._base import CORPORA, open_corpus
+from upstreams._encoders.notes import recordings_note
 from upstreams._pretraining.options import parse_options
 from upstreams._pretraining.plan import (
     Pretraining,
@@ -96,9 +101,9 @@ def pretrain_all(
     Raises: ManifestError: recordings that can't be read; names all of them.
     """
     require_extra("pretrain", "pretrain")
-    jobs = [_job(plan, manifest, folder, settings) for plan in plans]
     with runner:
-        forecast = _begin(plans, manifest, watcher, runner.workers)
+        forecast, recordings = _begin(plans, manifest, watcher, runner.workers)
+        jobs = [_job(plan, manifest, folder, replace(settings, recordings=recordings)) for plan in plans]
         numbers = {id(job): number for number, job in enumerate(jobs)}
 
         def done(outcome: Outcome) -> None:
@@ -124,7 +129,8 @@ def pretrain_together(
     """
     require_extra("pretrain", "pretrain")
     set_up_worker(1)
-    forecast = _begin(plans, manifest, watcher, 1) if is_first_process() else None
+    forecast, recordings = _begin(plans, manifest, watcher, 1) if is_first_process() else (None, None)
+    settings = replace(settings, recordings=recordings)  # the first process writes the checkpoint
     counter = ProgressCounter(watcher.advance, watcher.say, None if forecast is None else forecast.follow)
     outcomes = []
     for number, plan in enumerate(plans):
@@ -153,8 +159,13 @@ def _job(plan: Pretraining, manifest: Manifest, folder: Path, settings: Pretrain
     return Job(f"pretraining {plan.upstream}", pretrain, (plan, manifest, folder, settings))
 
 
-def _begin(plans: Sequence[Pretraining], manifest: Manifest, watcher: Watcher, workers: int) -> Forecast:
-    """Looks at every recording, and tells how much is to be done; gives the forecast of what comes."""
+def _begin(
+    plans: Sequence[Pretraining], manifest: Manifest, watcher: Watcher, workers: int
+) -> tuple[Forecast, dict[str, Any]]:
+    """Looks at every recording, and tells how much is to be done.
+
+    Returns: the forecast of what comes, and what checkpoints note of the recordings.
+    """
     heard = replace(manifest, utterances=manifest.recordings("train"))
     stages = checking, pretraining = stages_of(plans, len(heard.utterances))
     forecast = Forecast(stages, workers)
@@ -167,9 +178,20 @@ def _begin(plans: Sequence[Pretraining], manifest: Manifest, watcher: Watcher, w
         forecast.follow(0, 1)
         watcher.advance(1)
 
-    validate(heard, advance=advance)
+    prints = fingerprints_of(heard, advance=advance)
+    _warn_of_test(manifest, prints, watcher)
     forecast.ended(0)
     forecast.begin(pretraining.title, pretraining.works, workers)
     unit = "seconds" if plans[0].recipes[0].minutes else "audio-seconds"
     watcher.stage(pretraining.title, sum(work.amount for work in pretraining.works), unit)
-    return forecast
+    return forecast, recordings_note(list(prints.values()))
+
+
+def _warn_of_test(manifest: Manifest, prints: Mapping[str, Fingerprint], watcher: Watcher) -> None:
+    """Says which recordings of train are in test as well: what is trained on them has heard the questions."""
+    test = tuple(row for row in manifest.utterances if row.split == "test" and row.mixture is None)
+    with suppress(ManifestError):  # test may be unfit: nothing of it is trained on
+        found = list(copies(fingerprints_of(replace(manifest, utterances=test)), prints))
+        if found:
+            split_of = {row.id: row.split for row in manifest.utterances}
+            watcher.say(f"note: {line_of_copies(found, split_of)}: an upstream that is trained on it, too")

@@ -19,11 +19,11 @@ from core.digest import folder_written_then_renamed, parsed_json, write_json
 from core.errors import CheckpointError
 from upstreams._base import UPSTREAMS, Upstream
 from upstreams._encoders.conv_transformer import ConvTransformer
+from upstreams._encoders.notes import NOTES_FILE
 from upstreams._pretraining.contract import TrainableUpstream, trained_on
 from upstreams._pretraining.masks import mask_spans
 from upstreams._weight_files import require_content
 
-NOTES_FILE = "frostbench.json"
 FORMAT = "frostbench-pretraining-1"
 
 

@@ -12,9 +12,11 @@ import torch
 from torch import nn
 
 from core.audio import SAMPLE_RATE
+from core.fingerprints import Fingerprint
 from core.hidden_states import HiddenStates
 from upstreams._base import Upstream
 from upstreams._encoders.network import Network, take_sizes
+from upstreams._encoders.notes import heard_by
 from upstreams._pretraining import checkpoint as checkpoints
 from upstreams._pretraining.optimisers import OPTIMISERS, SCHEDULES
 from upstreams._pretraining.targets import TargetRecipe
@@ -222,6 +224,11 @@ class TrainableUpstream(Upstream):
         Raises: CheckpointError: missing, damaged, or not one of ours.
         """
         return dict(checkpoints.read_metadata(path)["notes"])
+
+    @classmethod
+    def heard_in_pretraining(cls, checkpoint: str | None) -> Mapping[str, Fingerprint]:
+        """See Upstream.heard_in_pretraining; the notes of older checkpoints do not have them."""
+        return {} if checkpoint is None else heard_by(cls.read_notes(Path(checkpoint)), checkpoint)
 
     def save(self, path: Path, notes: Mapping[str, Any]) -> None:
         """Writes the encoder's weights, the configuration and notes (how it was trained) atomically."""

@@ -16,6 +16,7 @@ from core.errors import CheckpointError, ContractError, TrainingError
 from core.manifest import Manifest, Utterance
 from core.registry import unknown_name
 from upstreams._base import UPSTREAMS
+from upstreams._encoders.notes import KEY
 from upstreams._pretraining.contract import PretrainRecipe, TrainableUpstream, trainable
 from upstreams._pretraining.data import TrainingData, header_lengths
 from upstreams._pretraining.options import option_names, with_option
@@ -84,11 +85,13 @@ class PretrainingSettings:
         save_seconds: between two states from which an interrupted training goes on.
         evaluations: how often `evaluate` is called.
         evaluate: see TrainerSettings.
+        recordings: what the checkpoint notes of the recordings, so that `run` can tell that it knows them.
     """
 
     save_seconds: float = 120.0
     evaluations: int = 4
     evaluate: Evaluate | None = None
+    recordings: Mapping[str, Any] | None = None
 
 
 def _kind(name: str) -> type[TrainableUpstream]:
@@ -344,4 +347,6 @@ class _Iteration:
             "warnings": state.warnings,
             "log_every": LOG_EVERY,
         }
+        if self.settings.recordings is not None:
+            notes[KEY] = self.settings.recordings
         return notes if targets is None else {**notes, "targets": dict(targets.quality)}

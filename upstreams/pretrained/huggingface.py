@@ -16,9 +16,11 @@ from typing import Any
 import torch
 
 from core.errors import CheckpointError
+from core.fingerprints import Fingerprint
 from upstreams._base import UpstreamCard, register_upstream
 from upstreams._bounds import require_short_frames, without_memory
 from upstreams._encoders.network import NetworkUpstream
+from upstreams._encoders.notes import heard_by_folder
 from upstreams._weight_files import load_exactly, such_as
 from upstreams.pretrained._transformers_files import MERGE, CheckpointFiles, unusable
 from upstreams.pretrained._transformers_kinds import KINDS, Kind
@@ -58,6 +60,11 @@ ADAPTER_PARTS = re.compile(
 )
 class HuggingFaceUpstream(NetworkUpstream):
     """Hidden states are the input of the first block and the output of every block."""
+
+    @classmethod
+    def heard_in_pretraining(cls, checkpoint: str | None) -> Mapping[str, Fingerprint]:
+        """See Upstream.heard_in_pretraining; of the folders that there are, those tell that `pretrain` wrote."""
+        return {} if checkpoint is None else heard_by_folder(Path(checkpoint).expanduser())
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None) -> HuggingFaceUpstream:
