@@ -151,7 +151,7 @@ OTHERS = {
     "live": [lambda cell: ("train",)],
 }
 SHARED = {"seed"}  # heads of several seeds are trained side by side
-AFTERWARDS = {"custom", "long"}  # told of a run, of no influence on what is learned
+AFTERWARDS = {"custom", "long", "leaks"}  # told of a run, of no influence on what is learned
 
 
 def test_heads_are_trained_side_by_side_that_differ_in_their_seed_alone(corpus, quick):
