@@ -48,7 +48,10 @@ REPEATED = 8  # samples at RATE: a lag of 4 ms, beyond which a tone is like itse
 
 NEAREST, NEAR = 32, 24  # shapes that are compared, and bits in which they differ at most
 SAME = 0.82  # correlation of signs, from which two excerpts are one
-TONE = 0.85  # correlation with itself, from which an excerpt tells nothing: a hum is like any other of its pitch
+# Correlation with itself from which an excerpt tells nothing, as a hum is like any other of its pitch: at any lag, and at
+# lags that no voice keeps its pitch for.
+TONE, STEADY = 0.85, 0.45
+LONG = 80  # samples at RATE: 40 ms
 
 
 class Copy(NamedTuple):
@@ -203,7 +206,7 @@ def _like(excerpt: npt.NDArray[np.uint64], rows: Fingerprint) -> Iterator[tuple[
     lags = np.abs(np.arange(-LAGS, LAGS + 1))
     overlap = (BITS - lags)[:, None]
     itself = np.abs(shifted @ signs) / overlap[:, 0]
-    if itself[lags >= REPEATED].max() >= TONE:
+    if itself[lags >= REPEATED].max() >= TONE or itself[lags >= LONG].max() >= STEADY:
         return
     likeness = np.abs(shifted @ _signs(rows[near]).T / overlap).max(axis=0)  # of a wave turned upside down as well
     for place in np.flatnonzero(likeness >= SAME):

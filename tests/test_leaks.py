@@ -126,6 +126,12 @@ def test_silence_and_hums_tell_nothing():
     assert fingerprint(torch.zeros(1)).shape == (0, 9), "shorter than a frame"
 
 
+def test_square_waves_of_other_takes_are_no_copies(corpus):
+    split_of = {row.id: row.split for row in corpus.utterances}
+    known = fingerprints_of(corpus)
+    assert in_two_splits(list(copies(known, known)), split_of) == []
+
+
 def test_noise_is_like_itself_alone():
     noise = [torch.from_numpy(np.random.RandomState(seed).randn(SAMPLE_RATE).astype(np.float32)) for seed in (0, 1)]
     known = {str(seed): fingerprint(wav) for seed, wav in enumerate(noise)}
