@@ -48,8 +48,8 @@ REPEATED = 8  # samples at RATE: a lag of 4 ms, beyond which a tone is like itse
 
 NEAREST, NEAR = 32, 24  # shapes that are compared, and bits in which they differ at most
 SAME = 0.82  # correlation of signs, from which two excerpts are one
-# Correlation with itself from which an excerpt tells nothing, as a hum is like any other of its pitch: at any lag, and at
-# lags that no voice keeps its pitch for.
+# Correlation with itself from which an excerpt tells nothing, as a hum is like any other of its pitch: at any lag, and
+# at lags that no voice keeps its pitch for.
 TONE, STEADY = 0.85, 0.45
 LONG = 80  # samples at RATE: 40 ms
 
