@@ -105,6 +105,7 @@ class Format(StrEnum):
     json = "json"
     latex = "latex"
     model_index = "model-index"
+    eval_results = "eval-results"
 
 
 WRITERS = {
@@ -410,7 +411,7 @@ def report_results(
     with_published: Annotated[
         bool, typer.Option(help="Lay the published SUPERB numbers beside what was measured on SUPERB's corpora.")
     ] = False,
-    upstream: Annotated[str | None, typer.Option(help="Whose results a model-index lists.")] = None,
+    upstream: Annotated[str | None, typer.Option(help="Whose results a model-index or eval-results list.")] = None,
 ) -> None:
     """Print the leaderboard of a folder of results. Files that can't be used are left out, and named."""
     for file in (file for file in (picture, html) if file is not None):
@@ -432,6 +433,8 @@ def report_results(
         out.print(READING, markup=False, highlight=False)
     elif format is Format.model_index:
         sys.stdout.write(exports.model_index(board, upstream))
+    elif format is Format.eval_results:
+        sys.stdout.write(exports.eval_results(board, upstream))
     else:
         sys.stdout.write(WRITERS[format](board))
     console = out if format is Format.table else err  # what a program reads holds nothing else

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 
 from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.utils import yaml_dump
 
 from core.errors import RecordError
 from core.metrics import find_metric
@@ -69,25 +70,69 @@ def model_index(board: Leaderboard, upstream: str | None) -> str:
 
     Raises: RecordError: no row of that name, or several and none named.
     """
+    name = _one_upstream(board, upstream)
+    results = [_eval_result(*found) for found in _results_of(board, name)]
+    card = ModelCardData(model_name=name, eval_results=results)
+    return card.to_yaml() + "\n"
+
+
+def _one_upstream(board: Leaderboard, upstream: str | None) -> str:
     names = list(dict.fromkeys(row.name for each in board.boards for row in each.rows))
     if upstream is None and len(names) == 1:
-        upstream = names[0]
+        return names[0]
     if upstream not in names:
         raise RecordError(
             f"a model card is of one upstream, and {f'{upstream!r} is none' if upstream else 'none is named'}: "
             f"add --upstream with one of {', '.join(names) or 'those that were run'}"
         )
-    results = list(_eval_results(board, upstream))
-    card = ModelCardData(model_name=upstream, eval_results=results)
-    return card.to_yaml() + "\n"
+    return upstream
 
 
-def _eval_results(board: Leaderboard, upstream: str) -> Iterator[EvalResult]:
+def _results_of(board: Leaderboard, upstream: str) -> Iterator[tuple[Board, Column, ResultCell]]:
     for each in board.boards:
         for row in each.rows:
             for column in each.columns:
                 if row.name == upstream and column.key in row.cells:
-                    yield _eval_result(each, column, row.cells[column.key])
+                    yield each, column, row.cells[column.key]
+
+
+def eval_results(board: Leaderboard, upstream: str | None) -> str:
+    """An `.eval_results/*.yaml` file of the Hugging Face hub with all results of one upstream.
+
+    The hub shows those whose dataset is a benchmark that is registered there; the names here are those of the corpora.
+
+    Args:
+        board: without other heads, which are no part of the leaderboard.
+        upstream: name of the row; may be left out where there is one.
+
+    Raises: RecordError: no row of that name, or several and none named.
+    """
+    name = _one_upstream(board, upstream)
+    entries = [
+        {
+            "dataset": {"id": column.corpus, "task_id": column.key},
+            "value": round(cell.mean, 4),
+            **_finished(cell),
+            "notes": _said_of(each, column, cell),
+        }
+        for each, column, cell in _results_of(board, name)
+    ]
+    return yaml_dump(entries)
+
+
+def _finished(cell: ResultCell) -> dict[str, str]:
+    """When the last run ended, where all of them tell."""
+    times = [run.circumstances.get("finished") for run in cell.seeds]
+    return {"date": max(map(str, times))} if all(times) else {}
+
+
+def _said_of(board: Board, column: Column, cell: ResultCell) -> str:
+    interval = "" if cell.interval is None else f", 95 % interval {cell.interval.low:.2f} to {cell.interval.high:.2f}"
+    return (
+        f"{column.metric_title} {column.unit}".strip()
+        + f" on test; frozen encoder, head {column.head}, recipe {board.recipe}, {len(cell.values)} seeds{interval}; "
+        + f"data {column.corpus_digest[:16]}, runs {', '.join(run.run[:16] for run in cell.seeds)}"
+    )
 
 
 def _eval_result(board: Board, column: Column, cell: ResultCell) -> EvalResult:

@@ -73,6 +73,7 @@ COMMANDS: dict[tuple[str, ...], tuple[str | None, ...]] = {
           "--cache", "--device", "--ray-address", "--seed", "--frames", "--precision", "--limit", "--workers"),
     REPORT: ("--output", "--picture", "--html", "--figures", "--upstream", "--format"),
     (*REPORT, "--format", "model-index"): ("--upstream",),
+    (*REPORT, "--format", "eval-results"): ("--upstream",),
     ("verify",): ("--output",),
     ("merge", "--output", "{}/merged"): (None,),
     ("merge", "{}/results"): ("--output",),

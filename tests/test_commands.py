@@ -68,6 +68,8 @@ CASES: list[tuple[str, Options, Mapping[str, Given]]] = [
         "--figures": "drawn", "--format": "model-index", "--upstream": "mfcc",
     }, {"leaderboard": {"store": Path("out"), "custom": True, "published": True}, "svg": {}, "page": {},
         "write_figures": {"folder": Path("drawn")}, "exports.model_index": {"upstream": "mfcc"}}),
+    ("report", {"--format": "eval-results", "--upstream": "mfcc"},
+     {"leaderboard": {"store": Path("results")}, "exports.eval_results": {"upstream": "mfcc"}}),
     ("prepare", {"": "given", "--root": "home", "--columns": "text=a", "--cache": "kept"},
      {"open_corpus": {"spec": "given", "root": Path("home"), "columns": "text=a", "cache": Path("kept")}}),
     ("check", {"": "ks", "--corpus": "given", "--root": "home"},

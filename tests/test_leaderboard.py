@@ -22,7 +22,7 @@ from core.records import RecordStore, ResultRecord
 from leaderboard import frames
 from leaderboard.aggregate import leaderboard
 from leaderboard.board import Board, Interval, Leaderboard
-from leaderboard.exports import model_index, to_csv, to_json, to_latex
+from leaderboard.exports import eval_results, model_index, to_csv, to_json, to_latex
 from leaderboard.frames import CELLS
 from leaderboard.superb import superb_tasks
 from leaderboard.tables import rich_tables, svg, to_markdown
@@ -667,5 +667,22 @@ def test_model_index_is_of_one_upstream(tmp_path):
     for named in (None, "hubert"):
         with pytest.raises(RecordError, match="add --upstream with one of apc, mfcc, fbank"):
             model_index(board, named)
+        with pytest.raises(RecordError, match="add --upstream with one of apc, mfcc, fbank"):
+            eval_results(board, named)
     speech = of(tmp_path / "speech", *results()[4:5])
     assert "automatic-speech-recognition" in model_index(speech, None)
+
+
+def test_eval_results_are_what_the_hub_reads(tmp_path):
+    hub = pytest.importorskip("huggingface_hub._eval_results")
+    board = leaderboard(judged(tmp_path))
+    text = eval_results(board, "apc")
+    (entry,) = hub.parse_eval_result_entries(yaml.safe_load(text))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("tiny", board.boards[0].columns[0].key, 91.6667)
+    assert "Acc % on test; frozen encoder, head " in entry.notes and "95 % interval" in entry.notes
+    row = next(row for row in board.boards[0].rows if row.name == "apc")
+    runs = [run for cell in row.cells.values() for run in cell.seeds]
+    assert all(run.run[:16] in entry.notes for run in runs)
+    times = [run.circumstances.get("finished") for run in runs]
+    assert entry.date == (max(times) if all(times) else None)
+    assert hub.eval_result_entries_to_yaml([entry]) == yaml.safe_load(text), "and nothing else"
