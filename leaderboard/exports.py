@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.utils import yaml_dump
+from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]  # public, and not marked as such
 
 from core.errors import RecordError
 from core.metrics import find_metric
