@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +63,7 @@ from leaderboard.aggregate import leaderboard
 from leaderboard.board import Leaderboard
 from leaderboard.figure_files import write_figures
 from leaderboard.page import page
-from leaderboard.tables import READING, budget_tables, layer_tables, rich_tables, svg, to_markdown
+from leaderboard.tables import READING, budget_tables, condition_tables, layer_tables, rich_tables, svg, to_markdown
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
@@ -318,6 +318,12 @@ def run(  # noqa: PLR0913
     budget: Annotated[
         str, typer.Option(help="Parts of train that heads learn from, for a curve: such as 1min,10min,all or 10%,all.")
     ] = "all",
+    condition: Annotated[
+        str,
+        typer.Option(
+            help="Conditions that heads trained without hear test in: such as noise@10dB,reverb@0.6s,telephone."
+        ),
+    ] = "",
     output: Output = Path("results"),
     cache: Cache = Path("cache"),
     device: Device = None,
@@ -345,6 +351,7 @@ def run(  # noqa: PLR0913
         "layers": layers if layers == "each" else _numbers(layers),
         "finetune": finetune,
         "budgets": budget,
+        "conditions": condition,
         "output": output,
         "cache": cache,
         "device": device,
@@ -386,7 +393,8 @@ def _warn_of_left_out(board: Leaderboard, failures: Sequence[tuple[str, str]] = 
 def _show(results: Results) -> None:
     for table in rich_tables(results.board):
         out.print(table)
-    for curve in (*layer_tables(results.layers()), *budget_tables(results.budgets())):
+    curves = (layer_tables(results.layers()), budget_tables(results.budgets()), condition_tables(results.conditions()))
+    for curve in chain(*curves):
         out.print(curve)
     _warn_of_left_out(results.board, results.failures)
     for name, clips in results.passed.items():

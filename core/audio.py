@@ -79,9 +79,9 @@ def amplified(wav: torch.Tensor, gain_db: float) -> torch.Tensor:
     return wav if gain_db == 0 else wav * 10 ** (gain_db / 20)
 
 
-def resample(wav: torch.Tensor, rate: int) -> torch.Tensor:
-    """Brings a waveform (samples,) from `rate` hertz to 16 kHz."""
-    return _joined(_resampled(iter([wav.numpy()]), rate, SAMPLE_RATE))
+def resample(wav: torch.Tensor, rate: int, sample_rate: int = SAMPLE_RATE) -> torch.Tensor:
+    """Brings a waveform (samples,) from `rate` hertz to `sample_rate`."""
+    return _joined(_resampled(iter([wav.numpy()]), rate, sample_rate))
 
 
 def _joined(blocks: Iterator[Samples]) -> torch.Tensor:

@@ -55,7 +55,8 @@ class ResultRecord:
             budget, the seconds that were drawn, and seconds, recordings and digest of the whole.
         recipe: name, digest and every field; of a run on one layer alone, for a curve, also `layer`; of one that
             fine-tuned its upstream also `finetune`: mode, blocks, rank, learning_rates, share of the updates, warmup.
-        audio: what is made of the recordings: every field.
+        audio: what is made of the recordings: every field; of a run whose test is heard in a condition also
+            `condition`, such as noise@20dB.
         protocol: version of the program's protocol.
         live: whether crops passed the upstream anew at every update (`--exact`).
         frames: where the head needs frames: float16 or int8 as they were kept, or recompute; else None.
@@ -130,7 +131,7 @@ class ResultRecord:
     @property
     def has_row(self) -> bool:
         """Whether it stands in a row of a leaderboard, not on a curve beside it."""
-        return self.layer is None and self.drawn is None
+        return self.layer is None and self.drawn is None and self.condition is None
 
     @property
     def recipe_of_sum(self) -> Content:
@@ -164,6 +165,23 @@ class ResultRecord:
         corpus = {**{key: value for key, value in self.corpus.items() if key != "drawn"}, "digest": self.drawn["whole"]}
         counts = {**self.counts, "train": self.drawn["whole_train"]}
         return inputs_digest({**asdict(self), "corpus": corpus, "counts": counts})
+
+    @property
+    def condition(self) -> str | None:
+        """What test is heard in by a head that was trained without it: no row of a leaderboard, but of a curve.
+
+        None is as it was recorded.
+        """
+        return self.audio.get("condition")
+
+    @property
+    def clean_audio(self) -> Content:
+        """What is made of the recordings besides."""
+        return {key: value for key, value in self.audio.items() if key != "condition"}
+
+    def run_of_clean(self) -> str:
+        """The run whose head it has, and that differs in the condition alone. Its own, if this is it."""
+        return self.run if self.condition is None else inputs_digest({**asdict(self), "audio": self.clean_audio})
 
     def result(self) -> Content:
         """Everything but the circumstances: equal for equal inputs, however often the run was interrupted."""

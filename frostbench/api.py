@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from core.checks import CheckResult
+from core.conditions import asked_conditions
 from core.digest import require_writable
 from core.errors import BenchmarkError, ContractError, EvaluationError, RecordError
 from core.finetuning import FineTuning
@@ -66,6 +67,7 @@ def evaluate(  # noqa: PLR0913
     layers: Literal["each"] | int | Sequence[int] | None = None,
     finetune: str | None = None,
     budgets: str | Sequence[str] = "all",
+    conditions: str | Sequence[str] = (),
     output: str | Path = "results",
     cache: str | Path = "cache",
     device: str | None = None,
@@ -98,6 +100,8 @@ def evaluate(  # noqa: PLR0913
             a board of its own beside the frozen rows, which this begins at. None leaves all frozen.
         budgets: one or several parts of train that heads are given, such as "1min", "10min", "10%", "all". Runs on less
             than all are for `Results.budgets` and the curves of the leaderboard's page, not for its rows.
+        conditions: one or several that test is heard in by the heads that were trained without them, such as
+            "noise@10dB", "reverb@0.6s", "telephone"; for `Results.conditions` and curves, as budgets are.
         output: folder of results.
         cache: folder of cached features; may be deleted at any time.
         device: cpu, cuda, cuda:1, mps; the best there is if left out.
@@ -116,7 +120,7 @@ def evaluate(  # noqa: PLR0913
     given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
-    options += (_asked_layers(layers), tuning, asked_budgets(budgets))
+    options += (_asked_layers(layers), tuning, asked_budgets(budgets), asked_conditions(conditions))
     with _folders(Path(cache), Path(output), executor) as folders:
         runner = _runner(executor, ray_address, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
@@ -157,6 +161,7 @@ def plan(  # noqa: PLR0913
     layers: Literal["each"] | int | Sequence[int] | None = None,
     finetune: str | None = None,
     budgets: str | Sequence[str] = "all",
+    conditions: str | Sequence[str] = (),
     output: str | Path = "results",
     cache: str | Path = "cache",
     device: str | None = None,
@@ -172,7 +177,7 @@ def plan(  # noqa: PLR0913
     given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
-    options += (_asked_layers(layers), tuning, asked_budgets(budgets))
+    options += (_asked_layers(layers), tuning, asked_budgets(budgets), asked_conditions(conditions))
     with _folders(Path(cache), Path(output), "local") as folders:
         runner = _runner("local", None, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))

@@ -59,7 +59,7 @@ class Results:
         Returns: upstream, task, corpus, recipe, head, seed, fold, run, metric, direction, value, learning_rate, valid,
             seconds, custom, utterances of each split, params, digests of upstream, corpus and recipe, protocol, device,
             commit, finished, layer (of a run on one alone), finetuning (full, top:N, lora:RANK, or missing), budget (of
-            a run on a part of train), and a version_... of each package.
+            a run on a part of train), condition (of one heard in it), and a version_... of each package.
         """
         return frames.runs(self.records)
 
@@ -88,6 +88,14 @@ class Results:
             train (recordings that were drawn), value, metric, direction.
         """
         return frames.budgets(self.records)
+
+    def conditions(self) -> pd.DataFrame:
+        """One row an upstream, task, seed and condition, of those that `conditions=` asked for; `clean` is among them.
+
+        Returns: upstream, task, corpus, recipe, head, seed, fold, run, condition, value, metric, direction, clean_run
+            (which has trained the head).
+        """
+        return frames.conditions(self.records)
 
     def page(self, path: str | Path) -> Path:
         """Writes everything into one HTML file that needs nothing else, and returns its path."""

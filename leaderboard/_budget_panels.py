@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from leaderboard._charts import Curve, Panel, curves
 from leaderboard._marks import Series, tip
-from leaderboard.board import Board, BudgetScore, Column
+from leaderboard.board import Board, Column
+from leaderboard.board_curves import BudgetScore
 
 
 def curves_over_budgets(board: Board, series: Mapping[str, Series]) -> Iterator[Panel]:

@@ -183,22 +183,24 @@ def curves(
     higher: bool,
     *,
     named: Mapping[float, str] | None = None,
+    logarithmic: bool = True,
 ) -> Panel:
-    """Lines over a logarithmic axis, the better the higher up; what was chosen has a ring, an interval is a whisker.
+    """Lines over an axis, the better the higher up; what was chosen has a ring, an interval is a whisker.
 
     Args:
         label: stands above it.
         lines: the first is drawn above the others.
-        x_title: of the logarithmic axis.
+        x_title: of the axis below.
         y_title: of the other.
         higher: whether higher values of y are better; the axis is turned over where they are not.
-        named: what stands at places of the logarithmic axis, as far as there is room, the last first; None are numbers.
+        named: what stands at places of the axis below, as far as there is room, the last first; None are numbers.
+        logarithmic: whether equal steps of that axis are equal factors, not equal differences.
     """
     width, height, left, bottom = 320.0, 230.0, 50.0, 42.0
     points = [point for curve in lines for point in curve.points]
     xs, ys = [x for x, _ in points], [y for _, y in points]
     ys += [end for curve in lines for ends in curve.ends for end in ends]
-    x_scale = Scale(min(xs), max(xs), left + 16, width - 16, logarithmic=True)
+    x_scale = Scale(min(xs), max(xs), left + 16, width - 16, logarithmic)
     y_scale = Scale(*padded(ys), *((height - bottom, 10.0) if higher else (10.0, height - bottom)))
     tried = sorted(set(xs))
     ticks = tried if len(tried) < 6 else x_scale.ticks(4)

@@ -8,7 +8,8 @@ from leaderboard._charts import Panel
 from leaderboard._layer_chart import LayerMark, Reference, layer_chart
 from leaderboard._marks import Series, tip
 from leaderboard._svg import padded
-from leaderboard.board import Board, Column, Interval, LayerScore, ResultCell
+from leaderboard.board import Board, Column, ResultCell
+from leaderboard.board_curves import Interval, LayerScore
 
 
 def curves_over_layers(board: Board, series: Mapping[str, Series]) -> Iterator[tuple[Column, tuple[Panel, ...]]]:

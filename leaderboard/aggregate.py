@@ -26,8 +26,8 @@ def leaderboard(
 ) -> Leaderboard:
     """All boards of a folder of results.
 
-    Runs on one layer alone (`run --layers`) or on a part of train (`run --budget`) have no row: they are curves in the
-    cell of the run on the sum and on all of train.
+    Runs on one layer alone (`run --layers`), on a part of train (`run --budget`) or in a condition (`run --condition`)
+    have no row: they are curves in the cell of the run on the sum, on all of train and on test as it was recorded.
 
     Args:
         store: the folder; without `runs/` beside `records/` there are means and spreads, but no intervals and tests.

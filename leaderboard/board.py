@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
 from core.metrics import optimum
+from leaderboard.board_curves import BudgetScore, ConditionScore, Interval, LayerScore
 from leaderboard.board_errors import Confusion, DetectionCurve, Mistake, WrongTurns
 
 INTERVAL_NOTE = (
@@ -23,13 +24,6 @@ INTERVAL_NOTE = (
     "utterances, corrected by Holm's method within the column, at 5 %. Small letters speak of other speakers, capital "
     "ones of other utterances of these same speakers."
 )
-
-
-class Interval(NamedTuple):
-    """A 95 % interval."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -97,42 +91,6 @@ class PublishedValue:
     source: str
 
 
-class LayerScore(NamedTuple):
-    """What heads on one layer alone come to.
-
-    Attributes:
-        layer: the layer; 0 is the first that the upstream gives.
-        mean: over the seeds.
-        interval: 95 %, as that of the cell; None where the predictions are not there.
-        seeds: that were run, ascending.
-    """
-
-    layer: int
-    mean: float
-    interval: Interval | None
-    seeds: tuple[int, ...]
-
-
-class BudgetScore(NamedTuple):
-    """What heads come to that were given a part of train.
-
-    Attributes:
-        budget: as it was asked for, such as 10min; `all` is the cell itself.
-        seconds: of the recordings that were drawn, mean over seeds.
-        train: how many recordings were drawn, mean over seeds.
-        mean: over the seeds, each with a draw of its own.
-        interval: 95 %, as that of the cell; None where the predictions are not there.
-        seeds: that were run, ascending.
-    """
-
-    budget: str
-    seconds: float
-    train: int
-    mean: float
-    interval: Interval | None
-    seeds: tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class ResultCell:
     """An upstream on a task.
@@ -163,6 +121,8 @@ class ResultCell:
             can't be made.
         budgets: parts of train that heads were given, ascending, all of it last; empty where `run --budget` was not
             asked.
+        conditions: that test was heard in by the same heads, each kind from the mildest to the hardest, without any
+            first; empty where `run --condition` was not asked.
     """
 
     mean: float
@@ -186,6 +146,7 @@ class ResultCell:
     single_layers: tuple[LayerScore, ...] = ()
     letters_same_speakers: str = ""
     budgets: tuple[BudgetScore, ...] = ()
+    conditions: tuple[ConditionScore, ...] = ()
 
     @property
     def values(self) -> Mapping[int, float]:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from statistics import mean
 
 from core.records import RecordStore, ResultRecord
-from leaderboard.board import BudgetScore, Column, ResultCell
+from leaderboard.board import Column, ResultCell
+from leaderboard.board_curves import BudgetScore
 from leaderboard.grouping import Entry
 from leaderboard.usable_records import LeftOut
 from leaderboard.variations import beside, varied

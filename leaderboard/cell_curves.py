@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from core.records import RecordStore, ResultRecord
 from leaderboard.board import Column, ResultCell
 from leaderboard.budget_scores import with_budgets
+from leaderboard.condition_scores import with_conditions
 from leaderboard.grouping import Entry
 from leaderboard.layer_scores import with_layers
 from leaderboard.usable_records import LeftOut
 
-CURVES = (with_layers, with_budgets)
+CURVES = (with_layers, with_budgets, with_conditions)
 
 
 def with_curves(

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from leaderboard._budget_panels import curves_over_budgets
 from leaderboard._charts import Axis, Curve, Panel, Point, curves, profile, scatter, slopes
+from leaderboard._condition_panels import curves_over_conditions
 from leaderboard._detection_chart import Trade, detection_chart
 from leaderboard._family_panels import family_legend, family_panels, style_of
 from leaderboard._heat_map import Matrix, heat_map
@@ -17,7 +18,8 @@ from leaderboard._layer_panels import curves_over_layers
 from leaderboard._marks import COLOURS, Series, tip
 from leaderboard._svg import shortened, signed
 from leaderboard._turns_chart import turns_chart
-from leaderboard.board import Board, Column, HeadComparison, Interval, ResultCell, Row
+from leaderboard.board import Board, Column, HeadComparison, ResultCell, Row
+from leaderboard.board_curves import Interval
 from leaderboard.board_errors import Confusion, DetectionCurve
 from leaderboard.families import families_of
 
@@ -79,6 +81,7 @@ def figures_of(board: Board) -> list[Figure]:
         *_single_layers(board, series),
         _detection(board, series),
         _budgets(board, series),
+        _conditions(board, series),
         _rates(board, series),
         *_confusions(board, series),
         *_turns(board, series),
@@ -215,6 +218,11 @@ def _trade(series: Series, cell: ResultCell, curve: DetectionCurve, column: Colu
 def _budgets(board: Board, series: Mapping[str, Series]) -> Figure:
     panels, legend = tuple(curves_over_budgets(board, series)), _legend(board, series, published=False)
     return Figure("budgets", "What few labels are enough for", panels, legend, captioned=False)
+
+
+def _conditions(board: Board, series: Mapping[str, Series]) -> Figure:
+    panels, legend = tuple(curves_over_conditions(board, series)), _legend(board, series, published=False)
+    return Figure("conditions", "What noise, rooms and telephones take", panels, legend, captioned=False)
 
 
 def _rates(board: Board, series: Mapping[str, Series]) -> Figure | None:

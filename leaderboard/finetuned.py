@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from leaderboard.board import Column, Interval, Pair, ResultCell, Row, SeedRun, Tuning
+from leaderboard.board import Column, Pair, ResultCell, Row, SeedRun, Tuning
+from leaderboard.board_curves import Interval
 from leaderboard.grouping import Entry
 
 

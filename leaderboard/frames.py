@@ -12,6 +12,7 @@ from core.errors import MetricError
 from core.metrics import find_metric
 from core.records import RecordStore, ResultRecord
 from leaderboard.board import Board, Column, Leaderboard, PublishedRow, ResultCell, Row
+from leaderboard.condition_scores import CLEAN, in_order
 from leaderboard.grouping import Entry, named
 from leaderboard.result_cells import layers_of, valid_of
 from leaderboard.stored_predictions import Prediction, predictions_of
@@ -25,10 +26,11 @@ KEYS = ("upstream", "task", "corpus", "recipe", "head", "seed", "fold", "run")  
 RUNS = (
     *KEYS, "metric", "direction", "value", "learning_rate", "valid", "seconds", "custom", "train", "valid_utterances",
     "test", "params", "upstream_digest", "corpus_digest", "recipe_digest", "protocol", "device", "commit", "finished",
-    "family", "layer", "finetuning", "budget",
+    "family", "layer", "finetuning", "budget", "condition",
 )  # fmt: skip
 PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference", "value")
 LAYERS = (*KEYS, "layer", "weight", "corrected_weight", "value", "metric", "direction", "layer_run")
+CONDITIONS = (*KEYS, "condition", "value", "metric", "direction", "clean_run")
 BUDGETS = (*KEYS, "budget", "seconds", "train", "value", "metric", "direction")
 COUNTS = ("seeds", "test_utterances", "params", "rank", "speakers")  # whole numbers, also where some are missing
 
@@ -87,7 +89,8 @@ def runs(records: Sequence[ResultRecord]) -> pd.DataFrame:
     Returns: columns `RUNS`, then a column for each further metric of its tasks, such as `value_cer`, and one for each
         version, such as `version_torch`. `seconds` is load, train and test together, `valid` the value by which
         rate and layer were chosen, `layer` the only one of a run on one alone, `finetuning` how the upstream was
-        trained with its head, missing where it was frozen, `budget` that of a run on a part of train.
+        trained with its head, missing where it was frozen, `budget` that of a run on a part of train,
+        `condition` what test was heard in by another run's head.
     """
     rows = [_of_run(entry) for entry in named(records)]
     return pd.DataFrame(rows, columns=_columns(RUNS, rows)).astype({"layer": "Int64"})
@@ -120,6 +123,7 @@ def _of_run(entry: Entry) -> dict[str, Any]:
         "layer": record.layer,
         "finetuning": record.finetuning,
         "budget": None if record.drawn is None else record.drawn["budget"],
+        "condition": record.condition,
         **{f"value_{name}": value for name, value in record.values.items() if name != record.metric["name"]},
         **{f"version_{name}": version for name, version in made.get("versions", {}).items()},
     }
@@ -202,6 +206,31 @@ def budgets(records: Sequence[ResultRecord]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=list(BUDGETS))
     return frame.sort_values(["upstream", "task", "seed", "seconds"], kind="stable", ignore_index=True)
+
+
+def conditions(records: Sequence[ResultRecord]) -> pd.DataFrame:
+    """One row an upstream, task, seed and condition, the mildest first; `clean` where another was run beside it.
+
+    Returns: columns `CONDITIONS`. `clean_run` has trained the head, whose value as recorded is that of `clean`.
+    """
+    entries = named(records)
+    heard = [entry for entry in entries if entry.record.condition is not None]
+    cleans = {entry.record.run_of_clean() for entry in heard}
+    found = [(entry, CLEAN) for entry in entries if entry.record.run in cleans]
+    found += [(entry, entry.record.condition or CLEAN) for entry in heard]
+    rows = [
+        {
+            **_keys(entry),
+            "condition": condition,
+            "value": entry.record.value,
+            "metric": entry.record.metric["name"],
+            "direction": entry.record.metric["direction"],
+            "clean_run": entry.record.run_of_clean(),
+        }
+        for entry, condition in found
+    ]
+    rows.sort(key=lambda row: (row["upstream"], row["task"], row["seed"], in_order(row["condition"])))
+    return pd.DataFrame(rows, columns=list(CONDITIONS))
 
 
 def _keys(entry: Entry) -> dict[str, Any]:

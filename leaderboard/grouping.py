@@ -146,7 +146,8 @@ def named(records: Sequence[ResultRecord]) -> list[Entry]:
         task, head, recipe = record.task["name"], record.task["head"], record.recipe["digest"]
         if record.layer is not None or record.finetuning is not None:  # by the recipe that it was asked of
             recipe = digest_of(record.recipe_of_sum)
-        treated = digest_of([recipe, record.audio]) if any(record.audio.values()) else recipe
+        audio = record.clean_audio
+        treated = digest_of([recipe, audio]) if any(audio.values()) else recipe
         tuned = "" if record.finetuning is None else f" ({record.finetuning})"
         content = (
             digest_of([record.upstream["digest"], record.recipe["finetune"]]) if tuned else record.upstream["digest"]

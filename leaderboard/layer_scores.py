@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from core.records import RecordStore, ResultRecord
-from leaderboard.board import Column, LayerScore, ResultCell
+from leaderboard.board import Column, ResultCell
+from leaderboard.board_curves import LayerScore
 from leaderboard.grouping import Entry
 from leaderboard.usable_records import LeftOut
 from leaderboard.variations import beside, varied

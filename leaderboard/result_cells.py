@@ -14,7 +14,8 @@ import numpy as np
 from core.errors import RecordError
 from core.metrics import Metric, find_metric
 from core.records import RecordStore, ResultRecord
-from leaderboard.board import Column, Interval, Pair, ResultCell, SeedRun, TriedRate
+from leaderboard.board import Column, Pair, ResultCell, SeedRun, TriedRate
+from leaderboard.board_curves import Interval
 from leaderboard.detection import detection_curve
 from leaderboard.grouping import Entry
 from leaderboard.mistakes import confusions, worst, worst_turns

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import scipy  # loads its parts as they are used: they take a second, and most processes never draw a board
 
 from core.metrics import Floats, Metric
-from leaderboard.board import Interval
+from leaderboard.board_curves import Interval
 
 LEVEL = 0.95
 RESAMPLES = 3_000  # a standard error good to 1.3 %

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard.board import INTERVAL_NOTE, Board, BudgetScore, Interval, Leaderboard, PublishedRow, ResultCell, Row
+from leaderboard.board import INTERVAL_NOTE, Board, Leaderboard, PublishedRow, ResultCell, Row
+from leaderboard.board_curves import BudgetScore, ConditionScore, Interval
+from leaderboard.condition_scores import in_order
 from leaderboard.families import families_of
 from leaderboard.leaks import FLAG, leak_notes
 
@@ -188,26 +190,33 @@ class CurveText(NamedTuple):
 
 
 def curve_texts(board: Board) -> Iterator[CurveText]:
-    """What was run beside the rows of a board, a table a task: parts of train."""
+    """What was run beside the rows of a board, a table a task and kind: parts of train, and conditions."""
     for column in (column for column in board.columns if column.primary):
         cells = {row.name: row.cells[column.key] for row in board.rows if column.key in row.cells}
-        budgets = {
-            name: {score.budget: score for score in cell.budgets} for name, cell in cells.items() if cell.budgets
-        }
-        yield from _curve_text(f"{column.heading} by labelled speech of train", budgets)
+        parts = [(each.seconds, each.budget) for cell in cells.values() for each in cell.budgets]
+        budgets = {name: {each.budget: each for each in cell.budgets} for name, cell in cells.items()}
+        yield from _curve_text(
+            f"{column.heading} by labelled speech of train", [name for _, name in sorted(parts)], budgets
+        )
+        heard = {each.condition for cell in cells.values() for each in cell.conditions}
+        conditions = {name: {each.condition: each for each in cell.conditions} for name, cell in cells.items()}
+        yield from _curve_text(f"{column.heading} in conditions of test", sorted(heard, key=in_order), conditions)
 
 
-def _curve_text(title: str, found: Mapping[str, Mapping[str, BudgetScore]]) -> Iterator[CurveText]:
-    if found:
-        longest = max(found.values(), key=len)
-        keys = list(dict.fromkeys([*longest, *(key for scores in found.values() for key in scores)]))
-        rows = [
-            [name, *(_point(scores[key]) if key in scores else "-" for key in keys)] for name, scores in found.items()
-        ]
-        yield CurveText(title, ["upstream", *keys], rows)
+def _curve_text(
+    title: str, keys: Sequence[str], found: Mapping[str, Mapping[str, BudgetScore] | Mapping[str, ConditionScore]]
+) -> Iterator[CurveText]:
+    columns = list(dict.fromkeys(keys))
+    rows = [
+        [name, *(_point(scores[key]) if key in scores else "-" for key in columns)]
+        for name, scores in found.items()
+        if scores
+    ]
+    if rows:
+        yield CurveText(title, ["upstream", *columns], rows)
 
 
-def _point(score: BudgetScore) -> str:
+def _point(score: BudgetScore | ConditionScore) -> str:
     return f"{score.mean:.1f}" + ("" if score.interval is None else f" {_interval(score.interval)}")
 
 
@@ -260,6 +269,18 @@ def budget_tables(budgets: pd.DataFrame) -> Iterator[Table]:
         budgets: as `frames.budgets` returns it.
     """
     return _tables_of_means(budgets.sort_values("seconds", kind="stable"), "budget", "by labelled speech of train")
+
+
+def condition_tables(conditions: pd.DataFrame) -> Iterator[Table]:
+    """A table a task of what heads come to in conditions, as the mean over seeds; none where there are none.
+
+    Args:
+        conditions: as `frames.conditions` returns it.
+    """
+    places = conditions["condition"].map(in_order)
+    return _tables_of_means(
+        conditions.loc[places.sort_values(kind="stable").index], "condition", "in conditions of test"
+    )
 
 
 def _tables_of_means(found: pd.DataFrame, key: str, what: str) -> Iterator[Table]:

@@ -10,7 +10,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from core.metrics import find_metric
 from core.records import RecordStore, ResultRecord
-from leaderboard.board import Column, Interval
+from leaderboard.board import Column
+from leaderboard.board_curves import Interval
 from leaderboard.grouping import Entry
 from leaderboard.result_cells import by_seed, judged, trials_of
 from leaderboard.statistics import interval, resample

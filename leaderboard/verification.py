@@ -83,6 +83,7 @@ def _record_findings(store: RecordStore, path: Path) -> Iterator[Finding]:
         yield Finding(path, lacking)
         return
     yield from (Finding(path, problem) for problem in (*_contradictions(stored), *_wrong_features(stored)))
+    yield from (Finding(path, problem) for problem in _other_head(record, store))
     folder = store.run_folder(record.run)
     wrong = {finding.path.name: finding for finding in _wrong_files(record, folder, path.name)}
     yield from wrong.values()
@@ -92,6 +93,19 @@ def _record_findings(store: RecordStore, path: Path) -> Iterator[Finding]:
             yield from (Finding(path, problem) for problem in compare(record, folder / name))
     if FILE_NAME not in wrong:
         yield from _predictions(stored, path, folder / FILE_NAME)
+
+
+def _other_head(record: ResultRecord, store: RecordStore) -> Iterator[str]:
+    """What is heard in a condition is heard by the head of the run without it, if that is there."""
+    if record.condition is None or record.run_of_clean() not in store:
+        return
+    try:
+        clean = read_stored(store.path(record.run_of_clean())).record
+    except BenchmarkError:  # a finding of its own
+        return
+    for name in (name for name in record.files if name != FILE_NAME):
+        if record.artifacts.get(name) != clean.artifacts.get(name):
+            yield f"its {name} is not that of {clean.run[:NAME_LENGTH]}.json, whose head is heard in {record.condition}"
 
 
 def _wrong_files(record: ResultRecord, folder: Path, name: str) -> Iterator[Finding]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from core.audio import SAMPLE_RATE, read_audio
-from core.digest import digest_of, parsed_json, write_json
+from core.digest import LATER, digest_of, parsed_json, write_json
 from core.errors import ManifestError
 from core.mixtures import Mixture, Source, mixture_digest
 from upstreams._extraction.clips import Clip
@@ -44,6 +44,8 @@ class AudioRecipe:
         min_samples: train recordings, without their pauses, that are not longer are left out.
         crop_samples: longer train recordings are cut to random pieces of this length; 0 leaves them whole.
         crops: how many such pieces of a recording are made and kept; without a cache (`--exact`) there is no end.
+        condition: what those of test are heard in (`run --condition`); None is as they were recorded. No task declares
+            it.
     """
 
     gain_db: float = 0.0
@@ -51,6 +53,7 @@ class AudioRecipe:
     min_samples: int = 0
     crop_samples: int = 0
     crops: int = 0
+    condition: str | None = field(default=None, metadata=LATER)
 
     @property
     def cuts(self) -> bool:

@@ -234,6 +234,7 @@ def _problems(task: Task, recipe: Recipe) -> list[str]:
         (recipe.weight_decay >= 0, "weight_decay must not be below zero"),
         (recipe.layers in ("weighted", "single"), f"layers are '{recipe.layers}', must be weighted or single"),
         (recipe.layer is None, "layer is for run --layers to set"),
+        (audio.condition is None, "condition is for run --condition to set"),
         (recipe.finetune is None, "finetune is for run --finetune to set"),
         (bool(audio.crop_samples) == bool(audio.crops), "crop_samples and crops go together"),
         (audio.trim is None or min(audio.trim.level, audio.trim.seconds) > 0, "trim needs a level and seconds above 0"),

@@ -114,6 +114,17 @@ class TaskRows:
             return list(self.drawn.labels)
         return [example.label for example in self.examples["train"]]
 
+    def heard_in(self, condition: str) -> TaskRows:
+        """The same rows, those of test heard in a condition."""
+        heard = [replace(clip, condition=condition) for clip in self.recordings["test"]]
+        tested = zip(self.examples["test"], heard, strict=True)
+        return replace(
+            self,
+            audio=replace(self.audio, condition=condition),
+            recordings={**self.recordings, "test": heard},
+            examples={**self.examples, "test": [replace(example, keys=(clip.key,)) for example, clip in tested]},
+        )
+
     @cached_property
     def clips(self) -> Mapping[str, list[list[Clip]]]:
         """Split -> for each row the clips that are made of it."""
@@ -179,7 +190,10 @@ def read_rows(path: Path) -> TaskRows:
     return TaskRows(
         corpus,
         made,
-        {split: [_clip_from_json(clip, made) for clip in clips] for split, clips in recordings.items()},
+        {
+            split: [_clip_from_json(clip, made, made.condition if split == "test" else None) for clip in clips]
+            for split, clips in recordings.items()
+        },
         {
             split: [Example(name, tuple(keys), label, _voices(speaker)) for name, keys, label, speaker in rows]
             for split, rows in examples.items()
@@ -199,10 +213,10 @@ def _clip_to_json(clip: Clip) -> list[Any]:
     return [clip.audio_digest, str(clip.path), clip.samples, clip.start, clip.stop, mixture]
 
 
-def _clip_from_json(content: Sequence[Any], audio: AudioRecipe) -> Clip:
+def _clip_from_json(content: Sequence[Any], audio: AudioRecipe, condition: str | None) -> Clip:
     digest, path, samples, start, stop, mixed = content
     mixture = mixed and mixture_from_json(mixed)
-    return Clip(digest, Path(path), samples, frozenset(), start, stop, audio.gain_db, mixture)
+    return Clip(digest, Path(path), samples, frozenset(), start, stop, audio.gain_db, mixture, condition)
 
 
 SPEAKERS = ("voice", "speaker", "speaker_to_verify")  # keys of a row that say who speaks; the first there counts

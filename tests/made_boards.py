@@ -8,11 +8,8 @@ from statistics import NormalDist
 
 from leaderboard.board import (
     Board,
-    BudgetScore,
     Column,
     HeadComparison,
-    Interval,
-    LayerScore,
     Leaderboard,
     PublishedRow,
     PublishedValue,
@@ -22,6 +19,7 @@ from leaderboard.board import (
     SeedRun,
     TriedRate,
 )
+from leaderboard.board_curves import BudgetScore, ConditionScore, Interval, LayerScore
 from leaderboard.board_errors import Confusion, DetectionCurve, Mistake, Turn, WrongTurns
 
 RATES = (0.1, 0.01, 0.001, 0.0001)
@@ -182,6 +180,23 @@ def with_budgets(made: Board, *upstreams: str) -> Board:
                       for name, seconds, train in (("1min", 58.0, 20), ("10min", 598.5, 210))]  # fmt: skip
             end = BudgetScore("all", 3600.0, column.train, found.mean, found.interval, (0, 1, 2))
             cells[column.key] = replace(found, budgets=(*scores, end))
+        rows.append(replace(row, cells=cells))
+    return replace(made, rows=tuple(rows))
+
+
+def with_conditions(made: Board, *upstreams: str) -> Board:
+    """The same heard in noise, by these upstreams, the worse the louder it is, and by telephone as well as recorded."""
+    rows = []
+    for row in made.rows:
+        cells = dict(row.cells)
+        for column in made.columns if row.name in upstreams else ():
+            found = cells[column.key]
+            worse = 1 if column.direction == "lower" else -1
+            lost = {"clean": 0, "noise@20dB": 5, "noise@0dB": 25, "telephone": 0}
+            values = {condition: found.mean + worse * points for condition, points in lost.items()}
+            scores = [ConditionScore(condition, value, Interval(value - 3, value + 2), (0, 1)) for condition, value in
+                      values.items()]  # fmt: skip
+            cells[column.key] = replace(found, conditions=(scores[0]._replace(interval=found.interval), *scores[1:]))
         rows.append(replace(row, cells=cells))
     return replace(made, rows=tuple(rows))
 

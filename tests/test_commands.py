@@ -15,6 +15,7 @@ from conftest import call
 
 import frostbench as fb
 import run_benchmark
+from core.conditions import Condition
 from core.finetuning import FineTuning
 from core.records import RecordStore
 from frostbench import api
@@ -30,15 +31,15 @@ RAY = {"--executor": "ray", "--ray-address": "here:1"}
 RUN = {
     "--upstream": "mfcc", "--task": "sid", **CORPUS, "--seed": "5", "--recipe": "superb", "--head": "ctc",
     "--limit": "7", "--exact": None, "--precision": "bfloat16", "--frames": "int8",
-    "--cache-limit": "3GB", "--layers": "3,1", "--finetune": "top:2", "--budget": "1min,all", "--output": "out",
-    "--cache": "kept",
+    "--cache-limit": "3GB", "--layers": "3,1", "--finetune": "top:2", "--budget": "1min,all",
+    "--condition": "telephone", "--output": "out", "--cache": "kept",
     **WORKERS,
 }  # fmt: skip
 ASKED = {
     "upstreams": ["mfcc"], "tasks": ["sid"], "corpus": "given", "root": Path("home"), "columns": "text=a", "seeds": [5],
     "recipe": "superb", "head": "ctc", "limit": 7, "exact": True, "precision": "bfloat16", "frames": "int8",
-    "cache_limit": "3GB", "layers": [3, 1], "finetune": "top:2", "budgets": "1min,all", "output": Path("out"),
-    "cache": Path("kept"),
+    "cache_limit": "3GB", "layers": [3, 1], "finetune": "top:2", "budgets": "1min,all",
+    "conditions": "telephone", "output": Path("out"), "cache": Path("kept"),
     "device": "cpu", "workers": 3,
 }  # fmt: skip
 Options = Mapping[str, str | None]
@@ -165,7 +166,9 @@ def test_each_argument_of_the_python_functions_reaches_the_grid(function, tmp_pa
         getattr(fb, function)(**ASKED | own | {"output": tmp_path / "out", "cache": tmp_path / "kept"})
     task = TASKS.get("ks").with_head("utterance_attention")
     whole = Grid(("mfcc",), (task,), (5,), "fast", 7, True, "bfloat16", "int8", 3 * 10**9, (3, 1))
-    assert grid["grid"] == replace(whole, finetune=FineTuning("top", blocks=2), budgets=(Budget(60.0), None))
+    assert grid["grid"] == replace(
+        whole, finetune=FineTuning("top", blocks=2), budgets=(Budget(60.0), None), conditions=(Condition("telephone"),)
+    )
     assert grid["folders"] == Folders(tmp_path / "kept", tmp_path / "out")
     opened = {"spec": "given", "root": Path("home"), "columns": "text=a", "cache": tmp_path / "kept"}
     assert corpus == opened

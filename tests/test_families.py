@@ -21,7 +21,8 @@ from leaderboard._charts import Panel
 from leaderboard._lanes import WIDTH, Lane, Mark, lane_chart
 from leaderboard._marks import COLOURS, MARKERS, Series
 from leaderboard.aggregate import leaderboard
-from leaderboard.board import Board, Interval, Leaderboard
+from leaderboard.board import Board, Leaderboard
+from leaderboard.board_curves import Interval
 from leaderboard.exports import to_csv, to_json, to_latex
 from leaderboard.families import FAMILIES, place_of
 from leaderboard.figure_files import write_figures

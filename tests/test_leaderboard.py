@@ -21,7 +21,8 @@ from core.metrics import METRICS, get_metric
 from core.records import RecordStore, ResultRecord
 from leaderboard import frames
 from leaderboard.aggregate import leaderboard
-from leaderboard.board import Board, Interval, Leaderboard
+from leaderboard.board import Board, Leaderboard
+from leaderboard.board_curves import Interval
 from leaderboard.exports import eval_results, model_index, to_csv, to_json, to_latex
 from leaderboard.frames import CELLS
 from leaderboard.superb import superb_tasks

@@ -89,13 +89,20 @@ class Cell:
 
     @property
     def candidates(self) -> list[Candidate]:
-        """What is tried: a training each."""
+        """What is tried: a training each; nothing where the head is another run's."""
+        if self.condition is not None:
+            return []
         return candidates_of(self.recipe, self.upstream.num_layers)
 
     @property
     def audio(self) -> AudioRecipe:
         """What is made of the recordings."""
         return self.rows.audio
+
+    @property
+    def condition(self) -> str | None:
+        """What test is heard in by a head that another run has trained."""
+        return self.audio.condition
 
     @property
     def fold(self) -> str | None:
@@ -132,17 +139,26 @@ class Cell:
         fold = "" if self.fold is None else f" / {self.task.folds} {self.fold}"
         layer = "" if self.recipe.layer is None else f" / layer {self.recipe.layer}"
         budget = "" if self.rows.drawn is None else f" / {self.rows.drawn.budget} of train"
-        return f"{self.row} / {self.task.name}{fold}{layer}{budget} / seed {self.seed}"
+        condition = "" if self.condition is None else f" / {self.condition}"
+        return f"{self.row} / {self.task.name}{fold}{layer}{budget}{condition} / seed {self.seed}"
 
     @cached_property
     def run(self) -> str:
         """sha256 of all inputs: the name of the record."""
+        return self._run_with(self.audio)
+
+    @cached_property
+    def clean_run(self) -> str:
+        """The run that trains its head: itself, unless test is heard in a condition."""
+        return self._run_with(replace(self.audio, condition=None))
+
+    def _run_with(self, audio: AudioRecipe) -> str:
         return run_digest(
             protocol=PROTOCOL_VERSION,
             upstream=self.upstream.digest,
             task=self.task.recorded(),
             recipe=self.recipe,
-            audio=self.audio,
+            audio=audio,
             corpus=self.rows.digest,
             counts=self.counts,
             live=self.exact,

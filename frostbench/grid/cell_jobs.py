@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def train_heads(runs: Sequence[tuple[Cell, Candidate]], folders: Folders, *, dev
         return 0
     cell, _ = todo[0]
     labels = labels_of(cell)
-    data = _load_splits(cell, ("train", "valid"), labels, folders, device)
+    data = load_splits(cell, ("train", "valid"), labels, folders, device)
     metric = get_metric(cell.task.selecting)
     items = items_of(cell, "valid", labels)
     started = time.monotonic()
@@ -145,7 +145,7 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     candidates = [trained for trained, _ in loaded]
     best = choose(candidates, get_metric(cell.task.selecting).sign)
     tuned = tuned_upstream(cell, best) if cell.finetuned else None
-    data = _load_splits(cell, ("valid", "test"), labels, folders, device, tuned)
+    data = load_splits(cell, ("valid", "test"), labels, folders, device, tuned)
 
     downstream = new_downstream(cell, labels, best.layer)
     downstream.load_state_dict(split_state(best)[0])
@@ -158,7 +158,7 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     predictions = items.predictions(found)
     values = {metric.name: metric.compute(predictions, items.references) for metric in metrics}
     store = RecordStore(folders.results)
-    rows = _prediction_rows(items, predictions, metrics)
+    rows = prediction_rows(items, predictions, metrics)
     artifacts = _write_files(store.run_folder(cell.run), cell, downstream, best, candidates, rows)
     seconds = {
         "train": sum(float(description["seconds"]) for _, description in loaded),
@@ -191,7 +191,7 @@ def _train_missing(cell: Cell, folders: Folders, device: str) -> None:
         train_heads([(cell, tried) for tried in cell.candidates], folders, device=device, advance=lambda updates: None)
 
 
-def _load_splits(
+def load_splits(
     cell: Cell, splits: Sequence[str], labels: Labels, folders: Folders, device: str, tuned: Upstream | None = None
 ) -> dict[str, Examples]:
     """Split -> features and targets: from the cache, or from the upstream whenever they are drawn."""
@@ -214,7 +214,7 @@ def _load_splits(
     return data
 
 
-def _prediction_rows(items: Items, predictions: Sequence[Any], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+def prediction_rows(items: Items, predictions: Sequence[Any], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     """What is kept of every item of test, and what it adds to each metric."""
     return [
         {
@@ -230,6 +230,12 @@ def _prediction_rows(items: Items, predictions: Sequence[Any], metrics: Sequence
     ]
 
 
+def write_predictions(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line for every item of test."""
+    with written_then_renamed(folder / "predictions.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def _write_files(
     folder: Path,
     cell: Cell,
@@ -239,8 +245,7 @@ def _write_files(
     rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, str]:
     """Predictions, head and training history; the record, written last, holds their digests."""
-    with written_then_renamed(folder / "predictions.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_predictions(folder, rows)
     own, tuned = split_state(best)
     description = {**downstream.description, "upstream": cell.upstream.recorded()}
     save_trained(folder / "head.safetensors", replace(best, state=own), description)
@@ -288,7 +293,7 @@ def _record(
             **({} if cell.rows.drawn is None else {"drawn": cell.rows.drawn.recorded()}),
         },
         recipe={**parsed_json(canonical_json(cell.recipe)), "digest": digest_of(cell.recipe)},
-        audio=asdict(cell.audio),
+        audio=parsed_json(canonical_json(cell.audio)),
         protocol=PROTOCOL_VERSION,
         live=cell.exact,
         frames=cell.frames,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from core.conditions import Condition
 from core.errors import ContractError
 from core.finetuning import FineTuning
 from core.manifest import SPLITS, Manifest
@@ -47,6 +48,7 @@ class Grid:
         finetune: how upstreams are trained with their heads, besides the frozen runs that this begins at; None leaves
             them frozen.
         budgets: how much of train heads are given, one after the other, for a curve; None among them is all of it.
+        conditions: what test is heard in, one after the other, by the heads that all of train has taught.
     """
 
     upstreams: Sequence[str]
@@ -61,6 +63,7 @@ class Grid:
     layers: AskedLayers | None = None
     finetune: FineTuning | None = None
     budgets: tuple[Budget | None, ...] = (None,)
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Taken:
 
     Attributes:
         task: that takes it.
-        rows: of a fold, and of a label budget.
+        rows: of a fold, of a label budget, and heard in a condition.
         seeds: of the heads that are trained on it: a budget's part of train is another one for every seed.
     """
 
@@ -121,8 +124,7 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
             kept = frames if kind_of(task, recipe) == "frames" else None
             live = _live(rows.audio, grid.exact, kept)
             custom = rows.limited or task.is_custom(recipe)
-            tuned = [] if grid.finetune is None else [replace(recipe, finetune=grid.finetune)]
-            for asked in [*_with_layers(task, recipe, grid.layers, facts.num_layers), *tuned]:
+            for asked in [recipe] if rows.audio.condition else _recipes(task, recipe, grid, facts.num_layers):
                 for seed in taken.seeds:
                     cell = Cell(facts, task, asked, rows, seed, custom, kept, live)
                     cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
@@ -131,7 +133,7 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
 
 
 def _taken(grid: Grid, manifest: Manifest) -> tuple[list[Taken], list[str]]:
-    """What each task takes, and which budgets are no part of its train."""
+    """What each task takes, and why some of it is not what was asked for."""
     taken: list[Taken] = []
     notes: list[str] = []
     seeds = tuple(grid.seeds)
@@ -141,19 +143,39 @@ def _taken(grid: Grid, manifest: Manifest) -> tuple[list[Taken], list[str]]:
             for budget in grid.budgets:
                 why = None if budget is None else no_budget(rows, task, budget)
                 if budget is None:
-                    taken.append(Taken(task, rows, seeds))
+                    taken += [Taken(task, each, seeds) for each in (rows, *_in_conditions(task, rows, grid.conditions))]
                 elif why is None:
                     taken += [Taken(task, within(rows, task, budget, seed), (seed,)) for seed in seeds]
                 else:
                     notes.append(f"{task.name} has no budget {budget}: {why}")
+        if grid.conditions and HEADS.get(task.head).label_kind.heard:
+            notes.append(f"{task.name} is not heard in conditions: its labels are made of the recordings as they are")
     if not taken:
         raise ContractError("; ".join(notes))
     return taken, notes
 
 
+def _in_conditions(task: Task, rows: TaskRows, conditions: Sequence[Condition]) -> list[TaskRows]:
+    if HEADS.get(task.head).label_kind.heard:
+        return []
+    return [rows.heard_in(str(condition)) for condition in conditions]
+
+
 def _require_one_curve(grid: Grid) -> None:
+    """Refuses curves whose end, the run that they are compared with, is not asked for, and curves of curves."""
+    if grid.conditions and (None not in grid.budgets or grid.layers not in (None, "each")):
+        raise ContractError(
+            "conditions are heard by the head on the learned sum and all of train: ask for the budget all, too, and "
+            "leave chosen layers out"
+        )
     if grid.layers is not None and any(budget is not None for budget in grid.budgets):
         raise ContractError("single layers are for all of train, budgets for the learned sum: ask for one at a time")
+
+
+def _recipes(task: Task, recipe: Recipe, grid: Grid, num_layers: int) -> list[Recipe]:
+    """What is trained: on the frozen upstream, and with it."""
+    tuned = [] if grid.finetune is None else [replace(recipe, finetune=grid.finetune)]
+    return [*_with_layers(task, recipe, grid.layers, num_layers), *tuned]
 
 
 def _with_layers(task: Task, recipe: Recipe, asked: AskedLayers | None, num_layers: int) -> list[Recipe]:

@@ -44,8 +44,10 @@ def planned_stages(
                 stages.append(Stage("counting operations", [costs.counting(part.upstream) for part in wave]))
             stages += [
                 Stage("training heads", [training_work(runs, folders, costs) for runs in sweeps_of(cells, workers)]),
-                Stage("evaluating on test", [costs.evaluating(cell) for cell in cells]),
+                Stage("evaluating on test", [costs.evaluating(cell) for cell in cells if cell.condition is None]),
             ]
+            heard = [costs.evaluating(cell) for cell in cells if cell.condition is not None]
+            stages += [Stage("evaluating in conditions", heard)] * bool(heard)
         if tuned:
             tried = [(cell, candidate) for cell in tuned for candidate in cell.candidates]
             works = [finetuning_work(cell, candidate, folders, costs) for cell, candidate in tried]

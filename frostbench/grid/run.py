@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from frostbench.grid.announcements import announcements
 from frostbench.grid.candidates import Folders, delete_candidates
 from frostbench.grid.cell import Cell, count_long
 from frostbench.grid.cell_jobs import extract_features, run_cell, train_heads
+from frostbench.grid.condition_jobs import run_in_condition
 from frostbench.grid.decoding import decoded_once
 from frostbench.grid.finetuning import finetune
 from frostbench.grid.leaks import find_leaks
@@ -127,7 +128,8 @@ def plan_grid(grid: Grid, manifest: Manifest, folders: Folders, workers: int) ->
 
 def _news(cell: Cell, state: State) -> CellNews:
     layer, budget = cell.recipe.layer, None if cell.rows.drawn is None else cell.rows.drawn.budget
-    return CellNews(cell.row, cell.task.name, cell.seed, state, fold=cell.fold, layer=layer, budget=budget)
+    news = CellNews(cell.row, cell.task.name, cell.seed, state, fold=cell.fold, layer=layer, budget=budget)
+    return news._replace(condition=cell.condition)
 
 
 def _finished(cell: Cell, store: RecordStore) -> CellNews:
@@ -250,8 +252,10 @@ def _extract(jobs: Sequence[Job], needs: Sequence[Need], report: Report, stages:
 
 
 def _train(cells: Sequence[Cell], folders: Folders, report: Report, stages: Stages) -> None:
-    """Trains the heads of cells whose features are there, and evaluates them."""
+    """Trains the heads of cells whose features are there, and evaluates them, then in conditions."""
     watcher = stages.watcher
+    heard = [cell for cell in cells if cell.condition is not None]
+    cells = [cell for cell in cells if cell.condition is None]
     sweeps = sweeps_of(cells, stages.executor.workers)
     said: dict[str, None] = {}
 
@@ -272,6 +276,11 @@ def _train(cells: Sequence[Cell], folders: Folders, report: Report, stages: Stag
     )
     failed = [outcome.job.arguments[0] for outcome in outcomes if outcome.error is not None]
     _evaluate(cells, outcomes, {cell.run for runs in failed for cell, _ in runs}, folders, report, stages)
+    if heard:
+        store = RecordStore(folders.results)
+        _tell_failed([cell for cell in heard if cell.clean_run not in store], watcher)
+        ready = [cell for cell in heard if cell.clean_run in store]
+        _record("evaluating in conditions", ready, run_in_condition, folders, report, stages)
 
 
 def _finetune(cells: Sequence[Cell], folders: Folders, report: Report, stages: Stages) -> None:
@@ -310,15 +319,22 @@ def _evaluate(
     report.add_failures(trained)
     _tell_failed([cell for cell in cells if cell.run in lost], watcher)
     ready = [cell for cell in cells if cell.run not in lost]
-    jobs = [Job(cell.name, run_cell, (cell, folders)) for cell in ready]
+    _record("evaluating on test", ready, run_cell, folders, report, stages)
+
+
+def _record(
+    title: str, cells: Sequence[Cell], work: Callable[..., str], folders: Folders, report: Report, stages: Stages
+) -> None:
+    """The stage of cells whose heads are there."""
+    jobs = [Job(cell.name, work, (cell, folders)) for cell in cells]
     store = RecordStore(folders.results)
 
     def done(outcome: Outcome) -> None:
         cell = outcome.job.arguments[0]
-        watcher.cell(_news(cell, "failed") if outcome.error is not None else _finished(cell, store))
+        stages.watcher.cell(_news(cell, "failed") if outcome.error is not None else _finished(cell, store))
 
-    works = [stages.costs.evaluating(cell) for cell in ready]
-    outcomes = stages.run("evaluating on test", "cells", jobs, works, done=done)
+    works = [stages.costs.evaluating(cell) for cell in cells]
+    outcomes = stages.run(title, "cells", jobs, works, done=done)
     report.computed += sum(outcome.error is None for outcome in outcomes)
     report.add_failures(outcomes)
 

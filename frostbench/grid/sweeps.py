@@ -32,7 +32,7 @@ def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:
     frame fills a worker by itself.
     """
     groups: dict[str, list[tuple[Cell, Candidate]]] = {}
-    for cell in cells:
+    for cell in (cell for cell in cells if cell.candidates):
         alike = digest_of(
             [
                 cell.upstream.digest,

@@ -26,6 +26,7 @@ class CellNews(NamedTuple):
         fold: what it was tested on, where the task has folds.
         layer: the only one that its head is given; None is a sum of all.
         budget: how much of train its head is given; None is all.
+        condition: what test is heard in; None is as it was recorded.
     """
 
     upstream: str
@@ -37,26 +38,39 @@ class CellNews(NamedTuple):
     fold: str | None = None
     layer: int | None = None
     budget: str | None = None
+    condition: str | None = None
+
+    @property
+    def place(self) -> tuple[int, str | None, int | None, str | None, str | None]:
+        """Among the cells of its upstream and task."""
+        return self.seed, self.fold, self.layer, self.budget, self.condition
+
+    @property
+    def has_row(self) -> bool:
+        """Whether it stands in a row of the leaderboard, not on a curve beside it."""
+        return (self.layer, self.budget, self.condition) == (None, None, None)
 
     def line(self) -> str:
         """For a log, once it is done."""
         fold = "" if self.fold is None else f", {self.fold}"
         layer = "" if self.layer is None else f", layer {self.layer}"
         budget = "" if self.budget is None else f", {self.budget} of train"
-        found = f"{self.upstream}, {self.task}, seed {self.seed}{fold}{layer}{budget}"
+        condition = "" if self.condition is None else f", {self.condition}"
+        found = f"{self.upstream}, {self.task}, seed {self.seed}{fold}{layer}{budget}{condition}"
         return f"{found}: {self.value:.1f} {self.unit}".rstrip()
 
 
 @dataclass
 class _Entry:
-    """The cells of an upstream and a task: by seed, fold, layer and budget what became of each."""
+    """The cells of an upstream and a task: by their places what became of each."""
 
-    states: dict[tuple[int, str | None, int | None, str | None], CellNews] = field(default_factory=dict)
+    states: dict[tuple[int, str | None, int | None, str | None, str | None], CellNews] = field(default_factory=dict)
 
     def text(self) -> str:
-        """Their mean so far, and how many of them it is of."""
-        states = [news.state for news in self.states.values()]
-        values = [news.value for news in self.states.values() if news.value is not None]
+        """The mean so far of those with a row, or where there are none of all, and how many of them it is of."""
+        shown = [news for news in self.states.values() if news.has_row] or list(self.states.values())
+        states = [news.state for news in shown]
+        values = [news.value for news in shown if news.value is not None]
         if "failed" in states:
             return "[red]failed"
         if not values:
@@ -86,7 +100,7 @@ class CellTable:
         """Takes in where a cell is now."""
         self._tasks[news.task] = None
         entry = self._rows.setdefault(news.upstream, {}).setdefault(news.task, _Entry())
-        entry.states[news.seed, news.fold, news.layer, news.budget] = news
+        entry.states[news.place] = news
 
     def drawn(self, height: int) -> Table:
         """The table in so many lines at most, those left out first whose cells all are done."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from core.audio import SAMPLE_RATE, amplified, at_rate, num_samples, read_audio
+from core.audio import SAMPLE_RATE, amplified, at_rate, num_samples, read_audio, resample
+from core.conditions import Condition
 from core.feature_cache import Kind
 from core.mixtures import Mixture, read_mixture
 
@@ -33,6 +34,7 @@ class Clip:
         stop: sample behind its last; None is the end of the recording.
         gain_db: level change in decibels.
         mixture: what it is a piece of; None is the file.
+        condition: what it is heard in, such as noise@20dB; None is as it was recorded.
     """
 
     audio_digest: str
@@ -43,14 +45,25 @@ class Clip:
     stop: int | None = None
     gain_db: float = 0.0
     mixture: Mixture | None = None
+    condition: str | None = None
 
     @property
     def key(self) -> str:
         """What its features are kept under."""
-        return clip_key(self.audio_digest, self.start, self.stop, self.gain_db)
+        return clip_key(self.audio_digest, self.start, self.stop, self.gain_db, self.condition)
 
     def read(self, sample_rate: int = SAMPLE_RATE) -> torch.Tensor:
-        """The waveform (samples,) at a sample rate; start and stop are counted at 16 kHz whatever it is."""
+        """The waveform (samples,) at a sample rate; start and stop are counted at 16 kHz whatever it is.
+
+        Noise and rooms follow from what is heard in them alone: one recording has the same at every level.
+        """
+        if self.condition is None:
+            return self._recorded(sample_rate)
+        seed = clip_key(self.audio_digest, self.start, self.stop)
+        heard = Condition.from_text(self.condition).applied(self._recorded(SAMPLE_RATE), seed)
+        return resample(heard, SAMPLE_RATE, sample_rate)
+
+    def _recorded(self, sample_rate: int) -> torch.Tensor:
         if self.mixture is None:
             return amplified(read_audio(self.path, self.start, self.stop, sample_rate), self.gain_db)
         start, stop = at_rate(self.start, sample_rate), None if self.stop is None else at_rate(self.stop, sample_rate)
@@ -63,10 +76,13 @@ class Clip:
         return num_samples(self.path) if self.mixture is None else self.mixture.samples()
 
 
-def clip_key(audio_digest: str, start: int = 0, stop: int | None = None, gain_db: float = 0.0) -> str:
-    """The cache key of a clip; a whole recording at its own level has its audio's digest."""
+def clip_key(
+    audio_digest: str, start: int = 0, stop: int | None = None, gain_db: float = 0.0, condition: str | None = None
+) -> str:
+    """The cache key of a clip; a whole recording at its own level, as it was recorded, has its audio's digest."""
     piece = "" if start == 0 and stop is None else f"[{start}:{'' if stop is None else stop}]"
-    return f"{audio_digest}{piece}{f'{gain_db:+g}dB' if gain_db else ''}"
+    level = f"{gain_db:+g}dB" if gain_db else ""
+    return f"{audio_digest}{piece}{level}{'' if condition is None else f'|{condition}'}"
 
 
 def lay_out(clips: Sequence[Clip], window_samples: int, batch_seconds: float = BATCH_SECONDS) -> list[list[Clip]]:
