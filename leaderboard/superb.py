@@ -58,7 +58,7 @@ class SuperbTask:
 
     def is_of(self, record: ResultRecord) -> bool:
         """Whether a run is of this task, with its recipe, on its corpus, as many utterances as the whole one has."""
-        digests = (task_digest(record.task), record.recipe.get("digest"), digest_of(record.audio))
+        digests = (task_digest(record.task), record.recipe.get("digest"), digest_of(record.clean_audio))
         sizes = self.folds or {None: (self.train, self.valid, self.test)}
         if record.fold not in sizes:
             return False
