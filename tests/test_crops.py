@@ -220,13 +220,13 @@ def test_live_crops_stay_within_the_piece_that_a_row_is(moods, mood, stop, monke
     place = [example.id for example in rows.examples[row.split]].index(row.id)
     clips, whole = rows.whole(row.split), read_audio(row.path)
     assert clips[place].samples == end - begin
-    drawn, real = [], Clip.read
+    drawn, real = [], Clip._recorded
 
     def watched(clip: Clip, *rate: int) -> torch.Tensor:
         drawn.append(clip)
         return real(clip, *rate)
 
-    monkeypatch.setattr(Clip, "read", watched)
+    monkeypatch.setattr(Clip, "_recorded", watched)  # `read` itself is a default value where clips are encoded
     upstream = build_upstream("fbank")
     live = LiveExamples(FrozenUpstream(upstream, CPU), clips, [torch.tensor([0])] * len(clips), "frames", CROP)
     generator = torch.Generator().manual_seed(0)
@@ -326,7 +326,7 @@ def test_predictions_are_made_at_the_level_of_the_recipe(moods, mood, tmp_path, 
     """Six decibels less would else be another recording than the head was trained on."""
     task = replace(mood, audio={"short": AudioRecipe(gain_db=-6.0)})
     record, _ = record_of(task, moods, tmp_path)
-    drawn, real = [], Clip.read
+    drawn, real = [], Clip._recorded
 
     def watched(clip: Clip, *rate: int) -> torch.Tensor:
         drawn.append(real(clip, *rate))
