@@ -27,6 +27,7 @@ class FineTuning:
         learning_rates: of the upstream; the best on valid is taken.
         share: of the recipe's updates: the head has learned before.
         warmup: share of these updates over which all rates rise from zero; then they fall linearly to zero.
+        looks: how often valid is looked at: it passes the upstream each time, where means of a frozen one are at hand.
     """
 
     mode: Mode
@@ -35,6 +36,7 @@ class FineTuning:
     learning_rates: tuple[float, ...] = RATES["full"]
     share: float = 0.1
     warmup: float = 0.1
+    looks: int = 10
 
     @property
     def label(self) -> str:

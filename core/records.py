@@ -54,7 +54,8 @@ class ResultRecord:
             on) and undivided (digest of the rows whatever their splits); of a run on a part of train also `drawn`: its
             budget, the seconds that were drawn, and seconds, recordings and digest of the whole.
         recipe: name, digest and every field; of a run on one layer alone, for a curve, also `layer`; of one that
-            fine-tuned its upstream also `finetune`: mode, blocks, rank, learning_rates, share of the updates, warmup.
+            fine-tuned its upstream also `finetune`: mode, blocks, rank, learning_rates, share of the updates, warmup,
+            looks at valid.
         audio: what is made of the recordings: every field; of a run whose test is heard in a condition also
             `condition`, such as noise@20dB.
         protocol: version of the program's protocol.

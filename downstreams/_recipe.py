@@ -139,7 +139,7 @@ def finetuning_recipe(recipe: Recipe, how: FineTuning) -> Recipe:
     return replace(
         recipe,
         steps=steps,
-        eval_every=max(1, round(recipe.eval_every * how.share)),
+        eval_every=max(1, steps // how.looks),
         schedule="linear",
         warmup_steps=max(1, round(steps * how.warmup)),
         patience=0,

@@ -321,7 +321,7 @@ def test_several_seeds_and_modes_are_rows_of_their_own(corpus):
 def test_the_recipe_of_both_together_follows_from_the_heads():
     how = FineTuning.from_text("lora:4")
     recipe = finetuning_recipe(replace(RECIPE, search_steps=50, patience=3, finetune=how), how)
-    assert (recipe.steps, recipe.eval_every, recipe.warmup_steps, recipe.schedule) == (80, 20, 8, "linear")
+    assert (recipe.steps, recipe.eval_every, recipe.warmup_steps, recipe.schedule) == (80, 8, 8, "linear")
     assert (recipe.search_steps, recipe.patience, recipe.finetune) == (0, 0, None)
     tried = candidates_of(replace(RECIPE, finetune=how), 3)
     assert [(each.learning_rate, each.layer, each.upstream_rate) for each in tried] == [
