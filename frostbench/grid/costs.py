@@ -96,7 +96,8 @@ class Costs:
         kind = ("fine-tuning", f"{_asked(cell)}, {cell.row}", _described(cell.upstream))
         seconds = self._batch_seconds(cell)
         built_in = Cost(2.0, BACKWARD * seconds * (PER_SECOND + PER_PARAMETER * (cell.upstream.params or 0)))
-        return self._work(kind, updates, built_in, present, float(cell.recipe.eval_every))
+        looks = 1 if cell.recipe.finetune is None else cell.recipe.finetune.looks
+        return self._work(kind, updates, built_in, present, updates / looks)
 
     def evaluating(self, cell: Cell) -> Work:
         """Evaluating a trained head on test."""
