@@ -194,6 +194,45 @@ def test_the_number_is_computed_again_from_what_is_kept(tuned, corpus_folder):
                     cache=tuned.folder / "cache")  # fmt: skip
 
 
+def test_a_board_of_their_own_lays_both_side_by_side(tuned):
+    (frozen,) = tuned.board.boards
+    (board,) = tuned.board.variants
+    assert [row.name for row in frozen.rows] == ["muted"] and not frozen.tunings
+    assert {row.name for row in board.rows} == {"muted", "muted (full)"} and not board.superb
+    assert board.title == f"{frozen.title}, frozen and fine-tuned"
+    (found,) = board.tunings
+    (pair,) = board.pairs
+    record, full = both(tuned)
+    assert (found.upstream, found.name, found.how, found.task) == ("muted", "muted (full)", "full", "sid")
+    assert (found.frozen_mean, found.mean) == (record.value, full.value)
+    assert found.difference == pytest.approx(full.value - record.value)
+    low, high = found.difference_interval
+    assert low < found.difference < high
+    assert (found.p_holm, found.different) == (pair.p_holm, pair.different)
+    costs = full.circumstances["finetuning"]
+    assert (found.trained_parameters, found.audio_seconds) == (costs["trained_parameters"], costs["audio_seconds"])
+    assert found.seconds == full.circumstances["wall_seconds"]["train"]
+    assert found.frozen_seconds == record.circumstances["wall_seconds"]["train"]
+    runs = tuned.runs().set_index("run")
+    assert runs.loc[full.run, ["upstream", "finetuning", "valid"]].tolist() == [
+        "muted (full)", "full", max(tried["valid"] for tried in full.learning_rates)
+    ]  # fmt: skip
+    assert runs["finetuning"].isna().sum() == 1
+    text = tuned.to_markdown()
+    assert f"muted (full), SID: {full.value:.1f} after {record.value:.1f} %" in text
+    page = tuned.page(tuned.folder / "page.html").read_text()
+    assert page.count("Frozen against fine-tuned</h3>") == 1
+
+
+def test_a_fine_tuned_run_without_its_frozen_one_has_a_board_too(tuned, tmp_path):
+    _, full = both(tuned)
+    store = RecordStore(tmp_path)
+    store.path(full.run).parent.mkdir(parents=True)
+    store.path(full.run).write_bytes(RecordStore(tuned.folder).path(full.run).read_bytes())
+    (board,) = fb.load(tmp_path, custom=True).board.variants
+    assert [row.name for row in board.rows] == ["muted (full)"] and not board.tunings
+
+
 def test_means_of_live_audio_are_those_of_the_cache(corpus_folder):
     upstream = opened(Muted(), FineTuning("full"))
     nn.init.normal_(upstream.upper.weight, generator=torch.Generator().manual_seed(0))
