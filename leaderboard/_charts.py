@@ -13,6 +13,8 @@ from markupsafe import Markup
 from leaderboard._marks import COLOURS, Label, Series, labels, marker
 from leaderboard._svg import CHARACTER_WIDTH, Scale, element, line, padded, path, shortened, signed, text, upwards
 
+EDGE = 16.0  # pixels between the outermost points of curves and the frame
+
 
 class Point(NamedTuple):
     """One upstream in a scatter plot: cost, score, and what is said on touch."""
@@ -200,15 +202,17 @@ def curves(
     points = [point for curve in lines for point in curve.points]
     xs, ys = [x for x, _ in points], [y for _, y in points]
     ys += [end for curve in lines for ends in curve.ends for end in ends]
-    x_scale = Scale(min(xs), max(xs), left + 16, width - 16, logarithmic)
+    x_scale = Scale(min(xs), max(xs), left + EDGE, width - EDGE, logarithmic)
     y_scale = Scale(*padded(ys), *((height - bottom, 10.0) if higher else (10.0, height - bottom)))
     tried = sorted(set(xs))
     ticks = tried if len(tried) < 6 else x_scale.ticks(4)
     below = _x_axis(ticks, x_scale, height) if named is None else _named_ticks(named, x_scale, height)
     parts = [y_axis(y_scale, left, width, y_title), below]
     parts.append(text(x_title, (left + width) / 2, height - 6, "axis-title", "middle"))
-    for curve in reversed(lines):
-        places = [(x_scale(x), y_scale(y)) for x, y in curve.points]
+    apart = min(4.0, 20 / len(lines)) if any(curve.ends for curve in lines) else 0.0  # whiskers shall not cover others
+    for number, curve in reversed(list(enumerate(lines))):
+        shift = apart * (number - (len(lines) - 1) / 2)
+        places = [(x_scale(x) + shift, y_scale(y)) for x, y in curve.points]
         marks = [_mark(curve.series, *place, tip) for place, tip in zip(places, curve.tips, strict=True)]
         rings = [element("circle", cx=at[0], cy=at[1], r=7, class_=curve.series.classes("ring"))
                  for at, (x, _) in zip(places, curve.points, strict=True) if x in curve.chosen]  # fmt: skip
@@ -253,13 +257,14 @@ def _x_axis(ticks: Sequence[float], scale: Scale, height: float) -> Markup:
 
 
 def _named_ticks(names: Mapping[float, str], scale: Scale, height: float) -> Markup:
-    """Names below places; one that would touch the name on its right is left out."""
+    """Names below places, within the drawing; one that would touch the name on its right is left out."""
     parts, free = [], math.inf
     for value, name in sorted(names.items(), reverse=True):
         half = (len(name) + 1) * CHARACTER_WIDTH / 2
-        if scale(value) + half <= free:
-            parts.append(text(name, scale(value), height - 26, "tick", "middle"))
-            free = scale(value) - half
+        x = min(scale(value), scale.end + EDGE - half)
+        if x + half <= free:
+            parts.append(text(name, x, height - 26, "tick", "middle"))
+            free = x - half
     return Markup("").join(parts)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Any
@@ -149,8 +149,9 @@ def within(rows: TaskRows, task: Task, budget: Budget, seed: int) -> TaskRows:
         whole=rows.digest,
         labels=tuple(_each_class(rows.examples["train"], classes)) if closed else (),
     )
-    missing = sorted(set(classes) - {classes[place] for place in places})
-    said = _missing(task, budget, seed, missing, Counter(classes)) if missing else ""
+    known = dict(zip(classes, rows.examples["train"], strict=True))
+    missing = [_written(known[name].label) for name in sorted(set(known) - {classes[place] for place in places})]
+    said = _missing(task, budget, seed, missing, len(known)) if missing else ""
     return replace(
         rows,
         examples={**rows.examples, "train": train},
@@ -167,9 +168,14 @@ def _each_class(examples: Sequence[Example], classes: Sequence[str]) -> Iterator
     return (examples[place].label for place in sorted(first.values()))
 
 
-def _missing(task: Task, budget: Budget, seed: int, missing: Sequence[str], counts: Counter[str]) -> str:
+def _written(label: Any) -> str:
+    """A class in words; of an intent its slots."""
+    return " ".join(map(str, label.values())) if isinstance(label, Mapping) else str(label)
+
+
+def _missing(task: Task, budget: Budget, seed: int, missing: Sequence[str], classes: int) -> str:
     shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
     return (
-        f"{task.name}, budget {budget}, seed {seed}: {len(missing)} of {len(counts)} classes of {task.label} have no "
+        f"{task.name}, budget {budget}, seed {seed}: {len(missing)} of {classes} classes of {task.label} have no "
         f"example ({shown}); their recordings of test count as wrong"
     )

@@ -31,6 +31,7 @@ from downstreams._downstream import downstream_of, load_trained
 from downstreams.labels.slots import SlotLabels
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.jobs.cell_table import CellNews, CellTable
+from leaderboard._svg import CHARACTER_WIDTH
 from leaderboard.figures import figures_of
 from leaderboard.page import page
 from leaderboard.statistics import Trials, interval, resample
@@ -461,6 +462,10 @@ def test_the_figure_has_a_panel_a_task_and_kind():
     assert names[::-1] == ["clean", "20 dB", "0 dB"]
     names = [each.text for each in parts(telephone, "text", "tick") if each.get("text-anchor") == "middle"]
     assert names[::-1] == ["clean", "300 to 3400 Hz"]
+    last = next(each for each in parts(telephone, "text", "tick") if each.text == "300 to 3400 Hz")
+    assert float(last.get("x", "")) + len("300 to 3400 Hz") * CHARACTER_WIDTH / 2 < telephone.width
+    first, second = (float(each.get("x1", "")) for each in parts(telephone, "line", "line")[::2])
+    assert abs(first - second) == pytest.approx(4), "whiskers of two upstreams stand side by side"
     for curve in parts(noise, "path", "line"):
         places = [tuple(map(float, point.split(","))) for point in curve.get("d", "")[1:].split()]
         assert len(places) == 3
