@@ -216,10 +216,12 @@ def curves(
         marks = [_mark(curve.series, *place, tip) for place, tip in zip(places, curve.tips, strict=True)]
         rings = [element("circle", cx=at[0], cy=at[1], r=7, class_=curve.series.classes("ring"))
                  for at, (x, _) in zip(places, curve.points, strict=True) if x in curve.chosen]  # fmt: skip
-        whiskers = [line(x, y_scale(low), x, y_scale(high), curve.series.classes("line"))
-                    for (x, _), (low, high) in zip(places, curve.ends, strict=False)]  # fmt: skip
-        stroke = path(places, curve.series.classes("line"))
-        parts.append(_line_group(curve.series, stroke, *whiskers, *rings, *marks))
+        whiskers = "".join(f"M{x:.1f},{y_scale(low):.1f}V{y_scale(high):.1f}"
+                           for (x, _), (low, high) in zip(places, curve.ends, strict=False))  # fmt: skip
+        strokes = [path(places, curve.series.classes("line"))]
+        strokes += [element("path", d=whiskers, class_=curve.series.classes("line"))] if whiskers else []
+        # The arrow keys go from the last to the first.
+        parts.append(_line_group(curve.series, *strokes, *rings, *reversed(marks)))
     return Panel(label, f"{y_title} against {x_title} of {len(lines)} upstreams", width, height, Markup("").join(parts))
 
 

@@ -25,6 +25,13 @@ def parts(panel: Panel, tag: str, css: str) -> list[ET.Element]:
     ]
 
 
+def whiskers(panel: Panel) -> list[tuple[float, float, float]]:
+    """Place and ends of each, in pixels."""
+    drawn = "".join(each.get("d", "") for each in parts(panel, "path", "line") if "V" in each.get("d", ""))
+    found = re.findall(r"M([\d.]+),([\d.]+)V([\d.]+)", drawn)
+    return [(float(x), float(low), float(high)) for x, low, high in found]
+
+
 def heights(panel: Panel) -> list[float]:
     """Of the curve at each layer, in pixels from the top."""
     (curve,) = [each for each in parts(panel, "path", "line") if "V" not in each.get("d", "")]

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 from conftest import call
-from made_boards import board, in_families, leaderboard, with_detection, with_published, with_single_layers, with_turns
+from made_boards import (
+    board,
+    in_families,
+    leaderboard,
+    with_budgets,
+    with_conditions,
+    with_detection,
+    with_published,
+    with_single_layers,
+    with_turns,
+)
 from test_figures import HOSTILE
 from test_records import record
 
@@ -367,6 +377,18 @@ def test_turns_are_those_of_one_upstream_at_a_time(opened):
     assert tab.locator("#tip").inner_text().split("\n") == ["anna", "Speaks", "9.0 s", "Was found to", "7.8 s"]
 
 
+def test_curves_of_budgets_and_conditions_answer_to_the_keys(opened):
+    tab = opened(with_conditions(with_budgets(board(tasks=1), "apc", "mfcc"), "apc", "mfcc"))
+    assert {"Label budgets", "Conditions"} <= set(tab.locator(".sections a").all_inner_texts())
+    tip = tab.locator("#tip")
+    for section, first in (("budgets", "mfcc, 1min of train"), ("conditions", "mfcc, clean")):
+        chart = tab.locator(f"#b0-{section} svg.chart").first
+        chart.focus()
+        tab.keyboard.press("ArrowRight")
+        assert tip.locator("b").inner_text() == first
+    assert opened(board()).locator("#b0-budgets, #b0-conditions").count() == 0
+
+
 def test_other_heads_flip_the_order(opened):
     tab = opened(with_published(board()))
     panel = tab.locator("#b0-heads .panel")
@@ -480,6 +502,7 @@ def test_without_scripts_everything_is_readable(opened):
 )
 def test_names_are_text_whatever_they_hold(opened, hostile):
     named = with_single_layers(board(upstreams=3, tasks=3, names=(hostile, f"{hostile}!", "plain")), f"{hostile}!")
+    named = with_conditions(with_budgets(named, hostile), f"{hostile}!")
     made = with_published(in_families(named, hostile, "spectral", f"{hostile}!"))
     columns = tuple(replace(each, title=hostile, corpus=hostile, head=hostile) for each in made.columns)
     score = replace(made.score, name=hostile, explanation=hostile)
@@ -488,7 +511,7 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
     assert tab.locator('tr[data-u="m0"] bdi').text_content() == shown
     assert tab.locator("script").count() == 1
     assert tab.locator("img, article b b").count() == 0
-    assert tab.locator(".view > section").count() == 10
+    assert tab.locator(".view > section").count() == 12
     assert tab.locator('tr[data-u="m0"] .family').text_content() == shown
     tab.get_by_label("grouped by family").check()
     assert tab.locator("tr.lane span").nth(1).text_content() == f"{shown} 1"
@@ -502,6 +525,7 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
 def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
     pytest.importorskip("axe_playwright_python", reason="needs axe: pip install -e '.[dev]'")
     judged = with_turns(with_detection(board(tasks=3), "ks", 20.0, 10.0), "ic")
+    judged = with_conditions(with_budgets(judged, "apc", "mfcc"), "apc", "mfcc")
     two = (with_single_layers(with_published(in_families(judged, *FAMILIES)), "apc", "mfcc"),
            replace(board(upstreams=31, tasks=1, layers=1), title="other"))  # fmt: skip
     tab = opened(*two, color_scheme=scheme, viewport=viewport)
@@ -515,6 +539,8 @@ def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
 def test_any_size_fits_a_phone_and_a_mail(opened, upstreams, tasks, layers):
     made = with_published(board(upstreams, tasks, layers))
     made = with_single_layers(made, *(row.name for row in made.rows), tasks=4)  # SUPERB has four with heads on means
+    some = [row.name for row in made.rows[:20]]
+    made = with_conditions(with_budgets(made, *some), *some)
     made = in_families(made, *[ORDER[i % len(ORDER)] for i in range(upstreams)])
     assert len(page(leaderboard(made)).encode()) < MOST_BYTES
     tab = opened(made, viewport=PHONE)
