@@ -316,7 +316,9 @@ def test_no_room_for_features(place, tasks_file):
     assert line.startswith(f"error: {place / 'cache'}")
     assert line.endswith("free some space or name another folder")
     left = [path for path in (*place.glob("cache/**/*"), *place.glob("results/**/*")) if path.is_file()]
-    assert {path.suffix for path in left} <= {".json", ""}, "notes and markers, no features"
+    noted = {".json", "", ".npz"}  # the last are fingerprints of recordings
+    assert {path.suffix for path in left} <= noted, "notes and markers, no features"
+    assert {path.parent.name for path in left if path.suffix == ".npz"} <= {"validated"}
     assert not list(place.glob("results/**/*.json"))
     assert call(*command).code == 0
     assert len(RecordStore(place / "results").all()) == 1

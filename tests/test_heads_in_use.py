@@ -161,12 +161,13 @@ class Watched:
 @pytest.mark.parametrize("name", ["KS", "ASR"])
 def test_the_test_set_is_looked_at_once_when_all_is_decided(corpus_folder, tasks_file, tmp_path, monkeypatch, name):
     looks: list[tuple[str, list[int]]] = []
-    load = cell_jobs._load_splits
+    load = cell_jobs.load_splits
 
-    def watched(*arguments):
-        return {split: Watched(split, examples, looks) for split, examples in load(*arguments).items()}
+    def watched(*arguments, **named):
+        found = load(*arguments, **named)
+        return {split: Watched(split, examples, looks) for split, examples in found.items()}
 
-    monkeypatch.setattr(cell_jobs, "_load_splits", watched)
+    monkeypatch.setattr(cell_jobs, "load_splits", watched)
     folders = {"output": tmp_path / "results", "cache": tmp_path / "cache"}
     ran = call(*options(upstreams=("fbank",), tasks=(f"{tasks_file}:{name}",), corpus=corpus_folder, **folders))
     assert ran.code == 0

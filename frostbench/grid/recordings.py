@@ -89,9 +89,9 @@ def _write(path: Path, prints: Mapping[str, Fingerprint]) -> None:
 def _read(path: Path) -> dict[str, Fingerprint] | None:
     """What `_write` wrote; None where it is damaged."""
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             names = file["ids"].tobytes().decode().split("\n")
             parts = np.split(file["rows"], np.cumsum(file["counts"])[:-1])
             return dict(zip(names, parts, strict=True))
-    except (OSError, ValueError, KeyError, BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, BadZipFile):
         return None
