@@ -285,6 +285,9 @@ def run(  # noqa: PLR0913
     root: Root = None,
     columns: Columns = None,
     seed: Annotated[list[int], typer.Option(help="Of head training; several.")] = [0],  # noqa: B006
+    quick_seed: Annotated[
+        list[int] | None, typer.Option(help="More seeds, of heads on means alone, which train in seconds; several.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe of the tasks; each task's default if left out.")] = None,
     head: Annotated[
         str | None,
@@ -341,6 +344,7 @@ def run(  # noqa: PLR0913
         "root": root,
         "columns": columns,
         "seeds": seed,
+        "quick_seeds": quick_seed or (),
         "recipe": recipe,
         "head": head,
         "limit": limit,

@@ -1,4 +1,4 @@
-"""The folders that `make benchmark` leaves, made in minutes: real checkpoints, features and records of two updates.
+"""The folders that `make benchmark` leaves, made in minutes: real features, records of two updates.
 
 Nothing that comes after asks how long anything was trained: the digests are those of the full recipes.
 """
@@ -18,8 +18,6 @@ from typing import Any
 from benchmarks._measure import ROOT
 from downstreams._recipe import Recipe
 from frostbench.grid import cell_jobs
-from tasks.corpora._base import open_corpus
-from upstreams._pretraining.plan import planned
 
 UPDATES = 2
 
@@ -53,13 +51,8 @@ def finish(folder: Path) -> None:
     for name in ("pyproject.toml", "constraints.txt", ".venv/installed"):  # in this order, so that nothing is installed
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    pretraining, *runs, _ = commands(folder)
+    *runs, _ = commands(folder)
     with _inside(folder), _short_trainings():
-        corpus = open_corpus("mini")
-        for name in pretraining[1 : pretraining.index("--corpus")]:
-            plan = planned(name, "tiny")
-            upstream = plan.kind(plan.config).freeze()
-            upstream.save(plan.checkpoint(Path("checkpoints")), {"pretraining": plan.digest(corpus)})
         from run_benchmark import app
 
         for arguments in runs:
@@ -81,7 +74,9 @@ def _short_trainings() -> Iterator[None]:
     real = cell_jobs.train_together
 
     def short(models: Any, data: Any, score: Any, sign: int, recipe: Recipe, *rest: Any) -> Any:
-        return real(models, data, score, sign, replace(recipe, steps=UPDATES, eval_every=UPDATES), *rest)
+        return real(
+            models, data, score, sign, replace(recipe, steps=UPDATES, eval_every=UPDATES, search_steps=0), *rest
+        )
 
     cell_jobs.train_together = short
     try:

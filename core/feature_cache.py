@@ -99,9 +99,9 @@ class FeatureCache:
             raise
         except OSError as error:
             raise _damaged(index, str(error.strerror)) from None
-        first = 0
+        first, segment = 0, index.with_suffix(".npy")
         for key, rows in content:
-            self._slots.setdefault(key, Slot(index.with_suffix(".npy"), first, rows + self._scale_rows))
+            self._slots.setdefault(key, Slot(segment, first, rows + self._scale_rows))
             first += rows + self._scale_rows
         self._indices.add(index)
 

@@ -57,6 +57,7 @@ def evaluate(  # noqa: PLR0913
     root: str | Path | None = None,
     columns: str | None = None,
     seeds: int | Sequence[int] = (0,),
+    quick_seeds: int | Sequence[int] = (),
     recipe: str | None = None,
     head: str | type[Head] | None = None,
     limit: int | None = None,
@@ -87,6 +88,7 @@ def evaluate(  # noqa: PLR0913
         root: folder where a corpus known by name lies.
         columns: labels of an `hf:` dataset, such as "text=sentence,speaker=id".
         seeds: of head training.
+        quick_seeds: more seeds, of heads on means alone, which train in seconds; they are trained last.
         recipe: name of the tasks' recipe; each task's default if left out.
         head: another head for the tasks: a name, `FILE.py:CLASS` or a registered class.
         limit: rows a split at most, for a quick try; such runs are custom.
@@ -121,6 +123,7 @@ def evaluate(  # noqa: PLR0913
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     options += (_asked_layers(layers), tuning, asked_budgets(budgets), asked_conditions(conditions))
+    options += (_numbers(quick_seeds),)
     with _folders(Path(cache), Path(output), executor) as folders:
         runner = _runner(executor, ray_address, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
@@ -151,6 +154,7 @@ def plan(  # noqa: PLR0913
     root: str | Path | None = None,
     columns: str | None = None,
     seeds: int | Sequence[int] = (0,),
+    quick_seeds: int | Sequence[int] = (),
     recipe: str | None = None,
     head: str | type[Head] | None = None,
     limit: int | None = None,
@@ -178,6 +182,7 @@ def plan(  # noqa: PLR0913
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     options += (_asked_layers(layers), tuning, asked_budgets(budgets), asked_conditions(conditions))
+    options += (_numbers(quick_seeds),)
     with _folders(Path(cache), Path(output), "local") as folders:
         runner = _runner("local", None, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
@@ -360,6 +365,10 @@ def _asked_layers(layers: Literal["each"] | int | Sequence[int] | None) -> Asked
     return tuple(dict.fromkeys(chosen))
 
 
+def _numbers(given: int | Sequence[int]) -> tuple[int, ...]:
+    return (given,) if isinstance(given, int) else tuple(given)
+
+
 def _several(given: Any, kind: str) -> list[Any]:
     """One or several, each once."""
     values = [given] if isinstance(given, str | int | Path | Upstream | Task | type) else list(given)
@@ -393,7 +402,8 @@ def _runner(
         )
     if held:
         return LocalExecutor(device, workers=1)
-    runner = open_executor(executor, address, device, workers, [folders.cache, folders.results])
+    shared = [folders.cache, folders.results]
+    runner = open_executor(executor, address, device, workers, shared, preload=run_grid.__module__)
     return WithPlugins(runner, plugins.elsewhere) if plugins.elsewhere else runner
 
 

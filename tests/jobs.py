@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,3 +72,8 @@ def say(*, device: str, advance: Any) -> str:
     advance(1.0)
     advance(1.0, f"on {device}")
     return "told"
+
+
+def has_imported(module: str, *, device: str, advance: Any) -> bool:
+    """Whether this process knows a module."""
+    return module in sys.modules

@@ -29,16 +29,16 @@ CORPUS = {"--corpus": "given", "--root": "home", "--columns": "text=a"}
 WORKERS = {"--device": "cpu", "--workers": "3"}
 RAY = {"--executor": "ray", "--ray-address": "here:1"}
 RUN = {
-    "--upstream": "mfcc", "--task": "sid", **CORPUS, "--seed": "5", "--recipe": "superb", "--head": "ctc",
-    "--limit": "7", "--exact": None, "--precision": "bfloat16", "--frames": "int8",
+    "--upstream": "mfcc", "--task": "sid", **CORPUS, "--seed": "5", "--quick-seed": "6", "--recipe": "superb",
+    "--head": "ctc", "--limit": "7", "--exact": None, "--precision": "bfloat16", "--frames": "int8",
     "--cache-limit": "3GB", "--layers": "3,1", "--finetune": "top:2", "--budget": "1min,all",
     "--condition": "telephone", "--output": "out", "--cache": "kept",
     **WORKERS,
 }  # fmt: skip
 ASKED = {
     "upstreams": ["mfcc"], "tasks": ["sid"], "corpus": "given", "root": Path("home"), "columns": "text=a", "seeds": [5],
-    "recipe": "superb", "head": "ctc", "limit": 7, "exact": True, "precision": "bfloat16", "frames": "int8",
-    "cache_limit": "3GB", "layers": [3, 1], "finetune": "top:2", "budgets": "1min,all",
+    "quick_seeds": [6], "recipe": "superb", "head": "ctc", "limit": 7, "exact": True, "precision": "bfloat16",
+    "frames": "int8", "cache_limit": "3GB", "layers": [3, 1], "finetune": "top:2", "budgets": "1min,all",
     "conditions": "telephone", "output": Path("out"), "cache": Path("kept"),
     "device": "cpu", "workers": 3,
 }  # fmt: skip
@@ -167,7 +167,11 @@ def test_each_argument_of_the_python_functions_reaches_the_grid(function, tmp_pa
     task = TASKS.get("ks").with_head("utterance_attention")
     whole = Grid(("mfcc",), (task,), (5,), "fast", 7, True, "bfloat16", "int8", 3 * 10**9, (3, 1))
     assert grid["grid"] == replace(
-        whole, finetune=FineTuning("top", blocks=2), budgets=(Budget(60.0), None), conditions=(Condition("telephone"),)
+        whole,
+        finetune=FineTuning("top", blocks=2),
+        budgets=(Budget(60.0), None),
+        conditions=(Condition("telephone"),),
+        quick_seeds=(6,),
     )
     assert grid["folders"] == Folders(tmp_path / "kept", tmp_path / "out")
     opened = {"spec": "given", "root": Path("home"), "columns": "text=a", "cache": tmp_path / "kept"}

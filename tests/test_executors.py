@@ -348,6 +348,15 @@ def test_what_a_job_says_arrives(workers):
     assert (sum(told), lines) == (4.0, ["on cpu", "on cpu"])
 
 
+def test_processes_have_imported_what_jobs_need_before_one_comes():
+    with LocalExecutor("cpu", 2, preload="colorsys") as executor:  # a module that nothing else asks for
+        (outcome,) = executor.run([Job("job", jobs.has_imported, ("colorsys",))], lambda amount, line="": None)
+    assert outcome.value is True
+    with LocalExecutor("cpu", 2) as executor:
+        (outcome,) = executor.run([Job("job", jobs.has_imported, ("colorsys",))], lambda amount, line="": None)
+    assert outcome.value is False
+
+
 @pytest.mark.parametrize(("broken", "value"), [(3, 6), (4, None)])
 def test_a_job_is_not_to_blame_for_processes_that_died_before_it(broken, value, monkeypatch):
     """One that was killed while idle is noticed when the next job goes to it, more often than jobs are retried."""

@@ -19,11 +19,14 @@ from frostbench.grid import run as run_module
 from frostbench.grid.cell import Cell
 from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid, make_cells
+from frostbench.grid.preparing import prepare
 from frostbench.grid.run import run_grid
-from frostbench.grid.sweeps import sweeps_of
+from frostbench.grid.stages import LEAVING
+from frostbench.grid.sweeps import means_alone, quick_first, sweeps_of
 from frostbench.grid.wanted import GridClips
 from frostbench.jobs.base import Job
 from frostbench.jobs.local import LocalExecutor
+from frostbench.jobs.progress import Watcher
 from tasks._audio import AudioRecipe, Trim
 from tasks._base import Task, resolve_task
 from tasks._rows import Example, TaskRows, read_rows, task_rows
@@ -70,6 +73,16 @@ class NoJobs:
     def run(self, jobs, advance, done=None, say=None, follow=None):
         self.jobs += jobs
         return [run_module.Outcome(job, value=0) for job in jobs]
+
+
+class Told(Watcher):
+    """Keeps the stages, each with its amount of work."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, float]] = []
+
+    def stage(self, title: str, total: float, unit: str) -> None:
+        self.stages.append((title, total))
 
 
 def test_a_row_is_planned_once_for_each_task_not_for_each_upstream_and_seed(corpus, quick, tmp_path, monkeypatch):
@@ -172,6 +185,37 @@ def test_a_loop_is_shared_out_where_there_are_more_workers_than_loops(corpus, qu
     assert len({(cell.upstream.name, cell.task.name) for cell in cells}) == 4
     assert [len(sweeps_of(cells, workers)) for workers in (1, 2, 4, 8)] == [4, 4, 4, 8]
     assert len(sweeps_of(cells[:1], 2)) == 2
+
+
+def test_more_seeds_are_of_heads_on_means_alone_and_come_last(corpus, tasks_file):
+    asr, sid = (resolve_task(f"{tasks_file}:{name}") for name in ("ASR", "SID"))
+    cells = make_cells(Grid(("fbank",), (asr, sid), (0,), quick_seeds=(1, 0)), corpus).cells
+    groups = quick_first(cells)
+    assert [[(cell.task.name, cell.seed) for cell in group] for group in groups] == [
+        [(sid.name, 0)],
+        [(asr.name, 0)],
+        [(sid.name, 1)],
+    ]
+    assert [means_alone(groups, number) for number in range(3)] == [True, False, False]
+    assert [means_alone(groups[1:], number) for number in range(2)] == [False, False], "it goes on where it was"
+    of_all = make_cells(Grid(("fbank",), (asr, sid), (0, 1)), corpus).cells
+    assert [[cell.seed for cell in group] for group in quick_first(of_all)] == [[0, 1], [0, 1]], "as they are asked for"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_is_planned_comes_to_pass_with_more_seeds(corpus, tasks_file, tmp_path, there):
+    tasks = tuple(resolve_task(f"{tasks_file}:{name}") for name in ("ASR", "SID"))
+    grid, folders = Grid(("fbank",), tasks, (0,), quick_seeds=(1,)), Folders(tmp_path / "cache", tmp_path / "results")
+    if there:
+        run_grid(replace(grid, quick_seeds=()), corpus, folders, LocalExecutor("cpu", 1))
+    plan = make_cells(grid, corpus)
+    pending = [cell for cell in plan.cells if cell.run not in RecordStore(folders.results)]
+    planned = prepare(plan, run_module._parts(plan.clips, pending), corpus, folders, None, 1).stages
+    told = Told()
+    report = run_grid(grid, corpus, folders, LocalExecutor("cpu", 1), told)
+    assert (report.failures, report.computed) == ([], 1 if there else 3)
+    wanted = [(stage.title, sum(work.amount for work in stage.works)) for stage in planned]
+    assert told.stages == [(title, pytest.approx(amount)) for title, amount in wanted if title != LEAVING]
 
 
 whole, levels = st.integers(0, 1 << 40), st.floats(-60, 60)

@@ -49,6 +49,7 @@ class Grid:
             them frozen.
         budgets: how much of train heads are given, one after the other, for a curve; None among them is all of it.
         conditions: what test is heard in, one after the other, by the heads that all of train has taught.
+        quick_seeds: more seeds, of heads on means alone, which train in seconds; they come last.
     """
 
     upstreams: Sequence[str]
@@ -64,6 +65,12 @@ class Grid:
     finetune: FineTuning | None = None
     budgets: tuple[Budget | None, ...] = (None,)
     conditions: tuple[Condition, ...] = ()
+    quick_seeds: tuple[int, ...] = ()
+
+    def seeds_of(self, task: Task) -> tuple[int, ...]:
+        """The seeds of a task's heads."""
+        more = () if kind_of(task, task.recipe(self.recipe)) == "frames" else self.quick_seeds
+        return tuple(dict.fromkeys((*self.seeds, *more)))
 
 
 @dataclass(frozen=True)
@@ -136,8 +143,8 @@ def _taken(grid: Grid, manifest: Manifest) -> tuple[list[Taken], list[str]]:
     """What each task takes, and why some of it is not what was asked for."""
     taken: list[Taken] = []
     notes: list[str] = []
-    seeds = tuple(grid.seeds)
     for task in grid.tasks:
+        seeds = grid.seeds_of(task)
         for fold in folds_of(manifest, task):
             rows = task_rows(manifest, task, task.recipe(grid.recipe), grid.limit, fold)
             for budget in grid.budgets:

@@ -9,7 +9,7 @@ from frostbench.grid.candidates import Folders
 from frostbench.grid.costs import Costs
 from frostbench.grid.needs import Part, lacking_clips, needs_of
 from frostbench.grid.stages import LEAVING
-from frostbench.grid.sweeps import finetuning_work, quick_first, sweeps_of, training_work
+from frostbench.grid.sweeps import finetuning_work, means_alone, quick_first, sweeps_of, training_work
 from frostbench.grid.upstream_checks import unchecked
 from frostbench.grid.wanted import keeps_means
 from frostbench.jobs.forecast import Stage, Work
@@ -36,8 +36,11 @@ def planned_stages(
         tuned = [cell for cell in cells_of_wave if cell.finetuned]
         groups = quick_first([cell for cell in cells_of_wave if not cell.finetuned])
         shares = [(part, _seconds_in_turns(part, folders)) for part in wave]
+        passed: set[int] = set()
         for number, cells in enumerate(groups):
-            passing = [(part, sum(turns) if len(groups) == 1 else turns[number]) for part, turns in shares]
+            now = ({0} if means_alone(groups, number) else {0, 1}) - passed
+            passed |= now
+            passing = [(part, sum(turns[turn] for turn in now)) for part, turns in shares]
             works = [costs.extracting(part.upstream, seconds / workers) for part, seconds in passing if seconds]
             stages.append(Stage("extracting features", [work for work in works for _ in range(workers)]))
             if number == 0:

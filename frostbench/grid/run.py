@@ -27,7 +27,7 @@ from frostbench.grid.plan import Grid, Plan, make_cells
 from frostbench.grid.preparing import PlannedRun, Prepared, planned_run, prepare
 from frostbench.grid.recordings import copies_once, validate_once
 from frostbench.grid.stages import Stages
-from frostbench.grid.sweeps import finetuning_work, quick_first, sweep_name, sweeps_of, training_work
+from frostbench.grid.sweeps import finetuning_work, means_alone, quick_first, sweep_name, sweeps_of, training_work
 from frostbench.grid.upstream_checks import check_upstreams
 from frostbench.grid.wanted import GridClips, keeps_means
 from frostbench.jobs.base import Executor, Job, Outcome
@@ -167,13 +167,14 @@ def _compute(
     workers = max(1, executor.workers)
     prepared = prepare(plan, _parts(plan.clips, pending), manifest, folders, grid.cache_limit, workers)
     stages = Stages(executor, watcher, prepared.costs, prepared.stages)
-    prints = validate_once(manifest, plan.rows, folders.cache, stages)  # before anything is written for jobs
-    waves, lines = find_leaks(prepared.waves, prints, copies_once(prints, plan.rows, folders.cache))
-    for line in lines:
-        watcher.say(f"note: {line}")
-    prepared = replace(prepared, waves=waves)
-    with folders_in_use(folders.cache):
-        _compute_prepared(grid, prepared, plan, pending, report, folders, stages)
+    with stages.entered():  # processes start while this one looks at the recordings
+        prints = validate_once(manifest, plan.rows, folders.cache, stages)  # before anything is written for jobs
+        waves, lines = find_leaks(prepared.waves, prints, copies_once(prints, plan.rows, folders.cache))
+        for line in lines:
+            watcher.say(f"note: {line}")
+        prepared = replace(prepared, waves=waves)
+        with folders_in_use(folders.cache):
+            _compute_prepared(grid, prepared, plan, pending, report, folders, stages)
 
 
 def _compute_prepared(
@@ -199,14 +200,13 @@ def _compute_prepared(
     watcher.say(planned_run(plan.cells, prepared, workers).line())
     for line in announcements(parts, prepared.needs, len(waves), grid.frames, grid.cache_limit):
         watcher.say(line)
-    with stages.entered():
-        checked = check_upstreams([part.upstream for part in parts], folders.cache, stages)
-        report.add_failures(checked)
-        unfit = {outcome.job.arguments[0].digest for outcome in checked if outcome.error is not None}
-        _tell_failed([cell for cell in pending if cell.upstream.digest in unfit], watcher)
-        waves = [[part for part in wave if part.upstream.digest not in unfit] for wave in waves]
-        for wave in waves:
-            _run_wave(wave, grid.cache_limit, report, folders, stages)
+    checked = check_upstreams([part.upstream for part in parts], folders.cache, stages)
+    report.add_failures(checked)
+    unfit = {outcome.job.arguments[0].digest for outcome in checked if outcome.error is not None}
+    _tell_failed([cell for cell in pending if cell.upstream.digest in unfit], watcher)
+    waves = [[part for part in wave if part.upstream.digest not in unfit] for wave in waves]
+    for wave in waves:
+        _run_wave(wave, grid.cache_limit, report, folders, stages)
 
 
 def _run_wave(wave: Sequence[Part], limit: int | None, report: Report, folders: Folders, stages: Stages) -> None:
@@ -223,8 +223,8 @@ def _run_wave(wave: Sequence[Part], limit: int | None, report: Report, folders: 
     costs: dict[str, float | None] = {}
     with in_use(needs), decoded_once(wave, folders.cache, limit) as decoded:
         for number, cells in enumerate(groups):
-            means_alone = cells is not groups[-1]
-            jobs = extraction_jobs(wave, folders.cache, stages.executor.workers, decoded, means_alone=means_alone)
+            part_of_it = means_alone(groups, number)
+            jobs = extraction_jobs(wave, folders.cache, stages.executor.workers, decoded, means_alone=part_of_it)
             failed = _extract(jobs, needs, report, stages)
             left = [cell for group in (*groups[number:], tuned) for cell in group]
             _tell_failed([cell for cell in left if cell.upstream.digest in failed], stages.watcher)

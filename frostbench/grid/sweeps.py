@@ -19,9 +19,20 @@ Sweep = list[tuple[Cell, Candidate]]
 
 
 def quick_first(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """The cells whose heads read means, then those that read frames: the first take seconds, and are seen at once."""
-    groups = ([cell for cell in cells if cell.reads_frames == frames] for frames in (False, True))
+    """The cells whose heads read means, then those that read frames: the first take seconds, and are seen at once.
+
+    Last come the heads on means of seeds that no head on frames has: they add to a table that is whole without them.
+    """
+    frames = [cell for cell in cells if cell.reads_frames]
+    seeds = {cell.seed for cell in frames or cells}
+    means = [cell for cell in cells if not cell.reads_frames]
+    groups = [cell for cell in means if cell.seed in seeds], frames, [cell for cell in means if cell.seed not in seeds]
     return [group for group in groups if group]
+
+
+def means_alone(groups: Sequence[Sequence[Cell]], number: int) -> bool:
+    """Whether only recordings of which means are kept pass before a group of cells: the others pass before a later."""
+    return any(cell.reads_frames for group in groups[number + 1 :] for cell in group)
 
 
 def sweeps_of(cells: Sequence[Cell], workers: int) -> list[Sweep]:

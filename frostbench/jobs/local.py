@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -66,11 +67,18 @@ class LocalExecutor:
         device: cpu, cuda for all GPUs, cuda:1, mps; None is the best there is.
         workers: processes; 1 runs everything in this one; None is one a GPU, or one a core.
         most: jobs that will come, where that is known.
+        preload: module that processes import as soon as this is entered, so that the first job need not wait for it.
 
     Raises: BenchmarkError: no such device.
     """
 
-    def __init__(self, device: str | None = None, workers: int | None = None, most: int | None = None) -> None:
+    def __init__(
+        self,
+        device: str | None = None,
+        workers: int | None = None,
+        most: int | None = None,
+        preload: str = __name__,
+    ) -> None:
         devices = devices_here(device)
         cores = usable_cores()
         self.workers = workers or (cores if devices == ["cpu"] else len(devices))
@@ -78,10 +86,11 @@ class LocalExecutor:
         self._devices = [devices[number % len(devices)] for number in range(self.workers)]
         self._threads = max(1, cores // self.workers)
         self._lanes: list[_Lane] = []
+        self._preload = preload
 
     def __enter__(self) -> Self:
         if self.workers > 1:
-            self._lanes = [_Lane(device, self._threads) for device in self._devices]
+            self._lanes = [_Lane(device, self._threads, self._preload) for device in self._devices]
         return self
 
     def __exit__(
@@ -146,8 +155,8 @@ class _Lane:
     pipe a process, because one that is killed while it writes leaves the pipe locked for everybody.
     """
 
-    def __init__(self, device: str, threads: int) -> None:
-        self._device, self._threads = device, threads
+    def __init__(self, device: str, threads: int, preload: str) -> None:
+        self._device, self._threads, self._preload = device, threads, preload
         self._open()
 
     def _open(self) -> None:
@@ -155,9 +164,11 @@ class _Lane:
         self._messages = context.SimpleQueue()
         arguments = (self._messages, self._threads, os.getpid())
         self.pool = ProcessPoolExecutor(1, context, initializer=_start_worker, initargs=arguments)
+        with _out_of_reach_of_ctrl_c(), _without_main():
+            self.pool.submit(_import, self._preload)  # starts the process
 
     def submit(self, number: int, job: Job) -> Future[Any]:
-        with _out_of_reach_of_ctrl_c(), _without_main():  # where a process is started if there is none
+        with _out_of_reach_of_ctrl_c(), _without_main():  # a process may be started here
             try:
                 return self.pool.submit(_run_in_worker, number, job, self._device)
             except BrokenProcessPool:
@@ -229,6 +240,10 @@ def _end_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os._exit(1)
+
+
+def _import(module: str) -> None:
+    import_module(module)
 
 
 def _run_in_worker(number: int, job: Job, device: str) -> Any:

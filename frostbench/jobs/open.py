@@ -17,6 +17,7 @@ def open_executor(
     workers: int | None,
     shared: Sequence[Path],
     most: int | None = None,
+    preload: str | None = None,
 ) -> Executor:
     """The executor of that kind, not yet entered.
 
@@ -27,6 +28,7 @@ def open_executor(
         workers: jobs at a time; None is one a device, or one a core.
         shared: folders that every machine must see.
         most: jobs that will come, where that is known: no more workers than that.
+        preload: module that worker processes of this machine import as soon as they start.
 
     Raises: BenchmarkError: no such device, no Ray, or an address without Ray.
     """
@@ -35,7 +37,7 @@ def open_executor(
             raise BenchmarkError(f"--ray-address {address} is for --executor ray: add that, or leave the address out")
         from frostbench.jobs.local import LocalExecutor
 
-        return LocalExecutor(device, workers, most)
+        return LocalExecutor(device, workers, most, preload or __name__)
     require_extra("ray", "--executor ray")
     from frostbench.jobs.ray_cluster import RayExecutor
 
