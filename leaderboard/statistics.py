@@ -73,7 +73,7 @@ class Draws:
     Attributes:
         trials: that were resampled.
         values: of the data (upstreams,).
-        resampled: of the draws (upstreams, RESAMPLES), scaled around `values` to have the unbiased variance.
+        resampled: of the draws (upstreams, resamples), scaled around `values` to have the unbiased variance.
         units: speakers, or utterances where there are fewer than two known speakers; each fold has one degree of
             freedom less than it has of them.
         by_speaker: which of the two.
@@ -111,32 +111,36 @@ class _Units:
     members: npt.NDArray[np.int64]
 
 
-def resample(trials: Trials) -> Draws:
+def resample(trials: Trials, resamples: int = RESAMPLES) -> Draws:
     """Draws speakers with replacement, always the same draws for the same speakers; in each fold for itself.
 
     The value of folds is the mean of theirs, so their draws are averaged; degrees of freedom add up. Where each fold
     tests one speaker, nobody could be drawn in another's place there: whole folds are drawn.
+
+    Args:
+        trials: of the upstreams that are judged on the same draws.
+        resamples: how many draws.
     """
     parts = trials.by_fold()
     if len(parts) == 1:
-        return _resample(trials, 0)
+        return _resample(trials, 0, resamples)
     if all(len(set(part.speakers)) == 1 and isinstance(part.speakers[0], str) for part in parts):
-        return _resample_folds(trials, parts)
-    draws = [_resample(part, number) for number, part in enumerate(parts)]
+        return _resample_folds(trials, parts, resamples)
+    draws = [_resample(part, number, resamples) for number, part in enumerate(parts)]
     resampled = np.mean([each.resampled for each in draws], axis=0)
     units = 1 + sum(each.units - 1 for each in draws)
     return Draws(trials, trials.values(), resampled, units, all(each.by_speaker for each in draws))
 
 
-def _resample_folds(trials: Trials, parts: Sequence[Trials]) -> Draws:
+def _resample_folds(trials: Trials, parts: Sequence[Trials], resamples: int) -> Draws:
     values = np.stack([part.values() for part in parts], axis=1)  # (upstreams, folds)
-    weights = _times_drawn(np.random.default_rng(0), RESAMPLES, len(parts)) / len(parts)
+    weights = _times_drawn(np.random.default_rng(0), resamples, len(parts)) / len(parts)
     found = trials.values()
     scale = np.sqrt(len(parts) / (len(parts) - 1))
     return Draws(trials, found, found[:, None] + scale * (values @ weights.T - found[:, None]), len(parts), True)
 
 
-def _resample(trials: Trials, seed: int) -> Draws:
+def _resample(trials: Trials, seed: int, resamples: int) -> Draws:
     """Of one test set.
 
     Utterances without a speaker (silence among keywords) are drawn one by one, apart from those with one; where fewer
@@ -155,10 +159,10 @@ def _resample(trials: Trials, seed: int) -> Draws:
     drawn = np.concatenate(
         [
             [np.mean([metric.weighted(rows, counts, weights) for rows in seeds], axis=0) for seeds in sums]
-            for weights in _weights(units.strata, members, seed)
+            for weights in _weights(units.strata, members, resamples, seed)
         ],
         axis=1,
-    )  # (upstreams, RESAMPLES)
+    )  # (upstreams, resamples)
     found = trials.values()
     scale = np.sqrt(judges / (judges - 1))
     return Draws(trials, found, found[:, None] + scale * (drawn - found[:, None]), judges, by_speaker)
@@ -187,12 +191,12 @@ def _sums(rows: Floats, groups: npt.NDArray[np.int64], count: int) -> Floats:
     return np.stack([np.bincount(groups, column, count) for column in rows.T], axis=1)
 
 
-def _weights(strata: Sequence[int], members: npt.NDArray[np.int64], seed: int) -> Iterator[Floats]:
+def _weights(strata: Sequence[int], members: npt.NDArray[np.int64], resamples: int, seed: int) -> Iterator[Floats]:
     """How often each group was drawn, in batches of draws (draws, groups)."""
     rng = np.random.default_rng(seed)
     batch = max(1, BATCH_BYTES // (8 * max(len(members), sum(strata))))
-    for start in range(0, RESAMPLES, batch):
-        draws = min(batch, RESAMPLES - start)
+    for start in range(0, resamples, batch):
+        draws = min(batch, resamples - start)
         parts = [_times_drawn(rng, draws, count) for count in strata]
         units = np.concatenate([*parts, np.ones((draws, 1))], axis=1)
         yield reduce(np.multiply, (units[:, column] for column in members.T))

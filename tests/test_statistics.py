@@ -236,18 +236,17 @@ def test_trials_of_two_speakers_count_as_often_as_both_were_drawn(monkeypatch):
     assert (draws.units, draws.by_speaker) == (4, True)
 
 
-def test_intervals_of_equal_error_rates_hold_the_truth_where_speakers_are_drawn(monkeypatch):
+def test_intervals_of_equal_error_rates_hold_the_truth_where_speakers_are_drawn():
     """Trials drawn one by one, as if each were independent of those with the same voices, hold it far too seldom."""
     rng = np.random.default_rng(9)
     metric = get_metric("eer")
-    monkeypatch.setattr(statistics, "RESAMPLES", 400)
     truth = np.mean([metric.of(verification(rng, 60, 6, 0.7)[0]) for _ in range(8)])
     held = naive = 0
     for _ in range(16):
         rows, pairs = verification(rng, 8, 10, 0.7)
-        low, high = interval(resample(Trials(metric, [rows[None]], pairs)), 0)
+        low, high = interval(resample(Trials(metric, [rows[None]], pairs), 400), 0)
         held += low <= truth <= high
-        low, high = interval(resample(Trials(metric, [rows[None]], [None] * len(pairs))), 0)
+        low, high = interval(resample(Trials(metric, [rows[None]], [None] * len(pairs)), 400), 0)
         naive += low <= truth <= high
     assert held >= 14
     assert naive <= 10
