@@ -28,7 +28,9 @@ CANCELLED = 1e-3  # of the channels' level: where their mean is below it, they a
 Samples = npt.NDArray[np.float32]
 
 
-def read_audio(path: Path, start: int = 0, stop: int | None = None, sample_rate: int = SAMPLE_RATE) -> torch.Tensor:
+def read_audio(
+    path: Path, start: int = 0, stop: int | None = None, sample_rate: int = SAMPLE_RATE, *, channel: int | None = None
+) -> torch.Tensor:
     """Reads a recording of any sample rate, channel count and libsndfile format.
 
     Args:
@@ -36,22 +38,23 @@ def read_audio(path: Path, start: int = 0, stop: int | None = None, sample_rate:
         start: first sample of the piece that is wanted, counted at 16 kHz whatever is asked for.
         stop: sample behind its last, counted at 16 kHz; None is the end of the recording.
         sample_rate: in hertz; the recording is resampled to it once, from its own rate.
+        channel: which one is read, from 0; None is the mean of all.
 
-    Returns: float32 (samples,) at `sample_rate`; channels are averaged.
-    Raises: AudioError: missing, unreadable, cut off, empty, with samples that are not finite, or with channels that
-        cancel each other.
+    Returns: float32 (samples,) at `sample_rate`.
+    Raises: AudioError: missing, unreadable, cut off, empty, without that channel, with samples that are not finite, or
+        with channels that cancel each other in their mean.
     """
     first, last = at_rate(start, sample_rate), None if stop is None else at_rate(stop, sample_rate)
     try:
-        return _read(path, first, last, sample_rate)
+        return _read(path, first, last, sample_rate, channel)
     except AudioError:
         if first == 0:
             raise
     # A FLAC with a damaged table of its frames can be decoded from its beginning, and not from a place within.
-    return _read(path, 0, None, sample_rate)[first:last]
+    return _read(path, 0, None, sample_rate, channel)[first:last]
 
 
-def _read(path: Path, start: int, stop: int | None, sample_rate: int) -> torch.Tensor:
+def _read(path: Path, start: int, stop: int | None, sample_rate: int, channel: int | None) -> torch.Tensor:
     with _opened(path) as (file, source):
         rate, length_known = file.samplerate, source.length_known
         # Nothing else has to be read.
@@ -59,10 +62,12 @@ def _read(path: Path, start: int, stop: int | None, sample_rate: int) -> torch.T
         first, last = (min(start, file.frames), min(stop or file.frames, file.frames)) if is_piece else (0, file.frames)
         if file.frames == 0:
             raise _empty(path)
+        if channel is not None and channel >= file.channels:
+            raise AudioError(f"{path}: has {file.channels} channels, none with number {channel}, counted from 0")
         if first:
             file.seek(first)
         blocks = _blocks(file, last - first if length_known else None)
-        wav = _joined(_resampled(_mono(path, blocks), rate, sample_rate))
+        wav = _joined(_resampled(_mono(path, blocks, channel), rate, sample_rate))
         expected = resampled_length(last - first, rate, sample_rate)
     if not is_piece and (expected == 0 or len(wav) == 0):
         raise _empty(path)
@@ -179,10 +184,11 @@ def _read_to_the_end(file: soundfile.SoundFile, block: Samples) -> int:
         return int((~np.isnan(block[:, 0])).sum())
 
 
-def _mono(path: Path, blocks: Iterator[Samples]) -> Iterator[Samples]:
-    """The mean of the channels."""
+def _mono(path: Path, blocks: Iterator[Samples], channel: int | None) -> Iterator[Samples]:
+    """One channel, or the mean of all."""
     levels = np.zeros(2)  # energies of the mean and of the channels
-    for block in blocks:
+    for frames in blocks:
+        block = frames if channel is None else frames[:, channel : channel + 1]
         with np.errstate(over="ignore", invalid="ignore"):
             mean = block.mean(axis=1)  # infinite also where samples are finite, but their sum is not
         if not (np.isfinite(block).all() and np.isfinite(mean).all()):

@@ -339,7 +339,7 @@ def validate(
     def problem_of(utterance: Utterance) -> str | None:
         try:
             for source in utterance.sources:
-                wav = read_audio(source.path)
+                wav = read_audio(source.path, channel=source.channel)
                 samples = len(wav)
                 if max(source.start + 1, source.stop or 0) > samples:
                     piece = f"{source.start} to {source.stop or 'the end'}"

@@ -12,7 +12,7 @@ import torch
 from core._metadata import Files
 from core.audio import SAMPLE_RATE, amplified, at_rate, num_samples, read_audio
 from core.digest import digest_of
-from core.errors import ManifestError
+from core.errors import AudioError, ManifestError
 
 RESERVED_IN_MIXTURES = {"mixture", "id", "split", "length"}  # all other keys of such a row are labels or notes
 SOURCE_KEYS = {"of", "file_name", "start_sample", "stop_sample", "offset", "gain_db"}
@@ -21,6 +21,8 @@ SOURCE_KEYS = {"of", "file_name", "start_sample", "stop_sample", "offset", "gain
 MOST_SAMPLES = 1 << 53  # JSON's numbers are exact up to here
 MOST_OFFSET = 3600 * SAMPLE_RATE  # an hour of silence before a source: a mixture is made whole, in memory
 MOST_DB = 200
+# Half of a Hann window of a second, over which LibriMix fades the end of a noise into its beginning (arXiv:2005.11262).
+FADE_SAMPLES = SAMPLE_RATE // 2 + 1
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Source:
         stop: sample behind its last; None is the end of the recording.
         offset: where it begins in the mixture.
         gain_db: level change in decibels.
+        channel: which channel of the file it is, from 0; None is the mean of all.
+        fills: whether it is noise behind the others: cut to the end of the longest of them, or repeated up to there,
+            its end faded into its beginning. A mixture has at least one source that does not.
     """
 
     path: Path
@@ -40,6 +45,8 @@ class Source:
     stop: int | None = None
     offset: int = 0
     gain_db: float = 0.0
+    channel: int | None = None
+    fills: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Mixture:
 
     Attributes:
         sources: in any order.
-        length: "max" lasts until every source has ended, "min" until the first has.
+        length: "max" lasts until every source has ended, "min" until the first has; those that fill do not count.
     """
 
     sources: tuple[Source, ...]
@@ -59,6 +66,7 @@ class Mixture:
         ends = (
             source.offset + (num_samples(source.path) if source.stop is None else source.stop) - source.start
             for source in self.sources
+            if not source.fills
         )
         return max(ends) if self.length == "max" else min(ends)
 
@@ -71,27 +79,47 @@ def read_mixture(mixture: Mixture, sample_rate: int = SAMPLE_RATE) -> torch.Tens
         sample_rate: in hertz; every source is resampled to it.
 
     Returns: float32 (samples,) at `sample_rate`.
-    Raises: AudioError: a source is missing, unreadable, empty, or with samples that are not finite.
+    Raises: AudioError: a source is missing, unreadable, empty, with samples that are not finite, or so short that it
+        can't be repeated.
     """
-    paths = [source.path for source in mixture.sources]
+    files = [(source.path, source.channel) for source in mixture.sources]
     whole = {  # decoded once
-        path: read_audio(path, sample_rate=sample_rate) for path in dict.fromkeys(paths) if paths.count(path) > 1
+        (path, channel): read_audio(path, sample_rate=sample_rate, channel=channel)
+        for path, channel in dict.fromkeys(files)
+        if files.count((path, channel)) > 1
     }
     wavs = []
-    for source in mixture.sources:
+    for source, file in zip(mixture.sources, files, strict=True):
         start, stop = at_rate(source.start, sample_rate), source.stop and at_rate(source.stop, sample_rate)
         wavs.append(
-            whole[source.path][start:stop]
-            if source.path in whole
-            else read_audio(source.path, source.start, source.stop, sample_rate)
+            whole[file][start:stop]
+            if file in whole
+            else read_audio(source.path, source.start, source.stop, sample_rate, channel=source.channel)
         )
-    offsets = [at_rate(source.offset, sample_rate) for source in mixture.sources]
-    ends = [offset + len(wav) for offset, wav in zip(offsets, wavs, strict=True)]
+    placed = [
+        (source, at_rate(source.offset, sample_rate), wav) for source, wav in zip(mixture.sources, wavs, strict=True)
+    ]
+    ends = [offset + len(wav) for source, offset, wav in placed if not source.fills]
     mixed = torch.zeros(max(ends) if mixture.length == "max" else min(ends))
-    for source, offset, wav in zip(mixture.sources, offsets, wavs, strict=True):
-        place = mixed[offset : offset + len(wav)]
-        place += amplified(wav, source.gain_db)[: len(place)]
+    for source, offset, wav in placed:
+        laid = _repeated(source.path, wav, max(ends) - offset, sample_rate) if source.fills else wav
+        place = mixed[offset : offset + len(laid)]
+        place += amplified(laid, source.gain_db)[: len(place)]
     return mixed
+
+
+def _repeated(path: Path, wav: torch.Tensor, samples: int, sample_rate: int) -> torch.Tensor:
+    """Noise as long as it has to be, as LibriMix makes it."""
+    fade = at_rate(FADE_SAMPLES, sample_rate)
+    if len(wav) < min(samples, 2 * fade):
+        raise AudioError(
+            f"{path}: is shorter than a second, and than what it is the noise of: can't be repeated; restore the file"
+        )
+    rise = torch.hann_window(2 * fade - 1, periodic=False)[:fade]
+    laid = wav
+    while len(laid) < samples:
+        laid = torch.cat([laid[:-fade], laid[-fade:] * rise.flip(0) + wav[:fade] * rise, wav[fade:]])
+    return laid[:samples]
 
 
 def mixture_of(row: Mapping[str, Any], files: Files, known: Mapping[str, Source]) -> Mixture:
@@ -159,7 +187,7 @@ def mixture_to_json(mixture: Mixture) -> list[Any]:
     """What JSON can hold."""
     return [
         mixture.length,
-        [[str(each.path), each.start, each.stop, each.offset, each.gain_db] for each in mixture.sources],
+        [[str(each.path), *_placing(each)] for each in mixture.sources],
     ]
 
 
@@ -176,7 +204,11 @@ def mixture_digest(mixture: Mixture, digests: Mapping[Path, str]) -> str:
         mixture: of sources anywhere.
         digests: path -> sha256 of the file.
     """
-    sources = [
-        [digests[source.path], source.start, source.stop, source.offset, source.gain_db] for source in mixture.sources
-    ]
+    sources = [[digests[source.path], *_placing(source)] for source in mixture.sources]
     return digest_of([sources, mixture.length])
+
+
+def _placing(source: Source) -> list[Any]:
+    """What is known of a source besides its file; of one of all channels at its own length as older versions had it."""
+    later = [source.channel, source.fills]
+    return [source.start, source.stop, source.offset, source.gain_db, *([] if later == [None, False] else later)]

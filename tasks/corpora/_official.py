@@ -81,16 +81,25 @@ def count_notes(rows: Iterable[Utterance], official: Mapping[str, int], causes: 
 
 
 def existing(rows: Sequence[Utterance], listed_in: str) -> tuple[list[Utterance], dict[str, str]]:
-    """The rows whose recording is there, and for each split that lost some the cause to put in its count note."""
-    lost: dict[str, list[Utterance]] = {}
+    """The rows whose recordings are there, and for each split that lost some the cause to put in its count note."""
+    there: dict[Path, bool] = {}
+    lost: dict[str, dict[Path, None]] = {}
     kept = []
     for row in rows:
-        if row.path.is_file():
-            kept.append(row)
+        gone = [path for path in (source.path for source in row.sources) if not _is_there(path, there)]
+        if gone:
+            lost.setdefault(row.split, {}).update(dict.fromkeys(gone))
         else:
-            lost.setdefault(row.split, []).append(row)
+            kept.append(row)
     causes = {
-        split: f"{len(gone):,} recordings named in {listed_in} are not there, such as {gone[0].path}; unpack them"
+        split: f"{len(gone):,} recordings named in {listed_in} are not there, such as {next(iter(gone))}; unpack them"
         for split, gone in lost.items()
     }
     return kept, causes
+
+
+def _is_there(path: Path, known: dict[Path, bool]) -> bool:
+    """Whether it is a file; looks once, as mixtures have sources in common."""
+    if path not in known:
+        known[path] = path.is_file()
+    return known[path]
