@@ -2,7 +2,8 @@
 
 records/<first 16 of the run>.json     a ResultRecord, and `digest`, its seal: sha256 of all the rest
 runs/<first 16 of the run>/            predictions.jsonl, head.safetensors, history.json; their digests are sealed
-                                       (and upstream.safetensors, where the upstream was fine-tuned)
+                                       (and upstream.safetensors, where the upstream was fine-tuned, and
+                                       worst_waveforms.safetensors, where a run with waveforms kept some)
 
 A record is sealed and checked as the JSON that lies there, under the schema that it names; only then is it upgraded,
 step by step, to today's. So it outlives its schema: reports, `verify` and `merge` work on records of any age.
@@ -22,6 +23,7 @@ from core.finetuning import FineTuning, is_recorded
 SCHEMA_VERSION = 3
 FILES = ("predictions.jsonl", "head.safetensors", "history.json")
 TUNED_FILE = "upstream.safetensors"  # of a run that fine-tuned its upstream: the parameters that were trained
+WORST_FILE = "worst_waveforms.safetensors"  # core/worst_waveforms.py; runs of older versions have none
 NAME_LENGTH = 16  # of a run's digest, in file names
 # What a training measures: on another machine it differs in the last bits at least. All else follows from the inputs.
 MEASURED = ("value", "values", "learning_rate", "learning_rates", "layer_weights", "artifacts")
@@ -127,7 +129,7 @@ class ResultRecord:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of what lies beside it."""
-        return files_of(self.finetuning is not None)
+        return (*files_of(self.finetuning is not None), *[WORST_FILE] * (WORST_FILE in self.artifacts))
 
     @property
     def has_row(self) -> bool:

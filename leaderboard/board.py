@@ -15,7 +15,7 @@ from typing import Any
 
 from core.metrics import optimum
 from leaderboard.board_curves import BudgetScore, ConditionScore, Interval, LayerScore
-from leaderboard.board_errors import Confusion, DetectionCurve, Mistake, WrongTurns
+from leaderboard.board_errors import Confusion, DetectionCurve, Mistake, WrongTurns, WrongWaveforms
 
 INTERVAL_NOTE = (
     "95 % intervals speak of these trained heads, averaged over their seeds, on other speakers of the same kind: "
@@ -114,6 +114,7 @@ class ResultCell:
         confusion: empty where the task has no categories.
         worst: the worst utterances of speech recognition, the worst first; else empty.
         worst_turns: the worst recordings of diarisation, the worst first; else empty.
+        worst_waveforms: the worst recordings of enhancement or separation, where runs kept some; the worst first.
         published: None where nothing is, or it was not asked for.
         detection: of the run whose value is the median one, where the metric judges trials and there are no folds.
         single_layers: the layers that heads were trained on alone, ascending; empty where `run --layers` was not asked.
@@ -141,6 +142,7 @@ class ResultCell:
     confusion: tuple[Confusion, ...]
     worst: tuple[Mistake, ...]
     worst_turns: tuple[WrongTurns, ...] = ()
+    worst_waveforms: tuple[WrongWaveforms, ...] = ()
     published: PublishedValue | None = None
     detection: DetectionCurve | None = None
     single_layers: tuple[LayerScore, ...] = ()

@@ -72,6 +72,25 @@ class WrongTurns:
     prediction: tuple[Turn, ...]
 
 
+@dataclass(frozen=True)
+class WrongWaveforms:
+    """A recording that was badly enhanced, or whose voices were badly told apart.
+
+    Attributes:
+        id: of the recording.
+        seed: of the run whose estimates these are.
+        value: of the column's metric.
+        names: of the signals.
+        signals: float16 at 16 kHz, of each its bytes: what was heard, the targets, and what stands for each of them.
+    """
+
+    id: str
+    seed: int
+    value: float
+    names: tuple[str, ...]
+    signals: tuple[bytes, ...]
+
+
 class DetectionCurve(NamedTuple):
     """Errors of a run's test pairs at every threshold of their scores (detection-error trade-off), in percent.
 

@@ -19,11 +19,11 @@ from typing import Any
 
 from core.digest import require_writable_file, written_then_renamed
 from core.errors import RecordError
-from core.records import MEASURED, NAME_LENGTH, RecordStore, ResultRecord, files_of
+from core.records import MEASURED, NAME_LENGTH, WORST_FILE, RecordStore, ResultRecord, files_of
 from leaderboard.usable_records import usable_records
 from leaderboard.verification import Finding, verify
 
-_FILES = "|".join(map(re.escape, files_of(finetuned=True)))
+_FILES = "|".join(map(re.escape, (*files_of(finetuned=True), WORST_FILE)))
 MEMBER = re.compile(rf"records/[0-9a-f]{{{NAME_LENGTH}}}\.json|runs/[0-9a-f]{{{NAME_LENGTH}}}/({_FILES})")
 MAX_BYTES = 16 << 30  # unpacked: a hundred heads of SUPERB's speech recognition
 TIME = (1980, 1, 1, 0, 0, 0)  # the same content makes the same file

@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jiwer
+import numpy as np
 
 from core._diarisation import matched_speakers
+from core.digest import file_digest
+from core.errors import RecordError
 from core.metrics import Metric
-from leaderboard.board_errors import Confusion, Mistake, Turn, WrongTurns
+from core.records import WORST_FILE, RecordStore, ResultRecord
+from core.worst_waveforms import Waveforms, read_waveforms
+from leaderboard.board_errors import Confusion, Mistake, Turn, WrongTurns, WrongWaveforms
 from leaderboard.stored_predictions import Prediction
 
 WORST = 10
 WORST_TURNS = 4  # recordings of minutes take more room than sentences
+WORST_WAVEFORMS = 2  # three or five players each
 # How a metric aligns -> what does so, and what joins its units.
 ALIGNMENTS: Mapping[str, tuple[Callable[[str, str], Any], str]] = {
     "words": (jiwer.process_words, " "),
@@ -57,6 +63,52 @@ def worst(metric: Metric, runs: Mapping[int, Sequence[Prediction]]) -> tuple[Mis
 def worst_turns(metric: Metric, runs: Mapping[int, Sequence[Prediction]]) -> tuple[WrongTurns, ...]:
     """The same of recordings whose speakers were told apart, by a metric that aligns turns."""
     return tuple(_wrong_turns(metric, seed, row) for seed, row in _worst(metric, runs, WORST_TURNS))
+
+
+def worst_waveforms(
+    metric: Metric, records: Iterable[ResultRecord], store: RecordStore, runs: Mapping[int, Sequence[Prediction]]
+) -> tuple[WrongWaveforms, ...]:
+    """The recordings with the lowest value of those whose waveforms were kept, each of the seed where it is worst.
+
+    Args:
+        metric: whose statistics are the value of a recording.
+        records: of the upstream's runs; damaged files, which `verify` names, count as absent.
+        store: where they lie.
+        runs: seed -> predictions.
+    """
+    found: dict[str, tuple[float, WrongWaveforms]] = {}
+    for record in records:
+        rows = {row.id: row for row in runs.get(record.seed, ())}
+        for name, signals in _kept(record, store).items():
+            if name in rows:
+                value = rows[name].statistics[metric.name][0]
+                wrong = WrongWaveforms(name, record.seed, value, _names(rows[name]), _as_bytes(signals))
+                if len(wrong.names) == len(signals) and (name not in found or metric.sign * value < found[name][0]):
+                    found[name] = (metric.sign * value, wrong)
+    chosen = sorted(found.values(), key=lambda each: (each[0], each[1].id))[:WORST_WAVEFORMS]
+    return tuple(wrong for _, wrong in chosen)
+
+
+def _kept(record: ResultRecord, store: RecordStore) -> Mapping[str, Waveforms]:
+    path = store.run_folder(record.run) / WORST_FILE
+    try:
+        if WORST_FILE in record.artifacts and file_digest(path) == record.artifacts[WORST_FILE]:
+            return read_waveforms(path)
+    except (OSError, RecordError):
+        pass
+    return {}
+
+
+def _names(row: Prediction) -> tuple[str, ...]:
+    """Of what was heard, of its targets, and of what stands for each."""
+    if len(row.reference) == 1:
+        return "Heard", "Clean", "Enhanced"
+    voices = [f"voice {number}" for number in range(1, len(row.reference) + 1)]
+    return ("Heard", *(f"True {voice}" for voice in voices), *(f"Separated {voice}" for voice in voices))
+
+
+def _as_bytes(signals: Waveforms) -> tuple[bytes, ...]:
+    return tuple(signal.astype(np.float16).tobytes() for signal in signals)
 
 
 def _worst(metric: Metric, runs: Mapping[int, Sequence[Prediction]], most: int) -> list[tuple[int, Prediction]]:

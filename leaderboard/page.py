@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -17,10 +18,12 @@ from leaderboard._heat_map import SHADES
 from leaderboard._marks import Series, marker, tip
 from leaderboard._svg import element, printable, signed
 from leaderboard.board import Board, Column, Leaderboard, ResultCell, Row
+from leaderboard.board_errors import WrongWaveforms
 from leaderboard.domains import domain_of, headings_of, in_domains
 from leaderboard.families import families_of
 from leaderboard.figures import Figure, figures_of, series_of
 from leaderboard.leaks import leak_notes
+from leaderboard.sounds import log_mel, mp3, spectrogram
 
 # Circumstances that differ from run to run, or from upstream to upstream: no setting.
 STAGES = {"wall_seconds", "finished", "upstream_spec", "gflops_per_second", "layer_norms", "finetuning", "leaks"}
@@ -94,6 +97,7 @@ class BoardView:
         turns: those that show who speaks when.
         single_layers: those that are curves over layers.
         transcripts: (column, its rows with mistakes).
+        recordings: (column, its rows with waveforms that were kept).
         settings: what runs have in common: (name, value) of versions, commit and machine.
         setting: run digest -> place in the settings.
         leaks: sentences on recordings of test that are elsewhere, too.
@@ -110,6 +114,7 @@ class BoardView:
     turns: tuple[Figure, ...]
     single_layers: tuple[Figure, ...]
     transcripts: tuple[tuple[Column, tuple[tuple[Row, ResultCell], ...]], ...]
+    recordings: tuple[tuple[Column, tuple[tuple[Row, ResultCell], ...]], ...]
     settings: tuple[tuple[tuple[str, str], ...], ...]
     setting: Mapping[str, int]
     domains: tuple[tuple[str, int], ...] = ()
@@ -131,6 +136,7 @@ def page(leaderboard: Leaderboard) -> str:
         duration=duration,
         marker=_legend_marker,
         domain=lambda column: domain_of(column.task),
+        sounds=_sounds,
     )
     environment.globals.update(compact=compact, duration=duration)
     script = _asset("page.js")
@@ -167,11 +173,6 @@ def _view(board: Board, key: str) -> BoardView:
     board = in_domains(board)
     series = series_of(board)
     figures = figures_of(board)
-    transcripts = [
-        (column, tuple((row, row.cells[column.key]) for row in board.rows
-                       if column.key in row.cells and row.cells[column.key].worst))
-        for column in board.columns
-    ]  # fmt: skip
     runs = [run for row in board.rows for cell in row.cells.values() for run in cell.seeds]
     settings = {run.run: _facts(run.circumstances) for run in runs}
     distinct = list(dict.fromkeys(settings.values()))
@@ -186,11 +187,36 @@ def _view(board: Board, key: str) -> BoardView:
         confusions=tuple(figure for figure in figures if figure.name.startswith("confusion")),
         turns=tuple(figure for figure in figures if figure.name.startswith("turns")),
         single_layers=tuple(figure for figure in figures if figure.name.startswith("single-layers")),
-        transcripts=tuple((column, rows) for column, rows in transcripts if rows),
+        transcripts=_with(board, lambda cell: cell.worst),
+        recordings=_with(board, lambda cell: cell.worst_waveforms),
         settings=tuple(distinct),
         leaks=tuple(leak_notes(board)),
         setting={run: distinct.index(facts) for run, facts in settings.items()},
     )
+
+
+def _with(
+    board: Board, shown: Callable[[ResultCell], object]
+) -> tuple[tuple[Column, tuple[tuple[Row, ResultCell], ...]], ...]:
+    """The columns with cells that have something to show, and those."""
+    found = (
+        (column, tuple((row, row.cells[column.key]) for row in board.rows
+                       if column.key in row.cells and shown(row.cells[column.key])))
+        for column in board.columns
+    )  # fmt: skip
+    return tuple((column, rows) for column, rows in found if rows)
+
+
+def _sounds(wrong: WrongWaveforms) -> list[tuple[str, str, str]]:
+    """(name, sound, picture) of each signal; all at one level, and so that none is clipped."""
+    wavs = [np.frombuffer(signal, np.float16).astype(np.float32) for signal in wrong.signals]
+    peak = max(1.0, *(float(np.abs(wav).max(initial=0)) for wav in wavs))
+    energies = [log_mel(wav / peak) for wav in wavs]
+    loudest = max(float(each.max()) for each in energies)
+    return [
+        (name, mp3(wav / peak), spectrogram(each, loudest))
+        for name, wav, each in zip(wrong.names, wavs, energies, strict=True)
+    ]
 
 
 def _facts(circumstances: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

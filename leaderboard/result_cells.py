@@ -18,7 +18,7 @@ from leaderboard.board import Column, Pair, ResultCell, SeedRun, TriedRate
 from leaderboard.board_curves import Interval
 from leaderboard.detection import detection_curve
 from leaderboard.grouping import Entry
-from leaderboard.mistakes import confusions, worst, worst_turns
+from leaderboard.mistakes import confusions, worst, worst_turns, worst_waveforms
 from leaderboard.statistics import (
     Draws,
     Trials,
@@ -217,6 +217,9 @@ def results_of(store: RecordStore, column: Column, entries: Sequence[Entry]) -> 
             tied=comparable and not best and frozenset((order[0], upstream)) not in different,
         )
         cells[upstream] = _cell(records[upstream], runs.get(upstream, {}), column, standing)
+        if metric and column.primary and upstream in runs:
+            kept = worst_waveforms(metric, records[upstream], store, runs[upstream])
+            cells[upstream] = replace(cells[upstream], worst_waveforms=kept)
         if metric and metric.trials and not found.folds:
             cells[upstream] = replace(cells[upstream], detection=detection_curve(metric, runs.get(upstream, {})))
     return Results(cells, pairs, found.left_out)

@@ -17,8 +17,18 @@ from safetensors import SafetensorError, safe_open
 from core.digest import digest_of, file_digest, parsed_json
 from core.errors import BenchmarkError, MetricError
 from core.metrics import Metric, find_metric
-from core.records import NAME_LENGTH, TUNED_FILE, RecordStore, ResultRecord, StoredRecord, inputs_digest, read_stored
+from core.records import (
+    NAME_LENGTH,
+    TUNED_FILE,
+    WORST_FILE,
+    RecordStore,
+    ResultRecord,
+    StoredRecord,
+    inputs_digest,
+    read_stored,
+)
 from core.selection import best_on_valid
+from core.worst_waveforms import read_waveforms
 from leaderboard.stored_predictions import FILE_NAME, Prediction, as_typed, read_rows
 from leaderboard.usable_records import unfit
 
@@ -87,7 +97,9 @@ def _record_findings(store: RecordStore, path: Path) -> Iterator[Finding]:
     folder = store.run_folder(record.run)
     wrong = {finding.path.name: finding for finding in _wrong_files(record, folder, path.name)}
     yield from wrong.values()
-    compared = (("history.json", _history), ("head.safetensors", _head), (TUNED_FILE, _tuned))
+    compared = (
+        ("history.json", _history), ("head.safetensors", _head), (TUNED_FILE, _tuned), (WORST_FILE, _waveforms),
+    )  # fmt: skip
     for name, compare in compared:
         if name not in wrong and name in record.files:
             yield from (Finding(path, problem) for problem in compare(record, folder / name))
@@ -260,6 +272,17 @@ def _tuned(record: ResultRecord, path: Path) -> Iterator[str]:
     costs = record.circumstances.get("finetuning", {})
     if count != costs.get("trained_parameters", 0) - costs.get("frozen_trained_parameters", 0):
         yield f"counts other parameters than the {count} of {TUNED_FILE} as trained"
+
+
+def _waveforms(record: ResultRecord, path: Path) -> Iterator[str]:
+    """Waveforms of recordings of test. That they are what the head makes of them takes the upstream (`predict`)."""
+    try:
+        kept = read_waveforms(path)
+        ids = {row.id for row in read_rows(path.parent / FILE_NAME, record.metric["name"])}
+    except (BenchmarkError, OSError) as error:
+        yield f"{WORST_FILE} can't be compared: {error}"
+        return
+    yield from (f"{WORST_FILE} has '{name}', which is no recording of test" for name in kept if name not in ids)
 
 
 def _predictions(stored: StoredRecord, path: Path, file: Path) -> Iterator[Finding]:

@@ -6,6 +6,8 @@ import random
 from dataclasses import replace
 from statistics import NormalDist
 
+import numpy as np
+
 from leaderboard.board import (
     Board,
     Column,
@@ -20,7 +22,7 @@ from leaderboard.board import (
     TriedRate,
 )
 from leaderboard.board_curves import BudgetScore, ConditionScore, Interval, LayerScore
-from leaderboard.board_errors import Confusion, DetectionCurve, Mistake, Turn, WrongTurns
+from leaderboard.board_errors import Confusion, DetectionCurve, Mistake, Turn, WrongTurns, WrongWaveforms
 
 RATES = (0.1, 0.01, 0.001, 0.0001)
 LABELS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
@@ -162,6 +164,16 @@ WRONG_TURNS = WrongTurns("mix-3", 2, 3.5, 14.0, (
 def with_turns(made: Board, task: str) -> Board:
     """The same with a badly diarised recording in every row of a task."""
     rows = [replace(row, cells={**row.cells, task: replace(row.cells[task], worst_turns=(WRONG_TURNS,))}) for row in
+            made.rows]  # fmt: skip
+    return replace(made, rows=tuple(rows))
+
+
+def with_waveforms(made: Board, task: str) -> Board:
+    """The same with a badly enhanced recording in every row of a task: a second of noise, silence and noise again."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float16)
+    signals = tuple(each.tobytes() for each in (noise, 0 * noise, noise / 2))
+    wrong = WrongWaveforms("noisy-7", 1, 1.25, ("Heard", "Clean", "Enhanced"), signals)
+    rows = [replace(row, cells={**row.cells, task: replace(row.cells[task], worst_waveforms=(wrong,))}) for row in
             made.rows]  # fmt: skip
     return replace(made, rows=tuple(rows))
 

@@ -16,11 +16,13 @@ from conftest import call, skip_without_extra
 
 import frostbench as fb
 from core.audio import read_audio
+from core.digest import digest_of, file_digest, write_json
 from core.errors import BenchmarkError, ManifestError, MetricError, TrainingError
 from core.manifest import Manifest, read_manifest
 from core.metrics import get_metric
 from core.mixtures import read_mixture
-from core.records import RecordStore
+from core.records import WORST_FILE, RecordStore
+from core.worst_waveforms import read_waveforms, write_waveforms
 from downstreams._data import ReadTargets
 from downstreams.labels._base import ANY_CONTEXT
 from downstreams.labels.waveforms import WaveformLabels
@@ -29,6 +31,7 @@ from frostbench.grid.plan import Grid
 from frostbench.grid.run import run_grid
 from frostbench.jobs.local import LocalExecutor
 from leaderboard.aggregate import leaderboard
+from leaderboard.bundles import merge, submit
 from leaderboard.verification import verify
 from tasks import _checks
 from tasks._base import TASKS
@@ -214,6 +217,51 @@ def test_a_run_improves_on_what_it_hears(ran):
     assert verify(store) == []
     (board,) = leaderboard(store, custom=True).boards
     assert [column.metric_title for column in board.columns] == ["PESQ", "STOI", "SI-SDRi", "SI-SDRi"]
+
+
+def test_the_worst_recordings_are_kept_and_shown(ran, tmp_path):
+    folder, records = ran
+    store = RecordStore(folder / "results")
+    (board,) = leaderboard(store, custom=True).boards
+    shown = {row.name: row.cells for row in board.rows}
+    for (upstream, task), record in records.items():
+        run = store.run_folder(record.run)
+        rows = {row["id"]: row for row in map(json.loads, (run / "predictions.jsonl").read_text().splitlines())}
+        metric = record.metric["name"]
+        order = sorted(rows, key=lambda name: (rows[name]["prediction"][metric], name))
+        kept = read_waveforms(run / WORST_FILE)
+        assert sorted(kept) == sorted(order[:3]) and file_digest(run / WORST_FILE) == record.artifacts[WORST_FILE]
+        for name, signals in kept.items():
+            half = 1 + len(signals) // 2
+            (value,) = get_metric("si_sdri").statistics(signals[half:], signals[:half])
+            assert value == pytest.approx(rows[name]["prediction"]["si_sdri"], abs=0.05), "but for half precision"
+        wrong = shown[upstream][task].worst_waveforms
+        assert [each.id for each in wrong] == order[:2] and {each.seed for each in wrong} == {0}
+        assert [each.value for each in wrong] == [rows[name]["prediction"][metric] for name in order[:2]]
+        for each in wrong:
+            wavs = [np.frombuffer(signal, np.float16) for signal in each.signals]
+            np.testing.assert_array_equal(np.stack(wavs).astype(np.float32), kept[each.id])
+        assert wrong[0].names == (("Heard", "Clean", "Enhanced") if task == "se" else (
+            "Heard", "True voice 1", "True voice 2", "Separated voice 1", "Separated voice 2"))  # fmt: skip
+    assert shown["fbank"]["se stoi"].worst_waveforms == ()
+    submit(store, tmp_path / "all.zip")
+    other = RecordStore(tmp_path / "other")
+    assert merge([tmp_path / "all.zip"], other).added == len(records) and verify(other) == []
+    record = records["fbank", "ss"]
+    path = other.run_folder(record.run) / WORST_FILE
+    signals = read_waveforms(path)
+    write_waveforms(path, {"nobody": next(iter(signals.values()))})
+    (finding,) = verify(other)
+    assert finding.path == path and "its digest is another one" in finding.problem
+    (board,) = leaderboard(other, custom=True).boards
+    (row,) = [row for row in board.rows if row.name == "fbank"]
+    assert row.cells["ss"].worst_waveforms == () and row.cells["se"].worst_waveforms
+    stored = json.loads(other.path(record.run).read_text())
+    del stored["digest"]
+    stored["artifacts"][WORST_FILE] = file_digest(path)
+    write_json(other.path(record.run), {**stored, "digest": digest_of(stored)})
+    (finding,) = verify(other)
+    assert finding.problem == f"{WORST_FILE} has 'nobody', which is no recording of test"
 
 
 def test_frames_that_are_computed_anew_give_the_same(ran, manifest, tmp_path):

@@ -72,6 +72,11 @@ class Cell:
         return self.recipe.finetune is not None
 
     @property
+    def has_row(self) -> bool:
+        """Whether its record stands in a row of a leaderboard, not on a curve beside it."""
+        return self.recipe.layer is None and self.rows.drawn is None and self.condition is None
+
+    @property
     def frozen(self) -> Cell:
         """The cell whose upstream is frozen; itself where this one's is."""
         return replace(self, recipe=replace(self.recipe, finetune=None)) if self.finetuned else self

@@ -16,7 +16,7 @@ from core.digest import canonical_json, digest_of, file_digest, parsed_json, wri
 from core.errors import TrainingError
 from core.feature_cache import Dtype, FeatureCache, Kind, caches_of
 from core.metrics import Metric, get_metric
-from core.records import RecordStore, ResultRecord, files_of
+from core.records import WORST_FILE, RecordStore, ResultRecord, files_of
 from downstreams._data import Examples, encoded, load_examples
 from downstreams._downstream import Downstream, Trained, load_trained, save_trained
 from downstreams._recipe import Candidate, updates_of
@@ -29,6 +29,7 @@ from frostbench.grid.judging import Items, items_of, kept_of
 from frostbench.grid.live import LiveExamples
 from frostbench.grid.measures import layer_norms
 from frostbench.grid.upstream_checks import passed_checks
+from frostbench.grid.worst_recordings import keep_worst
 from frostbench.jobs.base import Advance
 from frostbench.provenance import circumstances
 from upstreams._base import Upstream
@@ -160,6 +161,17 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     store = RecordStore(folders.results)
     rows = prediction_rows(items, predictions, metrics)
     artifacts = _write_files(store.run_folder(cell.run), cell, downstream, best, candidates, rows)
+    if labels.heard and cell.has_row:
+        path, first = store.run_folder(cell.run) / WORST_FILE, metrics[0]
+        keep_worst(
+            path,
+            downstream,
+            data["test"],
+            items,
+            [each[first.name] for each in found],
+            higher=first.direction == "higher",
+        )
+        artifacts[WORST_FILE] = file_digest(path)
     seconds = {
         "train": sum(float(description["seconds"]) for _, description in loaded),
         "test": time.monotonic() - started,
