@@ -2,8 +2,9 @@
 
     Leaderboard -> Board (one corpus and recipe, or the suite of SUPERB) -> Row (an upstream) -> ResultCell (a task)
 
-All of it is plain values, so `dataclasses.asdict` gives the JSON export. Values are in the metric's unit (percent);
-scores say their own unit. Nothing here is text to be shown unescaped: names are whatever a record holds.
+All of it is plain values, so `dataclasses.asdict` gives the JSON export (digests for waveforms). Values are in
+the metric's unit (percent); scores say their own unit. Nothing here is text to be shown unescaped: names are whatever a
+record holds.
 """
 
 from __future__ import annotations
