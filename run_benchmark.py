@@ -63,7 +63,16 @@ from leaderboard.aggregate import leaderboard
 from leaderboard.board import Leaderboard
 from leaderboard.figure_files import write_figures
 from leaderboard.page import page
-from leaderboard.tables import READING, budget_tables, condition_tables, layer_tables, rich_tables, svg, to_markdown
+from leaderboard.tables import (
+    READING,
+    budget_tables,
+    condition_tables,
+    layer_tables,
+    rich_tables,
+    series_tables,
+    svg,
+    to_markdown,
+)
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA, open_corpus
 from upstreams._base import UPSTREAMS, Precision
@@ -276,7 +285,10 @@ def pretrain_upstreams(  # noqa: PLR0913
 @app.command()
 def run(  # noqa: PLR0913
     upstream: Annotated[
-        list[str], typer.Option(help="NAME[@CHECKPOINT], hf:ID_OR_FOLDER or FILE.py:CLASS[@CHECKPOINT]; several.")
+        list[str],
+        typer.Option(
+            help="NAME[@CHECKPOINT], hf:ID_OR_FOLDER or FILE.py:CLASS[@CHECKPOINT]; several. Or 'hf:runs/step-*'."
+        ),
     ],
     task: Annotated[
         list[str], typer.Option(help="Name of a task, or FILE.py:NAME; several. Or all: what the corpus serves.")
@@ -397,7 +409,12 @@ def _warn_of_left_out(board: Leaderboard, failures: Sequence[tuple[str, str]] = 
 def _show(results: Results) -> None:
     for table in rich_tables(results.board):
         out.print(table)
-    curves = (layer_tables(results.layers()), budget_tables(results.budgets()), condition_tables(results.conditions()))
+    curves = (
+        series_tables(results.series()),
+        layer_tables(results.layers()),
+        budget_tables(results.budgets()),
+        condition_tables(results.conditions()),
+    )
     for curve in chain(*curves):
         out.print(curve)
     _warn_of_left_out(results.board, results.failures)

@@ -79,7 +79,8 @@ class ResultRecord:
         features: kind and number format of what the head was trained on, and departures from the protocol.
         artifacts: file name -> sha256 of what lies in the run's folder.
         circumstances: not part of the result: wall seconds by stage, versions, git commit, machine, time,
-            upstream_spec; upstream_checks, those of the contract that the upstream passed before its numbers were
+            upstream_spec; series, the pattern by which the upstream was asked for as one of a series of checkpoints;
+            upstream_checks, those of the contract that the upstream passed before its numbers were
             trusted; leaks, where recordings of test are in another split (two_splits) or in what the upstream was
             trained on (pretraining): count, of, and ids of some; and what is measured beside it: gflops_per_second of
             audio (None where they can't be counted), layer_norms, the mean norm of each layer's features on valid, by

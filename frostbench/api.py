@@ -33,6 +33,7 @@ from frostbench.jobs.base import Executor
 from frostbench.jobs.local import LocalExecutor, devices_here
 from frostbench.jobs.open import open_executor
 from frostbench.jobs.progress import TerminalWatcher, Watcher
+from frostbench.patterns import with_checkpoints
 from frostbench.plugins import WithPlugins, plugin_modules
 from frostbench.prediction import load_predictor
 from frostbench.results import Results
@@ -83,6 +84,8 @@ def evaluate(  # noqa: PLR0913
     Args:
         upstreams: specifications as on the command line (`fbank`, `hf:ORG/NAME`, `FILE.py:CLASS`), or objects and
             classes that inherit `Upstream`. With an object everything runs in this process, and nothing is pickled.
+            A pattern (`hf:runs/step-*`, `apc@runs/*.safetensors`) is every checkpoint here of such a name, for
+            `Results.series` and curves over steps.
         tasks: names, `FILE.py:NAME`, or `Task` objects; "all" are the built-in ones that the corpus has rows for.
         corpus: name of a corpus, folder with a metadata.jsonl, that file, `hf:ORG/NAME[:CONFIG]` or `hf:FOLDER`.
         root: folder where a corpus known by name lies.
@@ -119,7 +122,7 @@ def evaluate(  # noqa: PLR0913
         written to `output`.
     """
     RecordStore(Path(output)).require_writable()
-    given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
+    (given, series), asked = with_checkpoints(_several(upstreams, "upstream")), _asked(tasks, head)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     options += (_asked_layers(layers), tuning, asked_budgets(budgets), asked_conditions(conditions))
@@ -128,7 +131,7 @@ def evaluate(  # noqa: PLR0913
         runner = _runner(executor, ray_address, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
         served = served_by(manifest, asked) if tasks_of_all(tasks) else Served(asked, {})
-        with _grid(given, served.tasks, seeds, options) as grid, _watching(progress) as watcher:
+        with _grid(given, served.tasks, seeds, (*options, series)) as grid, _watching(progress) as watcher:
             for note in (*manifest.notes, *(f"{name} is left out: {why}" for name, why in served.left_out.items())):
                 watcher.say(f"note: {note}")
             report = run_grid(grid, manifest, folders, runner, watcher)
@@ -178,7 +181,7 @@ def plan(  # noqa: PLR0913
 
     Raises: BenchmarkError: the evaluation can't start at all.
     """
-    given, asked = _several(upstreams, "upstream"), _asked(tasks, head)
+    (given, series), asked = with_checkpoints(_several(upstreams, "upstream")), _asked(tasks, head)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     options += (_asked_layers(layers), tuning, asked_budgets(budgets), asked_conditions(conditions))
@@ -187,7 +190,7 @@ def plan(  # noqa: PLR0913
         runner = _runner("local", None, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
         served = served_by(manifest, asked) if tasks_of_all(tasks) else Served(asked, {})
-        with _grid(given, served.tasks, seeds, options) as grid:
+        with _grid(given, served.tasks, seeds, (*options, series)) as grid:
             return plan_grid(grid, manifest, folders, runner.workers)
 
 

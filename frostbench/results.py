@@ -89,6 +89,14 @@ class Results:
         """
         return frames.budgets(self.records)
 
+    def series(self) -> pd.DataFrame:
+        """One row a series over checkpoints (`hf:runs/step-*`), task, seed and checkpoint, by the steps of training.
+
+        Returns: upstream, task, corpus, recipe, head, seed, fold, run, series (the pattern), step (as the checkpoint's
+            name says it), value, metric, direction.
+        """
+        return frames.series(self.records)
+
     def conditions(self) -> pd.DataFrame:
         """One row an upstream, task, seed and condition, of those that `conditions=` asked for; `clean` is among them.
 

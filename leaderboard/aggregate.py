@@ -12,6 +12,7 @@ from core.records import RecordStore, ResultRecord
 from leaderboard import scores
 from leaderboard.board import INTERVAL_NOTE, Board, Column, Leaderboard, ResultCell, Row, ScoreCard
 from leaderboard.cell_curves import with_curves
+from leaderboard.checkpoint_series import in_series, places_in_series
 from leaderboard.finetuned import tunings
 from leaderboard.grouping import Entry, Group, grouped
 from leaderboard.head_comparison import comparisons
@@ -102,6 +103,7 @@ def _board(
         replace(_row(name, facts[name], points[name], ranks[name], found), family=families.get(name, ""))
         for name, found in cells.items()
     ]
+    rows = in_series(rows, facts, places_in_series([entry.record for entry in group.entries]))
     rows.sort(key=lambda row: (row.score is None, -(row.score or 0.0), row.mean_rank, row.name))
     return Board(
         title=group.title,

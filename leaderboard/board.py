@@ -247,6 +247,8 @@ class Row:
         cells: `Column.key` -> cell; a task that was not run is missing.
         family: of self-supervision, as its records name it, such as contrastive; empty where they don't.
         leaks: in words, what of the tests it was trained on; empty where nothing is known to be.
+        series: that it is a checkpoint of, by the pattern that was asked for; empty where it is of none.
+        step: of its training, from its name; None where no number there tells the checkpoints of a series apart.
     """
 
     name: str
@@ -261,6 +263,8 @@ class Row:
     cells: Mapping[str, ResultCell]
     family: str = ""
     leaks: tuple[str, ...] = ()
+    series: str = ""
+    step: int | None = None
 
 
 @dataclass(frozen=True)

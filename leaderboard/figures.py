@@ -10,6 +10,7 @@ from statistics import fmean
 
 from leaderboard._budget_panels import curves_over_budgets
 from leaderboard._charts import Axis, Curve, Panel, Point, curves, profile, scatter, slopes
+from leaderboard._checkpoint_panels import curves_over_steps, looks_of_series
 from leaderboard._condition_panels import curves_over_conditions
 from leaderboard._detection_chart import Trade, detection_chart
 from leaderboard._family_panels import family_legend, family_panels, style_of
@@ -80,6 +81,7 @@ def figures_of(board: Board) -> list[Figure]:
         _layers(board, series, corrected=True),
         *_single_layers(board, series),
         _detection(board, series),
+        _checkpoints(board),
         _budgets(board, series),
         _conditions(board, series),
         _rates(board, series),
@@ -213,6 +215,12 @@ def _trade(series: Series, cell: ResultCell, curve: DetectionCurve, column: Colu
     facts.append((f"{column.metric_title}, all seeds", f"{cell.mean:.1f} {column.unit}{_bracketed(cell.interval)}"))
     facts.append(("Pairs", f"{curve.targets:,} targets, {curve.others:,} others"))
     return Trade(series, curve.errors, curve.equal, tip(series.name, facts))
+
+
+def _checkpoints(board: Board) -> Figure:
+    looks = looks_of_series(board)
+    panels = tuple(curves_over_steps(board, looks))
+    return Figure("checkpoints", "What training adds, step by step", panels, tuple(looks.values()), captioned=False)
 
 
 def _budgets(board: Board, series: Mapping[str, Series]) -> Figure:

@@ -12,6 +12,7 @@ from core.errors import MetricError
 from core.metrics import find_metric
 from core.records import RecordStore, ResultRecord
 from leaderboard.board import Board, Column, Leaderboard, PublishedRow, ResultCell, Row
+from leaderboard.checkpoint_series import places_in_series, series_of
 from leaderboard.condition_scores import CLEAN, in_order
 from leaderboard.grouping import Entry, named
 from leaderboard.result_cells import layers_of, valid_of
@@ -31,6 +32,7 @@ RUNS = (
 PREDICTIONS = (*KEYS, "id", "speaker", "prediction", "reference", "value")
 LAYERS = (*KEYS, "layer", "weight", "corrected_weight", "value", "metric", "direction", "layer_run")
 CONDITIONS = (*KEYS, "condition", "value", "metric", "direction", "clean_run")
+SERIES = (*KEYS, "series", "step", "value", "metric", "direction")
 BUDGETS = (*KEYS, "budget", "seconds", "train", "value", "metric", "direction")
 COUNTS = ("seeds", "test_utterances", "params", "rank", "speakers")  # whole numbers, also where some are missing
 
@@ -206,6 +208,29 @@ def budgets(records: Sequence[ResultRecord]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows, columns=list(BUDGETS))
     return frame.sort_values(["upstream", "task", "seed", "seconds"], kind="stable", ignore_index=True)
+
+
+def series(records: Sequence[ResultRecord]) -> pd.DataFrame:
+    """One row a series over checkpoints, task, seed and checkpoint, by the steps of the training.
+
+    Returns: columns `SERIES`. `series` is the pattern that its checkpoints were asked for by, `step` as their names say
+        it; checkpoints without one, and runs on part of what a row is of, are left out.
+    """
+    places = places_in_series(records)
+    found = [(entry, places.get(entry.record.upstream["digest"])) for entry in named(records) if entry.record.has_row]
+    rows = [
+        {
+            **_keys(entry),
+            "series": series_of(entry.record, place),
+            "step": place.step,
+            "value": entry.record.value,
+            **{name: entry.record.metric[of] for name, of in (("metric", "name"), ("direction", "direction"))},
+        }
+        for entry, place in found
+        if place is not None and place.step is not None
+    ]
+    frame = pd.DataFrame(rows, columns=list(SERIES)).astype({"step": "Int64"})
+    return frame.sort_values(["series", "task", "seed", "step"], kind="stable", ignore_index=True)
 
 
 def conditions(records: Sequence[ResultRecord]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from core.digest import digest_of
 from core.records import ResultRecord, task_digest
+from leaderboard.checkpoint_series import names_in_series
 from leaderboard.superb import superb_tasks
 
 
@@ -140,6 +141,7 @@ class _Named(NamedTuple):
 def named(records: Sequence[ResultRecord]) -> list[Entry]:
     """The names that records have beside each other, in their order."""
     newest = max((record.protocol for record in records), default=0)
+    called = names_in_series(records)
     upstreams, tasks, recipes, corpora, superb = [], [], [], [], []
     for record in records:
         superb.append(_is_superb(record))
@@ -152,7 +154,8 @@ def named(records: Sequence[ResultRecord]) -> list[Entry]:
         content = (
             digest_of([record.upstream["digest"], record.recipe["finetune"]]) if tuned else record.upstream["digest"]
         )
-        upstreams.append(_Named(f"{record.upstream['name']}{tuned}", content))
+        name = called.get(record.upstream["digest"], record.upstream["name"])
+        upstreams.append(_Named(f"{name}{tuned}", content))
         tasks.append(_Named(task, task_digest(record.task), (superb[-1], head)))
         recipes.append(_Named(_recipe_name(record, newest), treated, (superb[-1], task, head)))
         # Up to protocol 3 the digest of a corpus depended on the clips that a recipe made of it.

@@ -26,7 +26,9 @@ from leaderboard.leaks import leak_notes
 from leaderboard.sounds import log_mel, mp3, spectrogram
 
 # Circumstances that differ from run to run, or from upstream to upstream: no setting.
-STAGES = {"wall_seconds", "finished", "upstream_spec", "gflops_per_second", "layer_norms", "finetuning", "leaks"}
+STAGES = {
+    "wall_seconds", "finished", "upstream_spec", "series", "gflops_per_second", "layer_norms", "finetuning", "leaks",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard.board import INTERVAL_NOTE, Board, Leaderboard, PublishedRow, ResultCell, Row
+from leaderboard.board import INTERVAL_NOTE, Board, Column, Leaderboard, PublishedRow, ResultCell, Row
 from leaderboard.board_curves import BudgetScore, ConditionScore, Interval
+from leaderboard.checkpoint_series import curves_of_series, series_notes
 from leaderboard.condition_scores import in_order
 from leaderboard.families import families_of
 from leaderboard.leaks import FLAG, leak_notes
@@ -126,7 +127,7 @@ def notes(board: Board) -> list[str]:
     if board.published:
         sources = dict.fromkeys(source for row in board.published for source in row.source.split("; "))
         texts.append(f"Published rows were not measured here; they come from {'; '.join(sources)}.")
-    return [*texts, *leak_notes(board)]
+    return [*texts, *leak_notes(board), *series_notes(board)]
 
 
 def stability(board: Board) -> Iterator[str]:
@@ -190,8 +191,9 @@ class CurveText(NamedTuple):
 
 
 def curve_texts(board: Board) -> Iterator[CurveText]:
-    """What was run beside the rows of a board, a table a task and kind: parts of train, and conditions."""
+    """The curves of a board, a table a task and kind: series over checkpoints, parts of train, and conditions."""
     for column in (column for column in board.columns if column.primary):
+        yield from _curve_text(*_over_steps(board, column), head="series")
         cells = {row.name: row.cells[column.key] for row in board.rows if column.key in row.cells}
         parts = [(each.seconds, each.budget) for cell in cells.values() for each in cell.budgets]
         budgets = {name: {each.budget: each for each in cell.budgets} for name, cell in cells.items()}
@@ -203,8 +205,18 @@ def curve_texts(board: Board) -> Iterator[CurveText]:
         yield from _curve_text(f"{column.heading} in conditions of test", sorted(heard, key=in_order), conditions)
 
 
+def _over_steps(board: Board, column: Column) -> tuple[str, list[str], dict[str, dict[str, ResultCell]]]:
+    series = dict(curves_of_series(board, column))
+    steps = sorted({each.step for checkpoints in series.values() for each in checkpoints})
+    found = {name: {f"{each.step:,}": each.cell for each in checkpoints} for name, checkpoints in series.items()}
+    return f"{column.heading} by step of training", [f"{step:,}" for step in steps], found
+
+
 def _curve_text(
-    title: str, keys: Sequence[str], found: Mapping[str, Mapping[str, BudgetScore] | Mapping[str, ConditionScore]]
+    title: str,
+    keys: Sequence[str],
+    found: Mapping[str, Mapping[str, BudgetScore] | Mapping[str, ConditionScore] | Mapping[str, ResultCell]],
+    head: str = "upstream",
 ) -> Iterator[CurveText]:
     columns = list(dict.fromkeys(keys))
     rows = [
@@ -213,10 +225,10 @@ def _curve_text(
         if scores
     ]
     if rows:
-        yield CurveText(title, ["upstream", *columns], rows)
+        yield CurveText(title, [head, *columns], rows)
 
 
-def _point(score: BudgetScore | ConditionScore) -> str:
+def _point(score: BudgetScore | ConditionScore | ResultCell) -> str:
     return f"{score.mean:.1f}" + ("" if score.interval is None else f" {_interval(score.interval)}")
 
 
@@ -269,6 +281,16 @@ def budget_tables(budgets: pd.DataFrame) -> Iterator[Table]:
         budgets: as `frames.budgets` returns it.
     """
     return _tables_of_means(budgets.sort_values("seconds", kind="stable"), "budget", "by labelled speech of train")
+
+
+def series_tables(series: pd.DataFrame) -> Iterator[Table]:
+    """A table a task of what the checkpoints of a series come to, as the mean over seeds; none where there are none.
+
+    Args:
+        series: as `frames.series` returns it.
+    """
+    named = series.assign(upstream=series["series"]).sort_values("step", kind="stable")
+    return _tables_of_means(named, "step", "by step of training")
 
 
 def condition_tables(conditions: pd.DataFrame) -> Iterator[Table]:

@@ -213,6 +213,15 @@ def with_conditions(made: Board, *upstreams: str) -> Board:
     return replace(made, rows=tuple(rows))
 
 
+def with_checkpoints(made: Board, first: int, series: str = "hf:runs/step-*") -> Board:
+    """The same with the rows from this place on as checkpoints of one training: the best is of its last step."""
+    rows = [
+        row if place < first else replace(row, series=series, step=1000 * (len(made.rows) - place))
+        for place, row in enumerate(made.rows)
+    ]
+    return replace(made, rows=tuple(rows))
+
+
 def leaderboard(*boards: Board) -> Leaderboard:
     """Boards as one."""
     return Leaderboard(boards, (), 0)

@@ -17,6 +17,7 @@ from made_boards import (
     in_families,
     leaderboard,
     with_budgets,
+    with_checkpoints,
     with_conditions,
     with_detection,
     with_published,
@@ -377,16 +378,21 @@ def test_turns_are_those_of_one_upstream_at_a_time(opened):
     assert tab.locator("#tip").inner_text().split("\n") == ["anna", "Speaks", "9.0 s", "Was found to", "7.8 s"]
 
 
-def test_curves_of_budgets_and_conditions_answer_to_the_keys(opened):
-    tab = opened(with_conditions(with_budgets(board(tasks=1), "apc", "mfcc"), "apc", "mfcc"))
-    assert {"Label budgets", "Conditions"} <= set(tab.locator(".sections a").all_inner_texts())
+def test_curves_over_budgets_conditions_and_steps_answer_to_the_keys(opened):
+    curved = with_conditions(with_budgets(board(tasks=1), "apc", "mfcc"), "apc", "mfcc")
+    tab = opened(with_checkpoints(curved, 2))
+    assert {"Label budgets", "Conditions", "Checkpoints"} <= set(tab.locator(".sections a").all_inner_texts())
     tip = tab.locator("#tip")
-    for section, first in (("budgets", "mfcc, 1min of train"), ("conditions", "mfcc, clean")):
+    for section, first in (
+        ("budgets", "mfcc, 1min of train"),
+        ("conditions", "mfcc, clean"),
+        ("checkpoints", "mockingjay"),
+    ):
         chart = tab.locator(f"#b0-{section} svg.chart").first
         chart.focus()
         tab.keyboard.press("ArrowRight")
         assert tip.locator("b").inner_text() == first
-    assert opened(board()).locator("#b0-budgets, #b0-conditions").count() == 0
+    assert opened(board()).locator("#b0-budgets, #b0-conditions, #b0-checkpoints").count() == 0
 
 
 def test_other_heads_flip_the_order(opened):
@@ -502,7 +508,7 @@ def test_without_scripts_everything_is_readable(opened):
 )
 def test_names_are_text_whatever_they_hold(opened, hostile):
     named = with_single_layers(board(upstreams=3, tasks=3, names=(hostile, f"{hostile}!", "plain")), f"{hostile}!")
-    named = with_conditions(with_budgets(named, hostile), f"{hostile}!")
+    named = with_checkpoints(with_conditions(with_budgets(named, hostile), f"{hostile}!"), 1, hostile)
     made = with_published(in_families(named, hostile, "spectral", f"{hostile}!"))
     columns = tuple(replace(each, title=hostile, corpus=hostile, head=hostile) for each in made.columns)
     score = replace(made.score, name=hostile, explanation=hostile)
@@ -511,7 +517,7 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
     assert tab.locator('tr[data-u="m0"] bdi').text_content() == shown
     assert tab.locator("script").count() == 1
     assert tab.locator("img, article b b").count() == 0
-    assert tab.locator(".view > section").count() == 12
+    assert tab.locator(".view > section").count() == 13
     assert tab.locator('tr[data-u="m0"] .family').text_content() == shown
     tab.get_by_label("grouped by family").check()
     assert tab.locator("tr.lane span").nth(1).text_content() == f"{shown} 1"
@@ -525,7 +531,7 @@ def test_names_are_text_whatever_they_hold(opened, hostile):
 def test_axe_has_nothing_serious_to_say(opened, scheme, viewport):
     pytest.importorskip("axe_playwright_python", reason="needs axe: pip install -e '.[dev]'")
     judged = with_turns(with_detection(board(tasks=3), "ks", 20.0, 10.0), "ic")
-    judged = with_conditions(with_budgets(judged, "apc", "mfcc"), "apc", "mfcc")
+    judged = with_checkpoints(with_conditions(with_budgets(judged, "apc", "mfcc"), "apc", "mfcc"), 1)
     two = (with_single_layers(with_published(in_families(judged, *FAMILIES)), "apc", "mfcc"),
            replace(board(upstreams=31, tasks=1, layers=1), title="other"))  # fmt: skip
     tab = opened(*two, color_scheme=scheme, viewport=viewport)
@@ -540,7 +546,7 @@ def test_any_size_fits_a_phone_and_a_mail(opened, upstreams, tasks, layers):
     made = with_published(board(upstreams, tasks, layers))
     made = with_single_layers(made, *(row.name for row in made.rows), tasks=4)  # SUPERB has four with heads on means
     some = [row.name for row in made.rows[:5]]
-    made = with_conditions(with_budgets(made, *some), *some)
+    made = with_checkpoints(with_conditions(with_budgets(made, *some), *some), 5)
     made = in_families(made, *[ORDER[i % len(ORDER)] for i in range(upstreams)])
     assert len(page(leaderboard(made)).encode()) < MOST_BYTES
     tab = opened(made, viewport=PHONE)

@@ -37,6 +37,8 @@ class UpstreamFacts:
         licence: of its weights, empty where unknown.
         training_data: what it was trained on, empty where unknown.
         remark: see Upstream.
+        shown: what it is called while a grid runs, where its name is another upstream's as well; may be empty.
+        series: pattern by which it was asked for as one of a series of checkpoints; empty where it was not.
     """
 
     name: str
@@ -57,6 +59,8 @@ class UpstreamFacts:
     licence: str = ""
     training_data: str = ""
     remark: str = ""
+    shown: str = ""
+    series: str = ""
 
     @classmethod
     def of(cls, spec: str, upstream: Upstream, precision: Precision = "float32") -> UpstreamFacts:
@@ -83,6 +87,11 @@ class UpstreamFacts:
         )
 
     @property
+    def title(self) -> str:
+        """What it is called while a grid runs."""
+        return self.shown or self.name
+
+    @property
     def utterance_level(self) -> bool:
         """Whether it gives one vector an utterance."""
         return self.downsample_rate is None
@@ -101,7 +110,16 @@ class UpstreamFacts:
 
 
 # Not part of a result.
-PLANNING = {"window_samples", "batch_seconds", "extra_frames", "gflops_per_second", "min_samples", "remark"}
+PLANNING = {
+    "window_samples",
+    "batch_seconds",
+    "extra_frames",
+    "gflops_per_second",
+    "min_samples",
+    "remark",
+    "shown",
+    "series",
+}
 
 
 def _extra_frames(upstream: Upstream) -> float:

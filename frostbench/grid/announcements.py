@@ -31,11 +31,11 @@ def announcements(
     lines = []
     for part in parts:
         if asked == "auto" and limit is not None and part.frames not in (None, "float16"):
-            lines.append(explained(part.upstream.name, part.frames, part.sizes, limit))
+            lines.append(explained(part.upstream.title, part.frames, part.sizes, limit))
     coming = sum(need.coming for each in needs for need in each)
     if coming > SAID_ABOVE or waves > 1:
         each = ", ".join(
-            f"{part.upstream.name} {format_bytes(sum(need.size for need in of_part))}"
+            f"{part.upstream.title} {format_bytes(sum(need.size for need in of_part))}"
             for part, of_part in zip(parts, needs, strict=True)
         )
         bound = "no limit" if limit is None else f"limit {format_bytes(limit)}"

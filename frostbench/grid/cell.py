@@ -85,7 +85,7 @@ class Cell:
     def row(self) -> str:
         """The upstream's name in tables: what is fine-tuned has a row of its own."""
         how = self.recipe.finetune
-        return self.upstream.name if how is None else f"{self.upstream.name} ({how.label})"
+        return self.upstream.title if how is None else f"{self.upstream.title} ({how.label})"
 
     @property
     def passing(self) -> tuple[str, ...]:

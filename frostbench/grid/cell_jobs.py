@@ -183,6 +183,7 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     checks = passed_checks(cell.upstream.digest, folders.cache)
     made = {
         "upstream_spec": cell.upstream.spec,
+        **({"series": cell.upstream.series} if cell.upstream.series else {}),
         "upstream_checks": checks,
         **({"leaks": cell.leaks} if cell.leaks else {}),
         **measured,

@@ -54,6 +54,7 @@ def run_in_condition(cell: Cell, folders: Folders, *, device: str, advance: Adva
     made = {
         **clean.circumstances,
         "upstream_spec": cell.upstream.spec,
+        **({"series": cell.upstream.series} if cell.upstream.series else {}),
         "upstream_checks": passed_checks(cell.upstream.digest, folders.cache),
         **circumstances(device, {"test": time.monotonic() - started}),
     }

@@ -76,8 +76,8 @@ def _lines(cell: Cell, leaks: Mapping[str, Any], found: Sequence[Copy]) -> Itera
         held = leaks["pretraining"]
         shown = ", ".join(f"'{name}'" for name in held["ids"])
         yield (
-            f"{cell.upstream.name} was trained on {held['count']} of the {held['of']} recordings of {cell.task.name}'s "
-            f"test: {shown}{', ...' if held['count'] > SHOWN else ''}; its row will say so"
+            f"{cell.upstream.title} was trained on {held['count']} of the {held['of']} recordings of "
+            f"{cell.task.name}'s test: {shown}{', ...' if held['count'] > SHOWN else ''}; its row will say so"
         )
 
 

@@ -110,7 +110,7 @@ def plan_waves(parts: Sequence[Part], limit: int | None) -> list[list[Part]]:
         if limit is not None and size > limit:
             hint = ", or --frames int8, recompute or auto" if part.frames == "float16" else ""
             raise CacheError(
-                f"{part.upstream.name}: its features take {format_bytes(size)}, --cache-limit is "
+                f"{part.upstream.title}: its features take {format_bytes(size)}, --cache-limit is "
                 f"{format_bytes(limit)}; write {limit_option(size)}{hint}"
             )
         if size > room:

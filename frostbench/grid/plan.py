@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from core.checkpoint_series import told_apart
 from core.conditions import Condition
 from core.errors import ContractError
 from core.finetuning import FineTuning
@@ -50,6 +51,7 @@ class Grid:
         budgets: how much of train heads are given, one after the other, for a curve; None among them is all of it.
         conditions: what test is heard in, one after the other, by the heads that all of train has taught.
         quick_seeds: more seeds, of heads on means alone, which train in seconds; they come last.
+        series: specification -> the series over checkpoints that it belongs to, named by its pattern.
     """
 
     upstreams: Sequence[str]
@@ -66,6 +68,7 @@ class Grid:
     budgets: tuple[Budget | None, ...] = (None,)
     conditions: tuple[Condition, ...] = ()
     quick_seeds: tuple[int, ...] = ()
+    series: Mapping[str, str] = field(default_factory=dict)
 
     def seeds_of(self, task: Task) -> tuple[int, ...]:
         """The seeds of a task's heads."""
@@ -120,8 +123,7 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
     taken_by, smaller = _taken(grid, manifest)
     clips = GridClips([(taken.task, taken.rows) for taken in taken_by], grid.recipe, grid.exact)
     cells: dict[str, Cell] = {}
-    for spec in grid.upstreams:
-        facts = facts_of(spec, grid.precision, known_upstreams)
+    for facts in _upstreams(grid, known_upstreams):
         _require_frames(facts, grid.tasks)
         _require_layers(facts, grid)
         _require_trainable(facts, grid)
@@ -137,6 +139,13 @@ def make_cells(grid: Grid, manifest: Manifest, known_upstreams: Path | None = No
                     cells.setdefault(cell.run, cell)  # two names for one upstream are one cell
     notes = (*smaller, *(_left_out(grid) if grid.layers == "each" else ()))
     return Plan(list(cells.values()), [taken.rows for taken in taken_by], clips, notes)
+
+
+def _upstreams(grid: Grid, known: Path | None) -> list[UpstreamFacts]:
+    """Facts of the upstreams, several of one name told apart by their checkpoints."""
+    found = [facts_of(spec, grid.precision, known) for spec in grid.upstreams]
+    shown = told_apart({facts.digest: (facts.name, facts.spec) for facts in reversed(found)})
+    return [replace(each, shown=shown[each.digest], series=grid.series.get(each.spec, "")) for each in found]
 
 
 def _taken(grid: Grid, manifest: Manifest) -> tuple[list[Taken], list[str]]:
@@ -218,7 +227,7 @@ def _require_layers(upstream: UpstreamFacts, grid: Grid) -> None:
     unknown = [layer for layer in grid.layers if not 0 <= layer < upstream.num_layers]
     if unknown or not grid.layers:
         asked = ", ".join(map(str, unknown)) or "none at all"
-        raise ContractError(f"{upstream.name} has layers 0 to {upstream.num_layers - 1}, not {asked}")
+        raise ContractError(f"{upstream.title} has layers 0 to {upstream.num_layers - 1}, not {asked}")
     choosing = [task.name for task in grid.tasks if task.recipe(grid.recipe).layers == "single"]
     if choosing:
         raise ContractError(
@@ -245,8 +254,8 @@ def _require_frames(upstream: UpstreamFacts, tasks: Sequence[Task]) -> None:
     unfit = [task.name for task in tasks if HEADS.get(task.head).needs == "frames"]
     if upstream.utterance_level and unfit:
         raise ContractError(
-            f"{upstream.name} gives one vector an utterance, but {', '.join(unfit)} read frames: leave these tasks out "
-            f"for it"
+            f"{upstream.title} gives one vector an utterance, but {', '.join(unfit)} read frames: leave these tasks "
+            f"out for it"
         )
 
 

@@ -138,7 +138,7 @@ def prepare(
     """
     short = too_short(parts)
     refused = {name for names in short for name in names.split(", ")}
-    able = [part for part in parts if part.upstream.name not in refused]
+    able = [part for part in parts if part.upstream.title not in refused]
     waves = plan_waves(able, limit)
     costs = Costs(folders.cache)
     recordings = work_of_recordings(manifest, plan.rows, folders.cache, costs)
@@ -155,7 +155,7 @@ def planned_run(cells: Sequence[Cell], prepared: Prepared, workers: int) -> Plan
         workers: jobs at a time.
     """
     pending = sum(len(part.cells) for part in prepared.parts)
-    refused = [cell for cell in cells if any(cell.upstream.name in names.split(", ") for names in prepared.short)]
+    refused = [cell for cell in cells if any(cell.upstream.title in names.split(", ") for names in prepared.short)]
     stages: dict[str, float] = {}
     for stage in prepared.stages:
         stages[stage.title] = stages.get(stage.title, 0.0) + Forecast([stage], workers).left()
@@ -189,7 +189,7 @@ def _listening(part: Part, needs: Sequence[Need]) -> Listening:
     lacking = lacking_clips(part, needs)
     coming = sum(need.coming for need in needs)
     seconds = sum(clip.samples for clip in lacking) / SAMPLE_RATE
-    return Listening(part.upstream.name, len(lacking), seconds, coming, sum(need.size for need in needs) - coming)
+    return Listening(part.upstream.title, len(lacking), seconds, coming, sum(need.size for need in needs) - coming)
 
 
 def _memory(parts: Sequence[tuple[Part, Sequence[Need]]], workers: int) -> int:

@@ -385,7 +385,7 @@ def extraction_jobs(
             batches = [batch for batch in batches if any(map(keeps_means, batch))]
         for share in share_out(batches, workers):
             kept = decoded.get(part.upstream.sample_rate)
-            jobs.append(Job(part.upstream.name, extract_features, (part.upstream, share, dtypes, cache, kept)))
+            jobs.append(Job(part.upstream.title, extract_features, (part.upstream, share, dtypes, cache, kept)))
     return jobs
 
 
@@ -397,7 +397,7 @@ def seconds_of(batches: Sequence[Sequence[Clip]]) -> float:
 def _costs_of_upstreams(parts: Sequence[Part], stages: Stages) -> dict[str, float | None]:
     """Digest -> what is measured of each upstream once; an unknown kind of network has None."""
     upstreams = [part.upstream for part in parts]
-    jobs = [Job(upstream.name, gflops_per_second, (upstream.spec,)) for upstream in upstreams]
+    jobs = [Job(upstream.title, gflops_per_second, (upstream.spec,)) for upstream in upstreams]
     works = [stages.costs.counting(upstream) for upstream in upstreams]
     outcomes = stages.run("counting operations", "upstreams", jobs, works)
     return {upstream.digest: outcome.value for upstream, outcome in zip(upstreams, outcomes, strict=True)}

@@ -24,7 +24,7 @@ def too_short(parts: Sequence[Part]) -> dict[str, str]:
         least = part.upstream.min_samples
         keys = {clip.key for clip in part.wanted.clips if clip.samples < least}
         if keys:
-            found[least, tuple(_rows_with(keys, part.cells))].append(part.upstream.name)
+            found[least, tuple(_rows_with(keys, part.cells))].append(part.upstream.title)
     return {", ".join(upstreams): _message(least, names) for (least, names), upstreams in found.items()}
 
 

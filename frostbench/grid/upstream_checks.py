@@ -26,7 +26,7 @@ def check_upstreams(upstreams: Iterable[UpstreamFacts], cache: Path, stages: Sta
     todo = unchecked(upstreams, cache)
     if not todo:
         return []
-    jobs = [Job(upstream.name, check_upstream, (upstream, cache)) for upstream in todo]
+    jobs = [Job(upstream.title, check_upstream, (upstream, cache)) for upstream in todo]
     return stages.run("checking upstreams", "upstreams", jobs, [stages.costs.checking(upstream) for upstream in todo])
 
 
