@@ -29,7 +29,7 @@ def curves_over_steps(board: Board, looks: Mapping[str, Series]) -> Iterator[Pan
     for column in (column for column in board.columns if column.primary):
         found = dict(curves_of_series(board, column))
         if found:
-            steps = {each.step: compact(each.step) for checkpoints in found.values() for each in checkpoints}
+            steps = {float(each.step): compact(each.step) for checkpoints in found.values() for each in checkpoints}
             yield curves(
                 f"{column.label}: {column.title}",
                 [_curve(looks[name], checkpoints, column) for name, checkpoints in found.items()],
