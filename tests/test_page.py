@@ -546,7 +546,7 @@ def test_any_size_fits_a_phone_and_a_mail(opened, upstreams, tasks, layers):
     made = with_published(board(upstreams, tasks, layers))
     made = with_single_layers(made, *(row.name for row in made.rows), tasks=4)  # SUPERB has four with heads on means
     some = [row.name for row in made.rows[:5]]
-    made = with_checkpoints(with_conditions(with_budgets(made, *some), *some), 5)
+    made = with_checkpoints(with_conditions(with_budgets(made, *some), *some), upstreams - 8)
     made = in_families(made, *[ORDER[i % len(ORDER)] for i in range(upstreams)])
     assert len(page(leaderboard(made)).encode()) < MOST_BYTES
     tab = opened(made, viewport=PHONE)
