@@ -58,6 +58,7 @@ from frostbench.pretraining.run import (
     unfinished,
 )
 from frostbench.results import Results
+from frostbench.trackers import Tracker
 from leaderboard import bundles, exports, verification
 from leaderboard.aggregate import leaderboard
 from leaderboard.board import Leaderboard
@@ -339,6 +340,9 @@ def run(  # noqa: PLR0913
             help="Conditions that heads trained without hear test in: such as noise@10dB,reverb@0.6s,telephone."
         ),
     ] = "",
+    log: Annotated[
+        list[Tracker], typer.Option(help="Log values and learning curves to this tracker when all is done; several.")
+    ] = [],  # noqa: B006
     output: Output = Path("results"),
     cache: Cache = Path("cache"),
     device: Device = None,
@@ -385,6 +389,7 @@ def run(  # noqa: PLR0913
             **asked,
             executor=executor.value,
             ray_address=ray_address,
+            log=[each.value for each in log],
             progress=watcher,
             raise_error=False,
         )

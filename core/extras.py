@@ -16,6 +16,7 @@ EXTRAS = {
     "pretrain": ("accelerate", "sklearn", "tensorboard"),
     "ray": ("ray",),
     "s3prl": ("s3prl",),
+    "trackers": ("accelerate", "tensorboard"),
 }
 
 
@@ -34,6 +35,19 @@ def require_extra(extra: str, purpose: str) -> None:
         raise BenchmarkError(
             f"{purpose}: {', '.join(absent)} {verb} not installed here; run: pip install 'frostbench[{extra}]'"
         )
+
+
+def require_package(package: str, purpose: str) -> None:
+    """Refuses what an absent package is needed for that no extra brings.
+
+    Args:
+        package: its name, which is that of its module.
+        purpose: what was asked for; begins the message.
+
+    Raises: BenchmarkError: it is not installed; the message has the command that installs it.
+    """
+    if not _is_installed(package):
+        raise BenchmarkError(f"{purpose}: {package} is not installed here; run: pip install {package}")
 
 
 def _is_installed(module: str) -> bool:

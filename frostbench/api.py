@@ -38,6 +38,7 @@ from frostbench.plugins import WithPlugins, plugin_modules
 from frostbench.prediction import load_predictor
 from frostbench.results import Results
 from frostbench.served import Served, served_by, tasks_of_all
+from frostbench.trackers import asked_trackers, log_results
 from tasks._base import TASKS, Task
 from tasks._budgets import asked_budgets
 from tasks.corpora._base import open_corpus
@@ -76,6 +77,7 @@ def evaluate(  # noqa: PLR0913
     workers: int | None = None,
     executor: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
+    log: str | Sequence[str] = (),
     progress: bool | Watcher | None = None,
     raise_error: bool = True,
 ) -> Results:
@@ -113,6 +115,8 @@ def evaluate(  # noqa: PLR0913
         workers: processes; one a GPU, or one a core, if left out; 1 runs everything in this one.
         executor: this machine, or a Ray cluster.
         ray_address: of the cluster, HOST:PORT; Ray looks for one if left out.
+        log: one or several of "tensorboard", "wandb", "mlflow" and "trackio" that values and learning curves go to
+            when all is done, a run an upstream. What keeps them from it is a warning.
         progress: True writes to standard error, False is silent, None writes where standard error is a terminal.
         raise_error: whether failed runs raise at the end, when all others are recorded; else `Results.failures` has
             them.
@@ -122,6 +126,7 @@ def evaluate(  # noqa: PLR0913
         written to `output`.
     """
     RecordStore(Path(output)).require_writable()
+    trackers = asked_trackers(log)
     (given, series), asked = with_checkpoints(_several(upstreams, "upstream")), _asked(tasks, head)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
@@ -135,15 +140,16 @@ def evaluate(  # noqa: PLR0913
             for note in (*manifest.notes, *(f"{name} is left out: {why}" for name, why in served.left_out.items())):
                 watcher.say(f"note: {note}")
             report = run_grid(grid, manifest, folders, runner, watcher)
-    results = Results(
-        folders.results,
-        tuple(cell.run for cell in report.cells),
-        custom=True,
-        computed=report.computed,
-        skipped=report.skipped,
-        failures=tuple(report.failures),
-        passed=dict(report.passed),
-    )
+            results = Results(
+                folders.results,
+                tuple(cell.run for cell in report.cells),
+                custom=True,
+                computed=report.computed,
+                skipped=report.skipped,
+                failures=tuple(report.failures),
+                passed=dict(report.passed),
+            )
+            log_results(results, trackers, watcher.say)
     if raise_error and results.failures:
         raise _failed(results)
     return results

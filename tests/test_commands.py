@@ -46,8 +46,8 @@ Options = Mapping[str, str | None]
 Given = Mapping[str, Any]
 # Command, its options, and the functions behind it in their order, with what each is given.
 CASES: list[tuple[str, Options, Mapping[str, Given]]] = [
-    ("run", {**RUN, **RAY},
-     {"evaluate": {**ASKED, "executor": "ray", "ray_address": "here:1", "raise_error": False}}),
+    ("run", {**RUN, **RAY, "--log": "tensorboard"},
+     {"evaluate": {**ASKED, "executor": "ray", "ray_address": "here:1", "log": ["tensorboard"], "raise_error": False}}),
     ("run", {**RUN, "--plan": None, "--json": None}, {"plan": ASKED}),
     ("features", {
         "": "mfcc", **CORPUS, "--format": "parquet", "--frames": None, "--layers": "3,1", "--run": "abc",

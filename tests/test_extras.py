@@ -70,6 +70,7 @@ def test_an_absent_extra_is_named_in_one_line(extra, monkeypatch):
         (("prepare", "hf:some/where", "--cache", "TMP/cache"), "datasets", "hf-datasets"),
         (("run", "--upstream", "fbank", "--task", "ks", "--executor", "ray", "--cache", "TMP/cache"), "ray", "ray"),
         (("check", "s3prl:fbank"), "s3prl", "s3prl"),
+        (("run", "--upstream", "fbank", "--task", "ks", "--log", "tensorboard"), "tensorboard", "trackers"),
         (("run", "--upstream", "fbank", "--task", "se", "--cache", "TMP/cache"), "pesq", "pesq"),
         (("run", "--upstream", "mockingjay", "--finetune", "lora", "--task", "ks", "--cache", "TMP/c"), "peft", "lora"),
     ],
