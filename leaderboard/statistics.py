@@ -10,7 +10,8 @@ Statistics 2007). Percentiles of such draws are too narrow for the 6 to 40 speak
 75 to 90 times in a hundred, and so do BCa ones. So the standard error is scaled up by sqrt(S / (S - 1)) for S speakers,
 multiplied by Student's quantile with S - 1 degrees of freedom (Hesterberg, American Statistician 2015), on the scale
 where the metric is nearly normal: log odds of what is between two bounds, logarithm of what has a lower one only, else
-the value itself. `benchmarks/interval_coverage.py` counts: 93 to 97.
+the value itself. `benchmarks/interval_coverage.py` counts: 93 to 97; for trials and searches 98, since the product of
+two counts has three times the variance of one, which is right for what voices differ by, not for what pairs do.
 """
 
 from __future__ import annotations
