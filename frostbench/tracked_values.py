@@ -96,7 +96,7 @@ def _config(record: ResultRecord) -> dict[str, Plain]:
     facts |= {f"{task}/{split}": record.counts[split] for split in ("train", "valid", "test")}
     facts |= {f"{task}/head": record.task["head"], f"{task}/custom": record.custom}
     told = {name: value for name, value in facts.items() if value is not None}
-    return {name: value if isinstance(value, Plain) else canonical_json(value) for name, value in told.items()}
+    return {name_of(name): value if isinstance(value, Plain) else canonical_json(value) for name, value in told.items()}
 
 
 def _looks(store: RecordStore, record: ResultRecord) -> dict[int, dict[str, float]]:

@@ -123,10 +123,11 @@ def _mlflow(name: str, folder: Path) -> Any:
     import mlflow
     from accelerate.tracking import MLflowTracker
 
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        return MLflowTracker(PROJECT, run_name=name)
     folder.mkdir(parents=True, exist_ok=True)
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
-    return MLflowTracker(PROJECT, run_name=name)
+    mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+    return MLflowTracker(PROJECT, logging_dir=str(folder.resolve() / "mlflow"), run_name=name)
 
 
 def _trackio(name: str, folder: Path) -> Any:

@@ -96,6 +96,8 @@ def test_an_upstream_is_a_run_with_its_facts_values_and_curves(results):
     assert config["ks/recipe/steps"] == 120 and config["ks/recipe/learning_rates"] == "[0.1,0.01]"
     assert config["ks/corpus/digest"] == results.runs()["corpus_digest"].iloc[0]
     assert all(type(value) in (str, int, float, bool) for value in config.values())
+    names = {*config, *fbank.values, *(name for values in fbank.curves.values() for name in values)}
+    assert "ks/noise_10dB/recipe/steps" in names and {name_of(name) for name in names} == names
 
 
 def test_a_series_is_a_run_over_the_steps_of_training(results):
