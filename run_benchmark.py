@@ -306,6 +306,12 @@ def run(  # noqa: PLR0913
         str | None,
         typer.Option(help="Another head for the tasks, or FILE.py:CLASS, to see what the ranking owes to theirs."),
     ] = None,
+    probe: Annotated[
+        list[str],
+        typer.Option(
+            help="A head that is not trained, beside theirs: clusters, nearest_neighbours, retrieval, or all; several."
+        ),
+    ] = [],  # noqa: B006
     limit: Annotated[
         int | None, typer.Option(min=1, help="Rows a split, for a quick try; stays off the leaderboard.")
     ] = None,
@@ -363,6 +369,7 @@ def run(  # noqa: PLR0913
         "quick_seeds": quick_seed or (),
         "recipe": recipe,
         "head": head,
+        "probes": probe,
         "limit": limit,
         "exact": exact,
         "precision": precision,

@@ -38,12 +38,15 @@ class Population:
         like: the test set whose size it has.
         size: of that, in words.
         draw: -> the statistics of two upstreams that are alike.
+        by_size: whether the metric is another one for another size of test set: the truth is then the mean over test
+            sets of this size.
     """
 
     metric: str
     like: str
     size: str
     draw: Callable[[Random], Trials]
+    by_size: bool = False
 
     @property
     def name(self) -> str:
@@ -52,6 +55,8 @@ class Population:
 
     def truth(self, rng: Random) -> float:
         """The value of many test sets together, fold by fold; both upstreams have the same."""
+        if self.by_size:
+            return float(np.mean([self.draw(rng).values() for _ in range(POOLED)]))
         first = self.draw(rng)
         items = POOLED_TRIALS if first.metric.kind == "corpus" else POOLED_ITEMS
         most = min(POOLED, 1 + items // len(first.speakers))
@@ -151,6 +156,13 @@ def of_slots(rng: Random, count: int, items: int) -> Trials:
     return trials("slot_type_f1", shares[:, :, None], places)
 
 
+def of_shares(rng: Random, count: int, items: int) -> Trials:
+    """Average precisions, crowded towards nothing and towards all."""
+    places = voices(count, items)
+    shares = expit(-0.5 + 2 * levels(rng, places, 0.6, 1.0))
+    return trials("map_r", shares[:, :, None], places)
+
+
 def of_waveforms(
     rng: Random, metric: str, count: int, items: int, *, mixed: bool, scale: Callable[..., Floats]
 ) -> Trials:
@@ -213,12 +225,23 @@ def of_searches(rng: Random, count: int, queries: int, documents: int, held: flo
     return trials("mtwv", statistics, np.stack(units, axis=1))
 
 
+def of_clusters(rng: Random, count: int, items: int, classes: int) -> Trials:
+    """As many clusters as classes: some find the cluster of their class, others any, in some voices more often."""
+    places = voices(count, items)
+    meant = np.arange(items) // count % classes
+    right = rng.random((ALIKE, items)) < expit(0.3 + levels(rng, places, 0.6, 0.7))
+    found = np.where(right, meant, rng.integers(0, classes, (ALIKE, items)))
+    statistics = np.stack([found, np.broadcast_to(meant, found.shape)], axis=2)
+    return trials("v_measure", statistics.astype(np.float64), places)
+
+
 def _populations() -> list[Population]:
     """One at least for each metric; sizes are those of the test sets of `mini` and of the official corpora."""
     found: list[Population] = []
 
     def add(metric: str, like: str, size: str, draw: Callable[..., Trials], *sizes: object, **how: object) -> None:
-        found.append(Population(metric, like, size, lambda rng: draw(rng, *sizes, **how)))
+        by_size = metric == "v_measure"
+        found.append(Population(metric, like, size, lambda rng: draw(rng, *sizes, **how), by_size))
 
     def errors(metric: str, like: str, count: int, items: int, **how: object) -> None:
         add(metric, like, f"{count} voices, {items} utterances", of_errors, metric, count, items, **how)
@@ -245,6 +268,8 @@ def _populations() -> list[Population]:
         waveforms("si_sdri", like, count, items, decibels, False)
         waveforms("stoi", like, count, items, partial(between, -1.0, 1.0, 0.85), False)
         waveforms("pesq", like, count, items, partial(between, 0.999, 4.64389, 1.5 if count > 2 else 2.6), False)
+    add("map_r", "mini KS", "8 voices, 288 recordings", of_shares, 8, 288)
+    add("v_measure", "mini KS", "8 voices, 288 recordings of 12 classes", of_clusters, 8, 288, 12)
     add("eer", "mini", "8 voices, 8000 trials", of_verification, 8, 30, 3_480, 4_520)
     add("eer", "VoxCeleb1-O, a fifth", "40 voices, 7560 trials", of_verification, 40, 24, 3_780, 3_780)
     add("mtwv", "mini, a quarter", "8 voices, 119 searches in 121", of_searches, 8, 119, 121, 1.5)

@@ -24,6 +24,7 @@ from core._waveforms import (
     speech_quality,
 )
 from core.errors import MetricError
+from core.partitions import found_precision, numbered_pair, v_measure
 from core.registry import Registry
 
 Floats = npt.NDArray[np.float64]
@@ -419,3 +420,5 @@ register_metric(
     Metric("pesq", "PESQ", "", "higher", (LOWEST_PESQ, HIGHEST_PESQ), "mean", measured("pesq", speech_quality),
            mean_value, hub_task="audio-to-audio", extra="pesq")
 )  # fmt: skip
+register_metric(Metric("map_r", "mAP@R", "%", "higher", SHARE, "mean", found_precision, mean_percentage))
+register_metric(Metric("v_measure", "V-measure", "%", "higher", SHARE, "corpus", numbered_pair, v_measure))

@@ -38,11 +38,14 @@ class Head(nn.Module, ABC):
     Attributes:
         needs: "pooled" if the head uses the mean over time alone: features are (batch, 1, hidden_size) then, of length
             1, and all layers above are linear in it; "frames" if it needs every frame.
-        trains: whether it learns anything; one that doesn't has no parameters and no loss, and its recipe no updates.
+        trains: whether it is trained; one that isn't has no parameters and no loss, and its recipe no updates. It may
+            still keep something of train: see `fit`.
         embeds: whether its predictions are vectors, which are compared with each other by a task's scorer.
         hears: whether it is given the waveforms, too: `forward` and `predict` have those of the batch as a last
             argument, `wavs`, each (samples,) at 16 kHz. Its targets begin with them, and it predicts waveforms.
         label_kind: the kind of labels it is trained on (`downstreams/labels`).
+        metrics: names of the metrics that its predictions are made for, in place of the task's, the first one chooses
+            on valid; empty where it predicts what the task asks.
         options_type: dataclass of its options, with SUPERB's sizes as defaults.
         closed_form: whether it is `projector` -> mean -> `classifier`, all linear, with cross-entropies: its gradients
             are written out then (`_closed_form.py`), and no autograd is needed. Not inherited.
@@ -54,6 +57,7 @@ class Head(nn.Module, ABC):
     embeds: ClassVar[bool] = False
     hears: ClassVar[bool] = False
     label_kind: ClassVar[type[Labels]]
+    metrics: ClassVar[tuple[str, ...]] = ()
     options_type: ClassVar[type[Any]]
     closed_form: ClassVar[bool] = False
     small_options: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
@@ -68,6 +72,25 @@ class Head(nn.Module, ABC):
     def labels_from_train(cls, values: Sequence[Any], name: str, recipe: Recipe) -> Labels:
         """What is to be known of the labels: collected from the train split's values alone."""
         return cls.label_kind.from_train(values, name)
+
+    @classmethod
+    def keeps_train(cls) -> bool:
+        """Whether it is given train by `fit`."""
+        return cls.fit is not Head.fit
+
+    def fit(self, features: torch.Tensor, targets: torch.Tensor, seed: int) -> None:
+        """Keeps what a head on means that is not trained takes from train; what it keeps is in buffers.
+
+        A buffer may have another shape than the one it was registered with: it is read in the shape it was kept in.
+
+        Args:
+            features: means over time of all utterances of train, float (utterances, hidden_size).
+            targets: their encoded labels (utterances, ...).
+            seed: decides what is random.
+
+        Raises: ContractError: the head does not say what it keeps.
+        """
+        raise ContractError(f"{type(self).__name__} has no fit: it takes nothing from train")
 
     @abstractmethod
     def forward(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

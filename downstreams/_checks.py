@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
@@ -17,12 +19,13 @@ from core import checks
 from core.checks import CheckResult, require
 from core.hidden_states import HiddenStates
 from core.lengths import pad, padding_mask
+from core.metrics import get_metric
 from downstreams._base import HEADS, FeatureShape, Head
 from downstreams._closed_form import ClosedForm, Means, backward_together
 from downstreams._data import Batch, heard
 from downstreams._downstream import Downstream, downstream_of, load_trained, save_trained
 from downstreams._recipe import Recipe
-from downstreams._training import TrainingRun, predict, train
+from downstreams._training import TrainingRun, fit, predict, train
 from downstreams.labels._base import LabelContext, Labels
 
 Check = Callable[[str], None]
@@ -78,6 +81,12 @@ def check_declaration_complete(name: str) -> None:
     require(len(head.small_options) > 0, "small_options is empty: give at least one set of options")
     require(bool(head.__doc__), "the class has no docstring: its first line is what `list` shows")
     require(not head.trains or head.loss is not Head.loss, "it has no loss: write one, or say trains = False")
+    fits = not head.keeps_train() or (head.needs == "pooled" and not head.trains)
+    require(
+        fits, "fit is for heads on means that are not trained: say trains = False and needs = 'pooled', or leave it"
+    )
+    for metric in head.metrics:
+        get_metric(metric)
     samples = head.label_kind.samples
     require(issubclass(head.label_kind, Labels), f"label kind {head.label_kind.__name__} is no subclass of Labels")
     require(len(samples) == EIGHT, f"{head.label_kind.__name__} needs {EIGHT} samples, not {len(samples)}")
@@ -130,6 +139,25 @@ def check_evaluation_is_repeatable(name: str) -> None:
             torch.equal(_logits(downstream, data), _logits(downstream, data)),
             "evaluation is random: heed self.training",
         )
+
+
+def check_what_is_kept_follows_from_train(name: str) -> None:
+    """A head that keeps something of train makes every prediction right on what it keeps, and keeps it twice alike."""
+    if not HEADS.get(name).keeps_train():
+        return
+    for one, data in _instances(name):
+        references = [one.head.labels.reference(sample) for sample in one.head.label_kind.samples]
+        predictions, _ = predict(one, data, torch.device("cpu"))
+        if one.head.metrics:
+            metric = get_metric(one.head.metrics[0])
+            value = metric.compute(predictions, references)
+            require(value == metric.optimum, f"{metric.name} of the very utterances that it keeps is {value:g}")
+        else:
+            wrong = _wrong(one.head.labels, references, predictions)
+            require(wrong == 0, f"{wrong:.0f} of the very utterances that it keeps are wrong")
+    for (one, _), (other, _) in zip(_instances(name), _instances(name), strict=True):
+        for key, value in one.state_dict().items():
+            require(torch.equal(value, other.state_dict()[key]), f"{key} is another one the second time: heed the seed")
 
 
 def check_overfits_eight_utterances(name: str) -> None:
@@ -210,13 +238,16 @@ def check_closed_form_equals_autograd(name: str) -> None:
 
 
 def check_predictions_have_the_form_of_references(name: str) -> None:
-    """One prediction an utterance, in the form that the labels give references."""
+    """One prediction an utterance, in the form that the labels give references, or that its own metrics take."""
     for downstream, data in _instances(name):
         predictions, loss = predict(downstream, data, torch.device("cpu"))
         require(len(predictions) == EIGHT, f"{len(predictions)} predictions for {EIGHT} utterances")
         require(loss == loss and loss >= 0, f"the loss on untrained weights is {loss}")
         for prediction, sample in zip(predictions, downstream.head.label_kind.samples, strict=True):
             reference = predictions[0] if downstream.head.embeds else downstream.head.labels.reference(sample)
+            if downstream.head.metrics:
+                _require_judged(downstream.head.metrics, prediction, reference)
+                continue
             require(
                 _form(prediction) == _form(reference), f"prediction {prediction!r} has not the form of {reference!r}"
             )
@@ -233,6 +264,7 @@ CHECKS: tuple[Check, ...] = (
     check_every_parameter_gets_a_gradient,
     check_evaluation_is_repeatable,
     check_overfits_eight_utterances,
+    check_what_is_kept_follows_from_train,
     check_save_and_load_give_equal_output,
     check_pooled_path_equals_frame_path,
     check_closed_form_equals_autograd,
@@ -259,7 +291,10 @@ def _instances(name: str) -> Iterator[tuple[Downstream, Memory]]:
             downstream = Downstream(name, NUM_LAYERS, SHAPE, labels, recipe)
         nn.init.normal_(downstream.featurizer.weights, generator=_generator(0))  # equal weights would hide a mix-up
         contexts = [LabelContext(frames, SHAPE.downsample_rate) for frames in head.label_kind.sample_frames]
-        yield downstream, Memory(utterances, list(map(labels.encode, samples, contexts)))
+        data = Memory(utterances, list(map(labels.encode, samples, contexts)))
+        if head.keeps_train():
+            fit(downstream, replace(data, pooled=True), 0, torch.device("cpu"))
+        yield downstream, data
 
 
 def _trained_instances(name: str) -> Iterator[tuple[Downstream, Memory]]:
@@ -311,6 +346,17 @@ def _require_close(one: torch.Tensor, other: torch.Tensor, what: str, tolerance:
 
 def _wrong(labels: Labels, references: Sequence[object], predictions: Sequence[object]) -> float:
     return float(sum(not labels.matches(*pair) for pair in zip(predictions, references, strict=True)))
+
+
+def _require_judged(metrics: Sequence[str], prediction: Any, reference: Any) -> None:
+    """Refuses what a metric makes nothing of, or JSON can't keep."""
+    kept = json.loads(json.dumps(prediction))
+    for metric in map(get_metric, metrics):
+        said = metric.statistics(prediction, reference)
+        require(
+            all(map(math.isfinite, said)) and metric.statistics(kept, reference) == said,
+            f"{metric.name} of the prediction {prediction!r} is {said}, or another one after a passage through JSON",
+        )
 
 
 def _form(value: object) -> object:

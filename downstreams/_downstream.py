@@ -106,6 +106,13 @@ class Downstream(nn.Module):
         own = {name: value for name, value in self.state_dict().items() if not name.startswith(ENCODER)}
         return {**own, **{f"{ENCODER}{name}": value for name, value in encoder.items()}}
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """See torch; buffers of the head take the shape they were kept in: it follows from train (`Head.fit`)."""
+        for name, buffer in self.head.named_buffers(prefix="head"):
+            if name in state_dict:
+                buffer.resize_(state_dict[name].shape)
+        return super().load_state_dict(state_dict, strict, assign)
+
     def parameter_groups(self, learning_rate: float, encoder_rate: float | None) -> list[ParameterGroup]:
         """What an optimiser trains: featurizer and head at one rate, an encoder, where there is one, at its own."""
         if self.encoder is None or encoder_rate is None:

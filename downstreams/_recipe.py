@@ -148,6 +148,11 @@ def finetuning_recipe(recipe: Recipe, how: FineTuning) -> Recipe:
     )
 
 
+def untrained_recipe(recipe: Recipe) -> Recipe:
+    """How a head that is not trained goes by a recipe: on the same features, each layer is tried, best on valid."""
+    return Recipe(recipe.name, 0, 1, (0.0,), 1, normalise=recipe.normalise, layers="single")
+
+
 # The default of the mean-pooled tasks: thousands of updates a second on one core. The search takes 4,800 updates in
 # place of 12,000, and moved accuracies on `mini` by -0.2 +- 0.4 (6 upstreams, 3 tasks, 3 seeds; 24 of 54 rates moved).
 FAST_UTTERANCE = Recipe(

@@ -1,7 +1,7 @@
 """Head training: featurizer and head on cached features, several runs side by side; selection on valid only.
 
 What has an encoder is given waveforms, and its encoder is trained with it, at a learning rate of its own. A head that
-learns nothing is a run without updates: it is evaluated on valid once, where layers are tried one by one.
+is not trained is a run without updates: it keeps of train what it needs, if anything, and is evaluated on valid once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from core.errors import TrainingError
 from core.selection import best_on_valid
 from downstreams._closed_form import ClosedForm, Means, clipping_scale, update_together
-from downstreams._data import NO_LIMIT, Batch, Examples, evaluation_batches, heard, training_batches
+from downstreams._data import NO_LIMIT, Batch, Examples, evaluation_batches, heard, stacked, training_batches
 from downstreams._downstream import Downstream, Trained
 from downstreams._recipe import Recipe
 from downstreams._schedules import SCHEDULES
@@ -124,6 +124,8 @@ def train_together(
     learners = [kind(downstream.to(device), recipe, run) for downstream, run in zip(models, runs, strict=True)]
     if not models[0].head.trains:
         for learner in learners:
+            if models[0].head.keeps_train():
+                fit(learner.downstream, data["train"], learner.run.seed, device)
             learner.look(data["valid"], score, sign, 0, keep)
         return [learner.outcome for learner in learners]
     most_frames = models[0].frames_in(recipe.batch_seconds) if recipe.batch_seconds else NO_LIMIT
@@ -146,6 +148,18 @@ def train_together(
             break
     advance(sum(recipe.steps - learner.steps for learner in learners if learner not in lost))
     return [learner.outcome for learner in learners]
+
+
+@torch.no_grad()
+def fit(downstream: Downstream, train: Examples, seed: int, device: torch.device) -> None:
+    """Gives train, in its order, to a head on means that keeps something of it; of several crops one is drawn."""
+    downstream.eval()
+    generator = torch.Generator().manual_seed(seed)
+    places = range(len(train.targets))
+    batches = [train.batch(places[start : start + EVALUATION_BATCH], generator).to(device)
+               for start in range(0, len(places), EVALUATION_BATCH)]  # fmt: skip
+    features = torch.cat([downstream.featurizer(batch.layers)[:, 0] for batch in batches])
+    downstream.head.fit(features, torch.cat([stacked(batch.targets) for batch in batches]).to(device), seed)
 
 
 def _best_of_each_seed(learners: Sequence[_Learner], sign: int) -> list[_Learner]:

@@ -36,6 +36,7 @@ from frostbench.jobs.progress import TerminalWatcher, Watcher
 from frostbench.patterns import with_checkpoints
 from frostbench.plugins import WithPlugins, plugin_modules
 from frostbench.prediction import load_predictor
+from frostbench.probes import probes_of, with_probes
 from frostbench.results import Results
 from frostbench.served import Served, served_by, tasks_of_all
 from frostbench.trackers import asked_trackers, log_results
@@ -62,6 +63,7 @@ def evaluate(  # noqa: PLR0913
     quick_seeds: int | Sequence[int] = (),
     recipe: str | None = None,
     head: str | type[Head] | None = None,
+    probes: str | type[Head] | Sequence[str | type[Head]] = (),
     limit: int | None = None,
     exact: bool = False,
     precision: Precision = "float32",
@@ -96,6 +98,9 @@ def evaluate(  # noqa: PLR0913
         quick_seeds: more seeds, of heads on means alone, which train in seconds; they are trained last.
         recipe: name of the tasks' recipe; each task's default if left out.
         head: another head for the tasks: a name, `FILE.py:CLASS` or a registered class.
+        probes: one or several heads that are not trained, which the tasks are asked of, too, for a second opinion on
+            the order of the upstreams: "nearest_neighbours", "retrieval", "clusters", or "all". They have boards of
+            their own, which are compared with the task's own head.
         limit: rows a split at most, for a quick try; such runs are custom.
         exact: new random crops at every update where the recipe wants them; much slower.
         precision: in which the upstreams compute.
@@ -128,6 +133,7 @@ def evaluate(  # noqa: PLR0913
     RecordStore(Path(output)).require_writable()
     trackers = asked_trackers(log)
     (given, series), asked = with_checkpoints(_several(upstreams, "upstream")), _asked(tasks, head)
+    probing = _asked_probes(probes)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     options += (_asked_layers(layers), tuning, asked_budgets(budgets), asked_conditions(conditions))
@@ -136,8 +142,10 @@ def evaluate(  # noqa: PLR0913
         runner = _runner(executor, ray_address, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
         served = served_by(manifest, asked) if tasks_of_all(tasks) else Served(asked, {})
-        with _grid(given, served.tasks, seeds, (*options, series)) as grid, _watching(progress) as watcher:
-            for note in (*manifest.notes, *(f"{name} is left out: {why}" for name, why in served.left_out.items())):
+        probed = with_probes(served.tasks, probing)
+        with _grid(given, probed.tasks, seeds, (*options, series)) as grid, _watching(progress) as watcher:
+            left_out = (f"{name} is left out: {why}" for name, why in served.left_out.items())
+            for note in (*manifest.notes, *left_out, *probed.notes):
                 watcher.say(f"note: {note}")
             report = run_grid(grid, manifest, folders, runner, watcher)
             results = Results(
@@ -166,6 +174,7 @@ def plan(  # noqa: PLR0913
     quick_seeds: int | Sequence[int] = (),
     recipe: str | None = None,
     head: str | type[Head] | None = None,
+    probes: str | type[Head] | Sequence[str | type[Head]] = (),
     limit: int | None = None,
     exact: bool = False,
     precision: Precision = "float32",
@@ -188,6 +197,7 @@ def plan(  # noqa: PLR0913
     Raises: BenchmarkError: the evaluation can't start at all.
     """
     (given, series), asked = with_checkpoints(_several(upstreams, "upstream")), _asked(tasks, head)
+    probing = _asked_probes(probes)
     tuning = None if finetune is None else FineTuning.from_text(finetune)
     options: tuple[Any, ...] = (recipe, limit, exact, precision, frames, parse_size(cache_limit))
     options += (_asked_layers(layers), tuning, asked_budgets(budgets), asked_conditions(conditions))
@@ -196,7 +206,7 @@ def plan(  # noqa: PLR0913
         runner = _runner("local", None, device, workers, folders, given)
         manifest = open_corpus(str(corpus), None if root is None else Path(root), columns, Path(cache))
         served = served_by(manifest, asked) if tasks_of_all(tasks) else Served(asked, {})
-        with _grid(given, served.tasks, seeds, (*options, series)) as grid:
+        with _grid(given, with_probes(served.tasks, probing).tasks, seeds, (*options, series)) as grid:
             return plan_grid(grid, manifest, folders, runner.workers)
 
 
@@ -353,6 +363,11 @@ def _asked(tasks: TaskLike | Sequence[TaskLike], head: str | type[Head] | None) 
     """The tasks; made before the executor, whose workers import the modules behind what is registered by then."""
     named = TASKS.names() if tasks_of_all(tasks) else _several(tasks, "task")
     return [checked_task(task, head) for task in named]
+
+
+def _asked_probes(probes: str | type[Head] | Sequence[str | type[Head]]) -> list[str]:
+    """Their names; none may be asked for. Made before the executor, as tasks are."""
+    return probes_of([probes] if isinstance(probes, str | type) else probes)
 
 
 @contextmanager

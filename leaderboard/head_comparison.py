@@ -26,6 +26,7 @@ def _comparison(board: Board, variant: Board, own: Column, column: Column) -> He
     shared = {row.name: row.cells[task] for row in board.rows if task in row.cells and row.name in others}
     default = [cell.mean for cell in shared.values()]
     means = [others[name].mean for name in shared]
+    alike = 1 if column.direction == own.direction else -1  # a head may have a metric of its own
     return HeadComparison(
         task=task,
         head=column.head,
@@ -35,11 +36,11 @@ def _comparison(board: Board, variant: Board, own: Column, column: Column) -> He
         means=tuple(means),
         default_intervals=tuple(cell.interval for cell in shared.values()),
         intervals=tuple(others[name].interval for name in shared),
-        tau=rank_correlation(default, means),
+        tau=rank_correlation(default, [alike * mean for mean in means]),
         flipped=tuple(
             (first, second)
             for first, second in combinations(shared, 2)
-            if (shared[first].mean - shared[second].mean) * (others[first].mean - others[second].mean) < 0
+            if alike * (shared[first].mean - shared[second].mean) * (others[first].mean - others[second].mean) < 0
         ),
     )
 

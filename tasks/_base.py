@@ -17,7 +17,7 @@ from core.metrics import get_metric
 from core.records import task_digest
 from core.registry import Registry, load_module, unknown_name
 from downstreams._base import HEADS
-from downstreams._recipe import Recipe
+from downstreams._recipe import Recipe, untrained_recipe
 from tasks._audio import AudioRecipe
 
 
@@ -63,6 +63,11 @@ class Task:
     select: str | None = None
     audio: Mapping[str, AudioRecipe] = field(default_factory=dict)
     default_head: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """Its name for people, with the head where that is another one than it was declared with."""
+        return self.name if self.head == (self.default_head or self.head) else f"{self.name} by {self.head}"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -159,17 +164,28 @@ class Task:
         """The same task asked of another head, whose options are its defaults: shows what an order of upstreams owes
         to the head. Its runs are no part of the leaderboard.
 
-        Raises: UnknownNameError: no such head. ContractError: the head takes other labels.
+        A head that is not trained goes by a recipe of its own, under the names of the task's; one that has metrics of
+        its own is judged by these.
+
+        Raises: UnknownNameError: no such head. ContractError: the head takes other labels, or the task was asked of one
+            that is not trained before, which left nothing of how to train another.
         """
-        if HEADS.get(head).label_kind is not HEADS.get(self.head).label_kind:
-            fitting = [name for name in HEADS.names() if HEADS.get(name).label_kind is HEADS.get(self.head).label_kind]
+        other, current = HEADS.get(head), HEADS.get(self.head)
+        if other.label_kind is not current.label_kind:
+            fitting = [name for name in HEADS.names() if HEADS.get(name).label_kind is current.label_kind]
             raise ContractError(
                 f"head '{head}' takes other labels than task '{self.name}' has; heads for it: {', '.join(fitting)}"
             )
         if head == self.head:
             return self
-        recipes = {name: replace(recipe, head={}) for name, recipe in self.recipes.items()}
-        return replace(self, head=head, recipes=recipes, default_head=self.default_head or self.head)
+        if self.default_head is not None and not current.trains:
+            raise ContractError(f"task '{self.name}' is asked of '{self.head}' already: begin with its own head")
+        changed = {
+            name: replace(recipe, head={}) if other.trains or not current.trains else untrained_recipe(recipe)
+            for name, recipe in self.recipes.items()
+        }
+        asked = replace(self, head=head, recipes=changed, default_head=self.default_head or self.head)
+        return replace(asked, metrics=other.metrics, select=None) if other.metrics else asked
 
 
 TASKS: Registry[Task] = Registry("task", "tasks", group="frostbench.tasks")

@@ -106,7 +106,8 @@ def train_seconds(rows: TaskRows) -> float:
 
 def no_budget(rows: TaskRows, task: Task, budget: Budget) -> str | None:
     """Why there is no such part of a train; None where there is."""
-    if task.against is not None or not HEADS.get(task.head).trains:
+    head = HEADS.get(task.head)
+    if task.against is not None or not (head.trains or head.keeps_train()):
         return "nothing is learned from train"
     seconds = train_seconds(rows)
     if budget.of(seconds) >= seconds:

@@ -30,14 +30,16 @@ WORKERS = {"--device": "cpu", "--workers": "3"}
 RAY = {"--executor": "ray", "--ray-address": "here:1"}
 RUN = {
     "--upstream": "mfcc", "--task": "sid", **CORPUS, "--seed": "5", "--quick-seed": "6", "--recipe": "superb",
-    "--head": "ctc", "--limit": "7", "--exact": None, "--precision": "bfloat16", "--frames": "int8",
+    "--head": "ctc", "--probe": "clusters", "--limit": "7", "--exact": None, "--precision": "bfloat16",
+    "--frames": "int8",
     "--cache-limit": "3GB", "--layers": "3,1", "--finetune": "top:2", "--budget": "1min,all",
     "--condition": "telephone", "--output": "out", "--cache": "kept",
     **WORKERS,
 }  # fmt: skip
 ASKED = {
     "upstreams": ["mfcc"], "tasks": ["sid"], "corpus": "given", "root": Path("home"), "columns": "text=a", "seeds": [5],
-    "quick_seeds": [6], "recipe": "superb", "head": "ctc", "limit": 7, "exact": True, "precision": "bfloat16",
+    "quick_seeds": [6], "recipe": "superb", "head": "ctc", "probes": ["clusters"], "limit": 7, "exact": True,
+    "precision": "bfloat16",
     "frames": "int8", "cache_limit": "3GB", "layers": [3, 1], "finetune": "top:2", "budgets": "1min,all",
     "conditions": "telephone", "output": Path("out"), "cache": Path("kept"),
     "device": "cpu", "workers": 3,
@@ -164,8 +166,8 @@ def test_each_argument_of_the_python_functions_reaches_the_grid(function, tmp_pa
     own = {"tasks": "ks", "head": "utterance_attention", "recipe": "fast"}
     with pytest.raises(ArrivedError):
         getattr(fb, function)(**ASKED | own | {"output": tmp_path / "out", "cache": tmp_path / "kept"})
-    task = TASKS.get("ks").with_head("utterance_attention")
-    whole = Grid(("mfcc",), (task,), (5,), "fast", 7, True, "bfloat16", "int8", 3 * 10**9, (3, 1))
+    task, probe = (TASKS.get("ks").with_head(name) for name in ("utterance_attention", "clusters"))
+    whole = Grid(("mfcc",), (task, probe), (5,), "fast", 7, True, "bfloat16", "int8", 3 * 10**9, (3, 1))
     assert grid["grid"] == replace(
         whole,
         finetune=FineTuning("top", blocks=2),

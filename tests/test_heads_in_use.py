@@ -62,7 +62,7 @@ def test_another_head_is_a_run_of_its_own_and_no_part_of_the_leaderboard(runs):
 def test_a_head_for_other_labels_is_refused(corpus_folder, tasks_file, tmp_path):
     for task, head, heads in (
         ("ASR", "utterance_attention", "attention_decoder, ctc"),
-        ("KS", "ctc", "utterance_attention, utterance_linear"),
+        ("KS", "ctc", "clusters, nearest_neighbours, retrieval, utterance_attention, utterance_linear"),
     ):
         refused = call(*options(upstreams=("fbank",), tasks=(f"{tasks_file}:{task}",), corpus=corpus_folder, head=head))
         assert refused.code == 2

@@ -87,7 +87,11 @@ def test_unit_and_direction():
         "stoi": higher,
         "bleu": ("", "higher", 1, 100.0),
     }
-    assert told == {**dict.fromkeys(("accuracy", "slot_type_f1", "mtwv"), higher), **rates, **signals}
+    assert told == {
+        **dict.fromkeys(("accuracy", "slot_type_f1", "mtwv", "map_r", "v_measure"), higher),
+        **rates,
+        **signals,
+    }
     with pytest.raises(UnknownNameError, match="did you mean 'accuracy'"):
         get_metric("acuracy")
 

@@ -145,7 +145,7 @@ class Cell:
         layer = "" if self.recipe.layer is None else f" / layer {self.recipe.layer}"
         budget = "" if self.rows.drawn is None else f" / {self.rows.drawn.budget} of train"
         condition = "" if self.condition is None else f" / {self.condition}"
-        return f"{self.row} / {self.task.name}{fold}{layer}{budget}{condition} / seed {self.seed}"
+        return f"{self.row} / {self.task.shown}{fold}{layer}{budget}{condition} / seed {self.seed}"
 
     @cached_property
     def run(self) -> str:

@@ -163,9 +163,9 @@ def _taken(grid: Grid, manifest: Manifest) -> tuple[list[Taken], list[str]]:
                 elif why is None:
                     taken += [Taken(task, within(rows, task, budget, seed), (seed,)) for seed in seeds]
                 else:
-                    notes.append(f"{task.name} has no budget {budget}: {why}")
+                    notes.append(f"{task.shown} has no budget {budget}: {why}")
         if grid.conditions and HEADS.get(task.head).label_kind.heard:
-            notes.append(f"{task.name} is not heard in conditions: its labels are made of the recordings as they are")
+            notes.append(f"{task.shown} is not heard in conditions: its labels are made of the recordings as they are")
     if not taken:
         raise ContractError("; ".join(notes))
     return taken, notes
@@ -206,18 +206,23 @@ def _with_layers(task: Task, recipe: Recipe, asked: AskedLayers | None, num_laye
 
 def _why_not_each(task: Task, recipe: Recipe) -> str | None:
     """Why "each" layer does not mean those of a task; None where it does."""
-    if recipe.layers == "single":
+    if _chooses_layer(task, recipe):
         return "it tries one layer after the other itself, and takes the best on valid"
     if HEADS.get(task.head).needs == "frames":
         return "its head reads frames, and takes long: name some layers, such as 3,6,9"
     return None
 
 
+def _chooses_layer(task: Task, recipe: Recipe) -> bool:
+    """Whether a task is asked of the layer alone that is best on valid; with means each layer costs next to nothing."""
+    return recipe.layers == "single" and HEADS.get(task.head).needs == "frames"
+
+
 def _left_out(grid: Grid) -> Iterator[str]:
     for task in grid.tasks:
         why = _why_not_each(task, task.recipe(grid.recipe))
         if why is not None:
-            yield f"{task.name} is not asked of each layer alone: {why}"
+            yield f"{task.shown} is not asked of each layer alone: {why}"
 
 
 def _require_layers(upstream: UpstreamFacts, grid: Grid) -> None:
@@ -228,7 +233,7 @@ def _require_layers(upstream: UpstreamFacts, grid: Grid) -> None:
     if unknown or not grid.layers:
         asked = ", ".join(map(str, unknown)) or "none at all"
         raise ContractError(f"{upstream.title} has layers 0 to {upstream.num_layers - 1}, not {asked}")
-    choosing = [task.name for task in grid.tasks if task.recipe(grid.recipe).layers == "single"]
+    choosing = [task.shown for task in grid.tasks if _chooses_layer(task, task.recipe(grid.recipe))]
     if choosing:
         raise ContractError(
             f"{', '.join(choosing)}: tries one layer after the other itself; leave it out, or leave out the layers"
@@ -243,7 +248,7 @@ def _require_trainable(upstream: UpstreamFacts, grid: Grid) -> None:
         raise ContractError("a fine-tuned upstream has the learned sum of all layers: leave out the layers")
     if grid.precision != "float32":
         raise ContractError(f"fine-tuning computes in float32: leave out the precision, {grid.precision}")
-    untrained = [task.name for task in grid.tasks if not HEADS.get(task.head).trains]
+    untrained = [task.shown for task in grid.tasks if not HEADS.get(task.head).trains]
     if untrained:
         raise ContractError(f"{', '.join(untrained)}: nothing is trained, so nothing can be fine-tuned; leave it out")
     trainable_copy(upstream.spec, grid.finetune)
@@ -251,7 +256,7 @@ def _require_trainable(upstream: UpstreamFacts, grid: Grid) -> None:
 
 def _require_frames(upstream: UpstreamFacts, tasks: Sequence[Task]) -> None:
     """Refuses tasks whose heads read frames for an upstream that gives one vector an utterance."""
-    unfit = [task.name for task in tasks if HEADS.get(task.head).needs == "frames"]
+    unfit = [task.shown for task in tasks if HEADS.get(task.head).needs == "frames"]
     if upstream.utterance_level and unfit:
         raise ContractError(
             f"{upstream.title} gives one vector an utterance, but {', '.join(unfit)} read frames: leave these tasks "

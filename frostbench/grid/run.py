@@ -128,7 +128,7 @@ def plan_grid(grid: Grid, manifest: Manifest, folders: Folders, workers: int) ->
 
 def _news(cell: Cell, state: State) -> CellNews:
     layer, budget = cell.recipe.layer, None if cell.rows.drawn is None else cell.rows.drawn.budget
-    news = CellNews(cell.row, cell.task.name, cell.seed, state, fold=cell.fold, layer=layer, budget=budget)
+    news = CellNews(cell.row, cell.task.shown, cell.seed, state, fold=cell.fold, layer=layer, budget=budget)
     return news._replace(condition=cell.condition)
 
 
@@ -349,7 +349,7 @@ def _parts(clips: GridClips, pending: Sequence[Cell]) -> list[Part]:
             if cell.upstream.digest == upstream.digest
         ]
         frames = next((cell.frames for cell in cells if cell.frames is not None), None)
-        wanted = clips.kept([cell.task.name for cell in cells if not cell.finetuned], frames)
+        wanted = clips.kept([cell.task.shown for cell in cells if not cell.finetuned], frames)
         parts.append(Part(upstream, frames, wanted, cells, sizes_of(upstream, clips.all)))
     return parts
 

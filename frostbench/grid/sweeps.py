@@ -78,7 +78,7 @@ def sweep_name(runs: Sequence[tuple[Cell, Candidate]]) -> str:
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(cell.seed for cell, _ in runs))
     layers = len({cell.recipe.layer for cell, _ in runs})
     each = f" / {layers} choices of layers" if layers > 1 else ""
-    return f"{cell.upstream.title} / {cell.task.name}{each} / seeds {seeds}"
+    return f"{cell.upstream.title} / {cell.task.shown}{each} / seeds {seeds}"
 
 
 def finetuning_work(cell: Cell, tried: Candidate, folders: Folders, costs: Costs) -> Work:

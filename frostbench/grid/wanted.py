@@ -86,8 +86,8 @@ class GridClips:
     """
 
     def __init__(self, taken: Sequence[tuple[Task, TaskRows]], recipe: str | None, exact: bool) -> None:
-        self._rows = [(task.name, rows) for task, rows in taken]
-        self._kinds = {task.name: kind_of(task, task.recipe(recipe)) for task, _ in taken}
+        self._rows = [(task.shown, rows) for task, rows in taken]
+        self._kinds = {task.shown: kind_of(task, task.recipe(recipe)) for task, _ in taken}
         self._exact = exact
         self._kept: dict[tuple[frozenset[str], bool], WantedClips] = {}
 
