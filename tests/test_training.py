@@ -606,7 +606,7 @@ def test_only_a_cell_whose_every_rate_diverges_fails(grid, corpus, tmp_path, hea
     report = run_grid(replace(hopeless, tasks=tasks), corpus, folders, LocalExecutor("cpu", 1))
     assert (report.computed, [name for name, _ in report.failures]) == (
         2,
-        ["fbank / ks-2-1e+30 / seed 0", "fbank / ks-2-1e+30 / seed 1"],
+        [f"fbank / {hopeless.tasks[0].shown} / seed {seed}" for seed in (0, 1)],
     )
     assert "training diverged with every learning rate (1e+30 before update 10, 1e+31" in report.failures[0][1]
 
