@@ -71,6 +71,7 @@ from leaderboard.tables import (
     layer_tables,
     rich_tables,
     series_tables,
+    stability,
     svg,
     to_markdown,
 )
@@ -429,6 +430,8 @@ def _show(results: Results) -> None:
     )
     for curve in chain(*curves):
         out.print(curve)
+    for line in chain(*map(stability, results.board.boards)):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     _warn_of_left_out(results.board, results.failures)
     for name, clips in results.passed.items():
         err.print(f"{name}: {clips} clips passed it, each once", markup=False, highlight=False, soft_wrap=True)
