@@ -27,15 +27,15 @@ TRUST = 10.0  # seconds: what was measured here before is rarely far from what i
 
 # Built in, in seconds of one core of two-core machines (AMD EPYC, Intel Xeon), all with one thread. They need to be
 # right within a factor of a few: what is measured corrects them.
-RECORDING = Cost(0.0, 5e-3)  # decoded, fingerprinted, and compared with the others
-CHECKING, COUNTING = Cost(0.5, 0.0), Cost(1.0, 0.0)  # of an upstream
-LEAVING = Cost(1.0, 0.0)
-PER_PARAMETER = 1.2e-9  # of a second of audio
+RECORDING = Cost(0.0, 3.5e-3)  # decoded, fingerprinted, and compared with the others
+CHECKING, COUNTING = Cost(0.7, 0.0), Cost(0.5, 0.0)  # of an upstream
+LEAVING = Cost(2.0, 0.0)
+PER_PARAMETER = 1.5e-9  # of a second of audio
 PER_SECOND = 2.5e-3  # of audio, read and kept by an upstream without parameters
 BACKWARD = 4.0  # of a second of audio that an upstream learns from, against one that passes
-PER_UPDATE, PER_FEATURE = 1.5e-4, 4e-8  # of a head on means, whose runs share their batches
+PER_UPDATE, PER_FEATURE = 4e-4, 4e-8  # of a head on means; most of a search's updates share no batch
 FRAMES = {  # of a second of audio in an update of a head on frames, by head and recipe
-    ("ctc", "fast"): 1.4e-3,
+    ("ctc", "fast"): 2.4e-3,
     ("ctc", "superb"): 1.8e-2,
     ("attention_decoder", "fast"): 2.5e-3,
 }
