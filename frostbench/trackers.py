@@ -127,6 +127,9 @@ def _mlflow(name: str, folder: Path) -> Any:
         return MLflowTracker(PROJECT, run_name=name)
     folder.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+    os.environ.pop(
+        "MLFLOW_TRACKING_URI", None
+    )  # it sets this, too, which the next run would take for the user's choice
     return MLflowTracker(PROJECT, logging_dir=str(folder.resolve() / "mlflow"), run_name=name)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_tasks
@@ -174,6 +176,25 @@ def test_a_tracker_that_cannot_be_reached_is_a_warning_once(results, place, corp
     warnings = [line for line in said.lines if line.startswith("warning")]
     assert len(warnings) == 1 and warnings[0].startswith("warning: wandb: can't be logged to (no route to host)")
     assert len(found) == 4, "the other one is logged to"
+
+
+def test_mlflow_keeps_its_files_beside_the_results_unless_the_user_names_a_server(monkeypatch, tmp_path):
+    pytest.importorskip("accelerate", reason="the extra trackers is not installed")
+    asked: list[str] = []
+
+    def set_tracking_uri(uri: str) -> None:  # as MLflow's own does
+        asked.append(uri)
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(set_tracking_uri=set_tracking_uri))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        tracker = trackers.OPENED[Tracker.mlflow]("fbank", folder)
+        assert (tracker.run_name, tracker.logging_dir) == ("fbank", str(folder / "mlflow"))
+    assert asked == [f"sqlite:///{tmp_path / name / 'mlflow.db'}" for name in ("one", "two")]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert trackers.OPENED[Tracker.mlflow]("fbank", tmp_path / "three").logging_dir is None
+    assert len(asked) == 2 and not (tmp_path / "three").exists()
 
 
 def test_a_tracker_is_closed_whatever_happens():
