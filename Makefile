@@ -3,9 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/frostbench
 CHECKPOINTS := checkpoints
-# Of what comes with the program: spectral features, and one or two trained upstreams of each of the five families.
-SHIPPED := fbank mfcc apc mockingjay hubert wav2vec2 byol vicreg
-OTHERS := cpc simclr tera vq_apc npc vae best_rq segment_gap wav2vec vq_wav2vec moco inva_spread inst_disc cmc simsiam dino \
+# Of what comes with the program: spectral features, and one trained upstream of each of the five families.
+SHIPPED := fbank mfcc apc hubert wav2vec2 byol vicreg
+OTHERS := mockingjay cpc simclr tera vq_apc npc vae best_rq segment_gap wav2vec vq_wav2vec moco inva_spread inst_disc cmc simsiam dino \
 	data2vec barlow_twins
 TRAINED := $(filter-out fbank mfcc,$(SHIPPED)) $(OTHERS)
 CHECKPOINT_OF = $(1)@$(CHECKPOINTS)/$(1)-tiny$(if $(filter hubert wav2vec2,$(1)),,.safetensors)

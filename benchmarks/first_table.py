@@ -72,7 +72,7 @@ def main() -> None:
     report = Report("first_table", options.quick, facts={**vars(options), "upstreams": upstreams})
     with scratch() as folder:
         folders, log = Folders(folder / "cache", folder / "results"), Waiting()
-        run_grid(grid, open_corpus("mini"), folders, LocalExecutor("cpu"), log)
+        run_grid(grid, open_corpus("mini"), folders, LocalExecutor("cpu", preload=run_grid.__module__), log)
         whole = log.end()
         if log.failures:
             raise SystemExit("\n".join(log.failures))

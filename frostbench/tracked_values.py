@@ -62,19 +62,26 @@ def tracked_runs(store: RecordStore, records: Sequence[ResultRecord], board: Lea
             run.curves[step] |= {name_of(f"{path}/{name}/{part}"): value for name, value in values.items()}
     for (upstream, name), measured in found.items():
         runs[upstream].values[name_of(name)] = mean(measured)
+    own_heads = {record.task["name"]: str(record.task["default_head"]) for record in records}
     for each in (*board.boards, *board.variants):
         for row in each.rows:
             for column in (column for column in each.columns if column.key in row.cells and row.name in runs):
-                runs[row.name].values |= _judged(column, row.cells[column.key])
-    return [*runs.values(), *(run for each in (*board.boards, *board.variants) for run in _series(each))]
+                runs[row.name].values |= _judged(column, row.cells[column.key], own_heads)
+    return [*runs.values(), *(run for each in (*board.boards, *board.variants) for run in _series(each, own_heads))]
 
 
 def path_of(record: ResultRecord) -> str:
     """The task, and what sets a run apart from the one that has a row."""
-    apart = [] if record.layer is None else [f"layer_{record.layer}"]
+    apart = _other_head(record.task["head"], record.task["default_head"])
+    apart += [] if record.layer is None else [f"layer_{record.layer}"]
     apart += [] if record.drawn is None else [f"budget_{record.drawn['budget']}"]
     apart += [] if record.condition is None else [record.condition]
     return "/".join([record.task["name"], *apart])
+
+
+def _other_head(head: str, own: str) -> list[str]:
+    """What sets a head apart that is not the task's own, such as one that is not trained."""
+    return [] if head == own else [f"head_{head}"]
 
 
 def name_of(text: str) -> str:
@@ -118,8 +125,9 @@ def _is_chosen(tried: Mapping[str, Any], record: ResultRecord) -> bool:
     return tried["learning_rate"] == record.learning_rate and tried.get("layer", layer) == layer
 
 
-def _judged(column: Column, cell: ResultCell) -> dict[str, float]:
+def _judged(column: Column, cell: ResultCell, own_heads: Mapping[str, str]) -> dict[str, float]:
     """The mean of a cell and its curves, with the ends of their intervals."""
+    task = _path_of_column(column, own_heads)
     points: list[tuple[str, float, Interval | None]] = [("", cell.mean, cell.interval)]
     points += [(f"layer_{each.layer}", each.mean, each.interval) for each in cell.single_layers]
     points += [(f"budget_{each.budget}", each.mean, each.interval) for each in cell.budgets[:-1]]  # the last is all
@@ -127,8 +135,12 @@ def _judged(column: Column, cell: ResultCell) -> dict[str, float]:
     return {
         name: value
         for apart, middle, interval in points
-        for name, value in _ends("/".join(filter(None, [column.task, apart, column.metric])), middle, interval)
+        for name, value in _ends("/".join(filter(None, [task, apart, column.metric])), middle, interval)
     }
+
+
+def _path_of_column(column: Column, own_heads: Mapping[str, str]) -> str:
+    return "/".join([column.task, *_other_head(column.head, own_heads.get(column.task, column.head))])
 
 
 def _ends(name: str, middle: float, interval: Interval | None) -> Iterator[tuple[str, float]]:
@@ -138,11 +150,12 @@ def _ends(name: str, middle: float, interval: Interval | None) -> Iterator[tuple
         yield name_of(f"{name}_high"), interval.high
 
 
-def _series(board: Board) -> Iterator[TrackedRun]:
+def _series(board: Board, own_heads: Mapping[str, str]) -> Iterator[TrackedRun]:
     runs: dict[str, TrackedRun] = {}
     for column in board.columns:
         for series, checkpoints in curves_of_series(board, column):
             run = runs.setdefault(series, TrackedRun(series, {"series": series, "recipe": board.recipe}))
+            name = f"{_path_of_column(column, own_heads)}/{column.metric}"
             for each in checkpoints:
-                run.curves[each.step] |= _ends(f"{column.task}/{column.metric}", each.cell.mean, each.cell.interval)
+                run.curves[each.step] |= _ends(name, each.cell.mean, each.cell.interval)
     yield from runs.values()

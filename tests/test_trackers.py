@@ -102,6 +102,17 @@ def test_an_upstream_is_a_run_with_its_facts_values_and_curves(results):
     assert "ks/noise_10dB/recipe/steps" in names and {name_of(name) for name in names} == names
 
 
+def test_values_of_another_head_stand_apart(place, corpus_folder):
+    places = {"output": place / "probed", "cache": place / "cache", "workers": 1}
+    probed = fb.evaluate("fbank", tiny_tasks.KS, corpus=corpus_folder, probes="nearest_neighbours", **places)
+    (run,) = tracked_runs(probed.store, probed.records, probed.board)
+    cells = probed.cells().set_index("head")
+    for path, head in (("ks", "utterance_linear"), ("ks/head_nearest_neighbours", "nearest_neighbours")):
+        assert run.values[f"{path}/accuracy"] == pytest.approx(cells.loc[head]["mean"])
+        assert run.values[f"{path}/accuracy_low"] == cells.loc[head]["low"]
+    assert cells["mean"].nunique() == 2, "else it does not show"
+
+
 def test_a_series_is_a_run_over_the_steps_of_training(results):
     *_, series = tracked_runs(results.store, results.records, results.board)
     assert series.name.endswith("step-*.txt") and list(series.curves) == [2, 10] and not series.values
