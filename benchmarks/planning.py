@@ -29,6 +29,7 @@ from frostbench.grid.cell_jobs import Folders
 from frostbench.grid.plan import Grid, make_cells
 from frostbench.grid.run import run_grid
 from frostbench.jobs.base import Job
+from tasks._audio import AudioRecipe
 from tasks._base import TASKS, Task
 from tasks.corpora._base import open_corpus
 
@@ -115,8 +116,8 @@ def reached(plan: Callable[[], Any]) -> float:
 def cropping() -> Task:
     """Speaker identification with four crops of a recording, as the `superb` recipe has them."""
     sid = TASKS.get("sid")
-    recipe = replace(FAST_UTTERANCE, name="crops", crop_samples=CROP, crops=4)
-    return replace(sid, name="sid-crops", recipes={"crops": recipe})
+    recipe, audio = replace(FAST_UTTERANCE, name="crops"), AudioRecipe(crop_samples=CROP, crops=4)
+    return replace(sid, name="sid-crops", recipes={"crops": recipe}, audio={"crops": audio})
 
 
 def many_files(folder: Path, rows: int) -> None:

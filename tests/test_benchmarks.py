@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from results import add, classified, upstream
 
+from benchmarks import planning
 from benchmarks._measure import Ratio, by_turns, medians
 from core.metrics import get_metric
 from core.records import RecordStore
@@ -117,3 +118,11 @@ def test_populations_are_made_of_records(tmp_path, capsys):
     add(few, classified([1] * 59 + [0], 8))
     with pytest.raises(SystemExit, match="no cell with 10 errors or more"):
         recorded([tmp_path / "few"], 2, 300)
+
+
+def test_planning_comes_to_the_first_job_and_to_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "UPSTREAMS", 2)
+    planning.many_files(tmp_path / "corpus", rows := 120)
+    first, nothing = planning.planning(tmp_path, repeats=1, rows=rows)
+    assert first.detail.endswith("2 upstreams x 3 seeds, 120 rows") and 0 < nothing.value < 1
+    assert len(RecordStore(tmp_path / "results").paths()) == 2 * 3
