@@ -26,6 +26,7 @@ from core.extras import EXTRAS
 from core.manifest import Manifest, read_manifest
 from core.metrics import METRICS
 from downstreams._base import HEADS
+from frostbench.jobs.progress import Watcher
 from tasks._base import TASKS
 from tasks.corpora._base import CORPORA
 from upstreams._base import UPSTREAMS
@@ -155,6 +156,17 @@ def corpus(corpus_folder) -> Manifest:
 def tasks_file() -> Path:
     """Tasks whose recipes take a second."""
     return Path(__file__).parent / "tiny_tasks.py"
+
+
+class Said(Watcher):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 @dataclass(frozen=True)

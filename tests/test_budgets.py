@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_tasks
-from conftest import call
+from conftest import Said, call
 from hypothesis import given
 from hypothesis import strategies as st
 from made_boards import board, leaderboard, with_budgets
@@ -23,7 +23,6 @@ from core.errors import BenchmarkError, ContractError, ManifestError
 from core.metrics import get_metric
 from core.records import RecordStore
 from frostbench.grid.plan import Grid, make_cells
-from frostbench.jobs.progress import Watcher
 from leaderboard.figures import figures_of
 from leaderboard.page import page
 from leaderboard.statistics import Trials, interval, resample
@@ -210,17 +209,6 @@ def test_text_learns_from_a_part_as_well(corpus):
     small, _ = cells_of(corpus, tiny_tasks.ASR, budgets="50%,all").cells
     assert small.rows.drawn is not None and small.rows.drawn.labels == ()
     assert small.rows.known_labels == [example.label for example in small.examples["train"]]
-
-
-class Said(Watcher):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def evaluated(corpus_folder: Path, place: Path, **asked) -> fb.Results:

@@ -10,27 +10,15 @@ from types import SimpleNamespace
 
 import pytest
 import tiny_tasks
-from conftest import call
+from conftest import Said, call
 from test_checkpoint_series import BLOCKS
 
 import frostbench as fb
 from core.errors import BenchmarkError, UnknownNameError
 from core.records import RecordStore
 from frostbench import trackers
-from frostbench.jobs.progress import Watcher
 from frostbench.tracked_values import name_of, tracked_runs
 from frostbench.trackers import Tracker, asked_trackers
-
-
-class Said(Watcher):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 class Kept:

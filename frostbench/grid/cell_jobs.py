@@ -180,11 +180,8 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     if cell.finetuned:
         passed = sum(float(description["audio_seconds"]) for _, description in loaded)
         measured["finetuning"] = costs_of(cell, downstream, best, passed)
-    checks = passed_checks(cell.upstream.digest, folders.cache)
     made = {
-        "upstream_spec": cell.upstream.spec,
-        **({"series": cell.upstream.series} if cell.upstream.series else {}),
-        "upstream_checks": checks,
+        **circumstances_of_upstream(cell, folders.cache),
         **({"leaks": cell.leaks} if cell.leaks else {}),
         **measured,
         **circumstances(device, seconds),
@@ -193,6 +190,15 @@ def run_cell(cell: Cell, folders: Folders, *, device: str, advance: Advance) -> 
     delete_candidates(cell, folders)
     advance(1.0)
     return cell.run
+
+
+def circumstances_of_upstream(cell: Cell, cache: Path) -> dict[str, Any]:
+    """How the upstream was asked for, and which checks it passed."""
+    return {
+        "upstream_spec": cell.upstream.spec,
+        **({"series": cell.upstream.series} if cell.upstream.series else {}),
+        "upstream_checks": passed_checks(cell.upstream.digest, cache),
+    }
 
 
 def _train_missing(cell: Cell, folders: Folders, device: str) -> None:

@@ -16,9 +16,8 @@ from downstreams._downstream import downstream_of, load_trained
 from downstreams._training import predict
 from frostbench.grid.candidates import Folders
 from frostbench.grid.cell import Cell
-from frostbench.grid.cell_jobs import load_splits, prediction_rows, write_predictions
+from frostbench.grid.cell_jobs import circumstances_of_upstream, load_splits, prediction_rows, write_predictions
 from frostbench.grid.judging import items_of, kept_of
-from frostbench.grid.upstream_checks import passed_checks
 from frostbench.jobs.base import Advance
 from frostbench.provenance import circumstances
 
@@ -53,9 +52,7 @@ def run_in_condition(cell: Cell, folders: Folders, *, device: str, advance: Adva
             shutil.copyfile(source / name, temporary)
     made = {
         **clean.circumstances,
-        "upstream_spec": cell.upstream.spec,
-        **({"series": cell.upstream.series} if cell.upstream.series else {}),
-        "upstream_checks": passed_checks(cell.upstream.digest, folders.cache),
+        **circumstances_of_upstream(cell, folders.cache),
         **circumstances(device, {"test": time.monotonic() - started}),
     }
     record = replace(

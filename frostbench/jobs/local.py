@@ -67,7 +67,8 @@ class LocalExecutor:
         device: cpu, cuda for all GPUs, cuda:1, mps; None is the best there is.
         workers: processes; 1 runs everything in this one; None is one a GPU, or one a core.
         most: jobs that will come, where that is known.
-        preload: module that processes import as soon as this is entered, so that the first job need not wait for it.
+        preload: module that processes import as soon as this is entered, so that the first job need not wait for it;
+            None is this one.
 
     Raises: BenchmarkError: no such device.
     """
@@ -77,7 +78,7 @@ class LocalExecutor:
         device: str | None = None,
         workers: int | None = None,
         most: int | None = None,
-        preload: str = __name__,
+        preload: str | None = None,
     ) -> None:
         devices = devices_here(device)
         cores = usable_cores()
@@ -86,7 +87,7 @@ class LocalExecutor:
         self._devices = [devices[number % len(devices)] for number in range(self.workers)]
         self._threads = max(1, cores // self.workers)
         self._lanes: list[_Lane] = []
-        self._preload = preload
+        self._preload = preload or __name__
 
     def __enter__(self) -> Self:
         if self.workers > 1:

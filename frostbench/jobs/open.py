@@ -37,7 +37,7 @@ def open_executor(
             raise BenchmarkError(f"--ray-address {address} is for --executor ray: add that, or leave the address out")
         from frostbench.jobs.local import LocalExecutor
 
-        return LocalExecutor(device, workers, most, preload or __name__)
+        return LocalExecutor(device, workers, most, preload)
     require_extra("ray", "--executor ray")
     from frostbench.jobs.ray_cluster import RayExecutor
 
